@@ -1,0 +1,102 @@
+# shellcheck shell=bash
+# What the scripts beside this file share. Sourcing it enters the root of the repository.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+ROOT=$PWD
+CACHE=$ROOT/.cache
+mkdir -p "$CACHE"
+
+export BOX_NAME=${BOX_NAME:-prefect-box} BOX_PORT=${BOX_PORT:-4200}
+# Python comes from the distribution, and certificates from the system: a proxy that inspects TLS has its own.
+export UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=1
+
+die() {
+    printf '%s\n' "$@" >&2
+    exit 1
+}
+
+# step TEXT COMMAND...: says what happens, keeps the output in a log, and shows its end when the command fails.
+step() {
+    local text=$1 start=$EPOCHREALTIME log status=0
+    shift
+    log=$(mktemp "$CACHE/step.XXXXXX")
+    printf '%s ... ' "$text"
+    "$@" >"$log" 2>&1 || status=$?
+    if ((status)); then
+        printf 'failed after %s\n' "$(since "$start")"
+        tail -n 40 "$log" >&2
+    else
+        since "$start"
+    fi
+    rm -f "$log"
+    return "$status"
+}
+
+since() { # START: how long ago the time START (of EPOCHREALTIME) was
+    awk -v start="${1/,/.}" -v now="${EPOCHREALTIME/,/.}" 'BEGIN { printf "%.1f s\n", now - start }'
+}
+
+as_root() {
+    if ((EUID == 0)); then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        die "This needs root: run it as root, or install sudo: $*"
+    fi
+}
+
+# apt_install PACKAGE...: what of it is missing; elsewhere than on Debian it says what to install.
+apt_install() {
+    local package missing=()
+    for package in "$@"; do
+        [[ $(dpkg-query --show --showformat '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
+    done
+    ((${#missing[@]})) || return 0
+    command -v apt-get >/dev/null || die "Please install these first (Debian's names): ${missing[*]}"
+    step "Update the lists of Debian's packages" as_root apt-get update
+    step "Install ${missing[*]}" as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${missing[@]}"
+}
+
+# find_python: sets PYTHON to an interpreter that the controller's lock fits.
+find_python() {
+    for PYTHON in python3 python3.13 python3.12 python3.11; do
+        PYTHON=$(command -v "$PYTHON") || continue
+        "$PYTHON" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && return
+    done
+    apt_install python3
+    PYTHON=/usr/bin/python3
+    "$PYTHON" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null ||
+        die "Python 3.11, 3.12 or 3.13 is needed to run Ansible, and none is on PATH."
+}
+
+# find_uv: sets UV; where no uv is installed the locked one goes below .cache.
+find_uv() {
+    UV=$(command -v uv) && "$UV" --version >/dev/null 2>&1 && return
+    UV=$CACHE/uv/bin/uv
+    "$UV" --version >/dev/null 2>&1 && return
+    find_python
+    "$PYTHON" -c 'import ensurepip' 2>/dev/null || apt_install python3-venv
+    step "Make a virtualenv for uv" "$PYTHON" -m venv --clear "$CACHE/uv"
+    step "Install uv" "$CACHE/uv/bin/python" -m pip install --quiet --require-hashes --requirement requirements/uv.txt
+}
+
+# virtualenv FOLDER LOCK...: FOLDER holds exactly the packages of the locks. Quick when they have not changed.
+virtualenv() {
+    local folder=$ROOT/$1 locks
+    shift
+    locks=$(cat "$@" | sha256sum)
+    # The scripts in a virtualenv know its address: one that was moved is made anew.
+    if [[ $(cat "$folder/.address" 2>/dev/null) != "$folder" ]] || ! "$folder/bin/python" --version &>/dev/null; then
+        rm -f "$folder"/.{address,locks}
+    fi
+    [[ $(cat "$folder/.locks" 2>/dev/null) != "$locks" ]] || return 0
+    find_uv
+    if [[ ! -e $folder/.address ]]; then
+        find_python
+        step "Make the virtualenv ${folder##*/}" "$UV" venv --clear --python "$PYTHON" "$folder"
+        printf '%s\n' "$folder" >"$folder/.address"
+    fi
+    step "Install the packages of ${folder##*/}" "$UV" pip sync --require-hashes --python "$folder/bin/python" "$@"
+    printf '%s\n' "$locks" >"$folder/.locks"
+}

@@ -1,0 +1,153 @@
+#!/usr/bin/python
+"""Compare a database with its declaration."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: prefect_schema_verify
+short_description: Compare the database of an application and of Prefect with its declaration
+description:
+  - Changes nothing and does not fail on a problem; the caller decides what it means.
+  - Looks at the same declaration as M(prefect_schema) makes - schemas, owners, extensions, search paths, role
+    attributes, memberships, the whole matrix of rights with the default ones, PUBLIC - and at what only shows in a
+    database that is in use, as tables in the wrong schema, rights through a group, or a stray C(alembic_version).
+  - As root over the unix socket it takes on the operating system's user O(login_user) by itself.
+version_added: "1.0.0"
+author: The ansible-prefect authors
+requirements: ["psycopg2 on the host (Debian's python3-psycopg2)"]
+attributes:
+  check_mode:
+    support: full
+    description: The module only reads.
+  diff_mode:
+    support: none
+    description: There is nothing to change.
+  idempotent:
+    support: full
+    description: The module only reads.
+options:
+  database: {description: The database., type: str, required: true}
+  app_owner: {description: The role that owns the database and the schema C(public)., type: str, required: true}
+  app_login: {description: The role that the application logs in as., type: str, required: true}
+  tenants:
+    description:
+      - One dictionary for each Prefect server with C(name), C(schema), C(owner), C(migrator) and C(server), the last
+        three being roles. Other keys are ignored.
+    type: list
+    elements: dict
+    required: true
+  monitor: {description: The role that monitoring logs in as., type: str, required: true}
+  backup: {description: The role that backups log in as., type: str, required: true}
+  extensions_schema: {description: The schema for extensions., type: str, default: extensions}
+  extensions: {description: The extensions that Prefect needs., type: list, elements: str, default: [pg_trgm]}
+  app_schema_tables:
+    description: The application's tables, which belong into C(public).
+    type: list
+    elements: str
+    default: []
+  connection_limits: {description: "Connections that a role may open, by role.", type: dict, default: {}}
+  login_host: {description: The server's host; empty for the unix socket., type: str, default: ""}
+  login_port: {description: The server's port., type: int, default: 5432}
+  login_user:
+    description: Any role that may connect. Only a superuser can read every C(alembic_version).
+    type: str
+    default: postgres
+  login_password: {description: Its password. Not needed over the unix socket., type: str}
+  login_ssl_mode:
+    description: How far the connection is protected by TLS, as libpq's C(sslmode).
+    type: str
+    default: prefer
+    choices: [disable, allow, prefer, require, verify-ca, verify-full]
+  login_ca_file: {description: The certificate authority that signed the server's certificate., type: path}
+"""
+
+EXAMPLES = r"""
+- name: Compare the database with its declaration
+  prefect_schema_verify:
+    database: mltrading
+    app_owner: mltrading_owner
+    app_login: mltrading_app
+    monitor: prefect_monitor
+    backup: prefect_backup
+    tenants:
+      - {name: prefect, schema: prefect, owner: prefect_owner, migrator: prefect_migrator, server: prefect_server}
+  register: verification
+  failed_when: not verification.verified
+"""
+
+RETURN = r"""
+verified:
+  description: Whether there is no problem of the severity C(error).
+  returned: success
+  type: bool
+connection_test:
+  description: Whether the database could be reached.
+  returned: success
+  type: bool
+public_schema:
+  description: The application's schema.
+  returned: success
+  type: dict
+  sample: {exists: true, owner: mltrading_owner, tables: [market_data, orders]}
+prefect_schema:
+  description: The schema of the first tenant, as in RV(tenants).
+  returned: success
+  type: dict
+tenants:
+  description: The schema of each tenant, by the tenant's name.
+  returned: success
+  type: dict
+  sample:
+    prefect:
+      exists: true
+      owner: prefect_owner
+      revision: d4a7e1c93f52
+      schema: prefect
+      search_path: prefect, extensions
+      tables: [agent, alembic_version]
+search_path:
+  description: The effective search path of the application's role.
+  returned: when the database could be reached
+  type: str
+  sample: public, prefect
+search_paths:
+  description: The effective search path of each login role in this database.
+  returned: success
+  type: dict
+problems:
+  description: What differs, each with C(code), C(severity), C(object), C(message) and C(remedy).
+  returned: success
+  type: list
+  elements: dict
+"""
+
+from dataclasses import asdict
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.pgprefect.connection import LOGIN_ARGUMENTS, Login
+from ansible.module_utils.pgprefect.declaration import (
+    DECLARATION_ARGUMENTS,
+    DeclarationError,
+    declare,
+)
+from ansible.module_utils.pgprefect.verify import verify
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec={**LOGIN_ARGUMENTS, **DECLARATION_ARGUMENTS}, supports_check_mode=True)
+    try:
+        declaration = declare(**{name: module.params[name] for name in DECLARATION_ARGUMENTS})
+    except DeclarationError as error:
+        module.fail_json(msg=str(error))
+    report = verify(Login.from_arguments(module.params), declaration)
+    result = asdict(report)
+    module.exit_json(
+        changed=False,
+        verified=report.verified,
+        prefect_schema=result["tenants"][declaration.tenants[0].name],
+        **result,
+    )
+
+
+if __name__ == "__main__":
+    main()

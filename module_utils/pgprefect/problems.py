@@ -1,0 +1,27 @@
+"""A problem: what is wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+ERROR = "error"
+WARNING = "warning"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One finding. ``remedy`` is the SQL, the command or the setting that ends it."""
+
+    code: str
+    object: str
+    message: str
+    remedy: str
+    severity: str = ERROR
+
+    def as_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+
+def in_words(problems: list[Problem]) -> str:
+    """All problems as one message for a person."""
+    return "\n".join(f"{problem.message} What to do: {problem.remedy}" for problem in problems)
