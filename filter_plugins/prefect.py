@@ -189,6 +189,11 @@ def search_path(schemas: Sequence[str]) -> str:
     )
 
 
+def problems_in_words(problems: Sequence[Mapping[str, str]]) -> str:
+    """Write each problem on a line of its own: what is wrong, and what to do."""
+    return "\n".join(f"{problem['message']} {problem['remedy']}" for problem in problems)
+
+
 class FilterModule:
     """What Ansible loads."""
 
@@ -201,4 +206,5 @@ class FilterModule:
             "host_networks": host_networks,
             "env_quote": env_quote,
             "search_path": search_path,
+            "problems_in_words": problems_in_words,
         }

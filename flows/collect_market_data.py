@@ -2,7 +2,6 @@
 
 import csv
 import datetime
-import math
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -71,11 +70,20 @@ def from_yahoo(symbol: str, history: Any, metadata: dict[str, Any]) -> Collected
         instrument_type=metadata.get("instrumentType") or "EQUITY",
         source="yahoo",
     )
-    columns = ["Open", "High", "Low", "Close", "Adj Close", "Volume"]
+    complete = history[["Open", "High", "Low", "Close", "Adj Close", "Volume"]].dropna()  # today may have holes
     prices = [
-        Price(symbol, day.date(), *(value / unit for value in values), volume=int(volume), source="yahoo")
-        for day, *values, volume in history[columns].itertuples()
-        if not any(math.isnan(value) for value in (*values, volume))  # a day that has not closed yet
+        Price(
+            symbol=symbol,
+            trade_date=day.date(),
+            open=first / unit,
+            high=high / unit,
+            low=low / unit,
+            close=last / unit,
+            adjusted_close=adjusted / unit,
+            volume=int(volume),
+            source="yahoo",
+        )
+        for day, first, high, low, last, adjusted, volume in complete.itertuples()
     ]
     return Collected(instrument, prices)
 

@@ -59,12 +59,11 @@ removed:
   elements: str
 """
 
-import os  # noqa: E402
-import tempfile  # noqa: E402
-from collections.abc import Iterator  # noqa: E402
-from typing import Optional  # noqa: E402
+import os
+import tempfile
+from collections.abc import Iterator
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
 
 
 def existing(folder: str) -> Iterator[str]:
@@ -74,7 +73,7 @@ def existing(folder: str) -> Iterator[str]:
         yield from (os.path.join(parent, name) for name in files if not name.startswith("."))
 
 
-def read(path: str) -> Optional[bytes]:
+def read(path: str) -> bytes | None:
     """Return a file's content, or None where there is none."""
     try:
         with open(path, "rb") as file:

@@ -136,12 +136,20 @@ def open_sockets(process: str, user: int, group: int) -> set[str]:
         os.setegid(group)
         os.seteuid(user)
     try:
-        links = [os.readlink(descriptor) for descriptor in glob.glob(f"{process}/fd/*")]
+        links = [link_target(descriptor) for descriptor in glob.glob(f"{process}/fd/*")]
     finally:
         if root:
             os.seteuid(0)
             os.setegid(identity)
     return {link[len("socket:[") : -1] for link in links if link.startswith("socket:[")}
+
+
+def link_target(path: str) -> str:
+    """Return where a link leads, or nothing where it is gone."""
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
 
 
 def unit_runs(unit: str) -> bool:

@@ -330,7 +330,7 @@ def load_flows(environment: Environment, entrypoints: list[str]) -> dict[str, di
             os.chown(home, account.pw_uid, account.pw_gid)
             identity = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
         try:
-            run: subprocess.CompletedProcess[str] = subprocess.run(
+            run = subprocess.run(
                 [environment.python, "-I", "-B", "-c", LOAD_FLOWS],
                 input=json.dumps(entrypoints),
                 cwd=environment.flows_directory,
@@ -357,7 +357,7 @@ def schedule_rule(declared: dict[str, Any]) -> dict[str, Any]:
 
 def comparable_rule(current: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
     """The stored rule without what the server added by itself: anchors, `day_or`, and the start of a bare rrule."""
-    rule = {name: current.get(name) for name in wanted}
+    rule: dict[str, Any] = {name: current.get(name) for name in wanted}
     if rule.get("rrule") and "DTSTART" not in wanted["rrule"]:
         lines = [line for line in rule["rrule"].splitlines() if not line.startswith("DTSTART")]
         prefix = "RRULE:" if wanted["rrule"].startswith("RRULE:") else ""

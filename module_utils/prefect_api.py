@@ -6,6 +6,7 @@ import base64
 import json
 import time
 import uuid
+from http.client import HTTPException
 from typing import Any, Callable, NamedTuple
 from urllib.error import HTTPError
 
@@ -86,7 +87,7 @@ class PrefectApi:
             content = answer.read()
         except HTTPError:
             raise
-        except (OSError, UrlsConnectionError) as error:
+        except (OSError, HTTPException, UrlsConnectionError) as error:
             reason = getattr(error, "reason", None) or error
             raise PrefectUnreachable(
                 f"No Prefect API answers at {self.url} ({reason}). Check api_url, and the server's unit on its host: "

@@ -113,7 +113,8 @@ def _as_peer(login: Login) -> Iterator[None]:
 
 def _explain(login: Login, database: str, error: str) -> Problem:
     # libpq gives no code for a failed connection, only this text.
-    reason = error.splitlines()[-1] if error else "no reason given"
+    reasons = [line.partition("failed: ")[2] for line in error.splitlines() if "failed: " in line]
+    reason = reasons[-1] if reasons else error or "no reason given"
     if "does not exist" in error and f'database "{database}"' in error:
         return Problem(
             "database_missing",

@@ -248,6 +248,8 @@ def name_fault(what: str, name: str) -> str | None:
         return f"the {what} {name!r} contains a NUL character"
     if len(name.encode()) > 63:
         return f"the {what} {name!r} is longer than 63 bytes, where PostgreSQL would cut it"
+    if what == "role" and re.search("[,=]", name):
+        return f"the role {name!r} has a comma or an equals sign, with which Prefect's driver (asyncpg) can not log in"
     reserved = {
         "role": re.fullmatch("pg_.*|public|none", name),
         "schema": re.fullmatch("pg_.*|information_schema", name),

@@ -83,7 +83,9 @@ def bring_about(
 
 def _bring_about(connection: Any, declaration: Declaration, app_schema_sql: str, dry_run: bool) -> list[Change]:
     with connection, connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('pgprefect'))")  # one run at a time
+        cursor.execute("SELECT pg_try_advisory_xact_lock(hashtext('pgprefect'))")
+        if cursor.fetchone() != (True,):
+            raise Barred([_another_run(declaration)])
         planned = difference(read(connection, declaration), declaration, app_schema_sql)
         if planned.barriers:
             raise Barred(planned.barriers)
@@ -94,6 +96,11 @@ def _bring_about(connection: Any, declaration: Declaration, app_schema_sql: str,
         if left.barriers or left.changes:
             raise Barred([*left.barriers, *map(_resists, left.changes)])
     return planned.changes
+
+
+def _another_run(declaration: Declaration) -> Problem:
+    message = f"Another run is at work on the database {declaration.database}."
+    return Problem("another_run", f"database {declaration.database}", message, "Wait for its end, and run this again.")
 
 
 def _execute(changes: list[Change], cursor: Any) -> None:
@@ -197,7 +204,7 @@ def _database_barriers(catalog: Catalog, declaration: Declaration) -> Iterator[P
             f"database {declaration.database}",
             f"The database {declaration.database} belongs to the role {catalog.database_owner}, not to "
             f"{declaration.app_owner}.",
-            f"Set prefect_database_app_owner to {catalog.database_owner}, or: ALTER DATABASE "
+            f"Set app_owner to {catalog.database_owner}, or: ALTER DATABASE "
             f"{quote(declaration.database)} OWNER TO {quote(declaration.app_owner)};",
         )
     if catalog.encoding != "UTF8" and catalog.database_exists:
@@ -300,7 +307,9 @@ def _role(catalog: Catalog, declaration: Declaration, role: str) -> Iterator[Cha
             f"role {role}: CONNECTION LIMIT {actual.connection_limit}",
             f"role {role}: CONNECTION LIMIT {limit}",
         )
-    if password is not None and not verifier_matches(catalog.verifiers.get(role), password):
+    if password is None or not catalog.login_is_superuser:  # only a superuser sees what is stored
+        return
+    if not verifier_matches(catalog.verifiers.get(role), password):
         yield Change(
             "role_password",
             f"role {role}",

@@ -104,19 +104,28 @@ WHERE nspname = ANY(%(schemas)s::name[]) AND relname = 'alembic_version' AND rel
 """
 
 
-def verify(login: Login, declaration: Declaration) -> Verification:
-    """Compare. Changes nothing, and a server that can not be reached is a finding too."""
+def verify(login: Login, declaration: Declaration, timeout: float = 30) -> Verification:
+    """Compare. Changes nothing, and a server that can not be reached or that is too slow is a finding too.
+
+    ``timeout`` is in seconds, for each statement.
+    """
     report = Verification(tenants={tenant.name: TenantReport(schema=tenant.schema) for tenant in declaration.tenants})
     try:
-        connection = connect(login, declaration.database, statement_timeout=30)
+        connection = connect(login, declaration.database, statement_timeout=timeout)
     except ConnectionFailed as failed:
         report.problems.append(failed.problem)
         return report
+    import psycopg2
+
     report.connection_test = True
     try:
         connection.set_session(readonly=True)
         with connection:
             _verify(connection, declaration, report)
+    except psycopg2.Error as error:
+        message = f"The verification of the database {declaration.database} stopped: {error}".strip()
+        remedy = "Look what locks a table (pg_locks, pg_stat_activity), as a migration does, and verify again after it."
+        report.problems.append(Problem("verification_stopped", f"database {declaration.database}", message, remedy))
     finally:
         connection.close()
     return report

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import io
 import json
 import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +16,7 @@ import psycopg2
 import pytest
 
 ROOT = Path(__file__).parents[2]
-VIRTUALENV = ROOT / ".venv-prefect"
+VIRTUALENV = Path(os.environ.get("PREFECT_VIRTUALENV", ROOT / ".venv-prefect"))
 FLOWS = ROOT / "flows"
 AUTH_STRING = 'admin:p@ss/w#rd %:"x'
 
@@ -95,52 +91,15 @@ def api(api_arguments: dict[str, str]) -> Callable[..., Any]:
     return PrefectApi(api_arguments["api_url"], api_arguments["api_auth_string"]).call
 
 
-@pytest.fixture(scope="session")
-def run_module() -> Callable[..., Result]:
-    """Run a module of library/ with its arguments, as Ansible would."""
-    import ansible.module_utils
-    from ansible.module_utils.testing import patch_module_args
-
-    ansible.module_utils.__path__.append(str(ROOT / "module_utils"))
-    sys.path.append(str(ROOT / "library"))
-
-    def run(name: str, *, check: bool = False, **arguments: Any) -> Result:
-        module = importlib.import_module(name)
-        output = io.StringIO()
-        with (
-            patch_module_args({**arguments, "_ansible_check_mode": check, "_ansible_diff": True}),
-            contextlib.redirect_stdout(output),
-            pytest.raises(SystemExit),
-        ):
-            module.main()
-        result: Result = json.loads(output.getvalue())
-        return result
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[dict[str, str]]:
-    """The application's database, as libpq's variables name it, with the tables of trading.sql."""
-    environment = {
-        "PGHOST": "127.0.0.1",
-        "PGPORT": "54399",
-        "PGUSER": "postgres",
-        "PGPASSWORD": "secret",
-        "PGDATABASE": "postgres",
-    }
-    yield environment
-
-
 @pytest.fixture
-def database(postgresql: dict[str, str]) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
-    """Run SQL in the application's database, whose tables are empty."""
+def database(trading_database: dict[str, str]) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
+    """Run SQL as the application, in its database, whose tables are empty."""
     connection = psycopg2.connect(
-        host=postgresql["PGHOST"],
-        port=postgresql["PGPORT"],
-        user=postgresql["PGUSER"],
-        password=postgresql["PGPASSWORD"],
-        dbname=postgresql["PGDATABASE"],
+        host=trading_database["PGHOST"],
+        port=trading_database["PGPORT"],
+        user=trading_database["PGUSER"],
+        password=trading_database["PGPASSWORD"],
+        dbname=trading_database["PGDATABASE"],
     )
     connection.autocommit = True
 
@@ -149,15 +108,22 @@ def database(postgresql: dict[str, str]) -> Iterator[Callable[..., list[tuple[An
             cursor.execute(statement, values or None)
             return cursor.fetchall() if cursor.description else []
 
-    query((ROOT / "roles/prefect_database/files/trading.sql").read_text())
-    query("TRUNCATE stock_info, market_data, trading_signals, portfolios, orders, system_logs")
+    for table in ("trading_signals", "market_data", "orders", "portfolios", "stock_info", "system_logs"):
+        query(f"DELETE FROM {table}")
     yield query
     connection.close()
 
 
 @pytest.fixture(scope="session")
-def flow_runner(prefect_environment: dict[str, str], postgresql: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    environment = {**prefect_environment, **postgresql, "https_proxy": "http://127.0.0.1:9", "no_proxy": "127.0.0.1"}
+def flow_runner(
+    prefect_environment: dict[str, str], trading_database: dict[str, str]
+) -> Iterator[subprocess.Popen[str]]:
+    environment = {
+        **prefect_environment,
+        **trading_database,
+        "https_proxy": "http://127.0.0.1:9",
+        "no_proxy": "127.0.0.1",
+    }
     runner = subprocess.Popen(
         [VIRTUALENV / "bin/python", Path(__file__).parent / "runner.py"],
         cwd=FLOWS,

@@ -217,9 +217,6 @@ def test_without_an_api_check_mode_needs_neither_code_nor_virtualenv(deployment:
         ({"flow": " "}, "must not be empty or contain"),
         ({"entrypoint": "../greet.py:greet"}, "must read file.py:function"),
         ({"entrypoint": "lost.py:greet"}, "lost.py does not exist"),
-        ({"entrypoint": "greet.py:lost"}, "greet.py:lost"),
-        ({"entrypoint": "greet.py:not_a_flow"}, "@flow"),
-        ({"flow": "another"}, "not another"),
         ({"concurrency_limit": 0}, "-1 for no limit"),
         ({"parameters": {"who": "mars"}}, "'mars' is not one of"),
         ({"work_pool": "lost"}, 'Work pool "lost" not found'),
@@ -229,6 +226,21 @@ def test_nonsense_is_refused(deployment: Deployment, changes: dict[str, Any], co
     result = deployment.apply(**changes)
     assert result.get("failed") and complaint in result["msg"], result
     assert deployment.api("POST", "/deployments/filter", {"flows": {"name": {"any_": [deployment.flow]}}}) == []
+
+
+def test_entrypoints_that_are_not_the_flow_are_refused_together(
+    deployment: Deployment, run_module: Callable[..., Result]
+) -> None:
+    wrong = [
+        deployment.declaration(name="a", entrypoint="greet.py:lost"),
+        deployment.declaration(name="b", entrypoint="greet.py:not_a_flow"),
+        deployment.declaration(name="c", flow="another"),
+    ]
+    result = run_module("prefect_deployments", **deployment.arguments, deployments=wrong)
+    assert result["failed"]
+    assert f"Deployment {deployment.flow}/a: greet.py:lost: " in result["msg"]
+    assert "greet.py:not_a_flow: TypeError: there is no function of this name with the decorator @flow" in result["msg"]
+    assert f"Deployment another/c: greet.py:greet is the flow {deployment.flow}, not another." in result["msg"]
 
 
 def test_code_that_does_not_parse_is_refused_with_its_line(deployment: Deployment) -> None:

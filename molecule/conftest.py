@@ -1,0 +1,102 @@
+"""What the tests of every scenario use: the host, its playbooks, its secrets, and its journal when a test fails."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from testinfra.host import Host
+
+SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
+PROJECT = SCENARIO.parent.parent
+Playbook = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Print what the units said when a test fails."""
+    report = yield
+    host: Host | None = getattr(item, "funcargs", {}).get("host")
+    if report.when == "call" and report.failed and host is not None:
+        units = "--unit 'prefect-*' --unit 'postgresql@*'"
+        journal = host.run(f"journalctl --no-pager --lines 60 {units}; systemctl --failed --no-pager")
+        report.sections.append(("journal", journal.stdout))
+    return report
+
+
+@pytest.fixture(scope="session")
+def playbook() -> Playbook:
+    """Run a playbook of the project against the scenario's hosts."""
+
+    def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = ["ansible-playbook", "--inventory", str(SCENARIO / "inventory"), name, *arguments]
+        environment = {**os.environ, "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+        return subprocess.run(
+            command,
+            cwd=PROJECT,
+            env=environment,
+            text=True,
+            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def secrets() -> dict[str, str]:
+    """Every secret of the scenario by its name: those made once, and the user's own."""
+    variables = yaml.safe_load((SCENARIO / "inventory/group_vars/all.yml").read_text())
+    made = {path.name: path.read_text().strip() for path in (SCENARIO / "inventory/secrets").iterdir()}
+    return {**made, **variables.get("prefect_secrets", {})}
+
+
+@pytest.fixture(scope="module")
+def tenants(host: Host) -> list[str]:
+    """The tenants that the host has."""
+    files = host.check_output("ls /etc/prefect").split()
+    return [name.removesuffix("-server.env") for name in files if name.endswith("-server.env")]
+
+
+@pytest.fixture(scope="module")
+def workers(host: Host) -> list[str]:
+    """The workers that the host has."""
+    return [name.removesuffix(".env") for name in host.check_output("ls /etc/prefect/worker").split()]
+
+
+@pytest.fixture(scope="module")
+def sql(host: Host, secrets: dict[str, str]) -> Callable[[str, str], Any]:
+    """Run a statement over TCP as a login role, with its real password."""
+
+    def run(role: str, statement: str) -> Any:
+        psql = "psql --no-psqlrc --tuples-only --no-align --host 127.0.0.1 --dbname mltrading"
+        password = shlex.quote(secrets[role])
+        return host.run(
+            f"PGPASSWORD={password} {psql} --username {shlex.quote(role)} --command {shlex.quote(statement)}"
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def container() -> str:
+    """The container of the scenario's only host."""
+    inventory = yaml.safe_load((SCENARIO / "inventory/hosts.yml").read_text())
+    (name,) = inventory["all"]["hosts"]
+    return str(name) + os.environ.get("MOLECULE_SUFFIX", "")
+
+
+@pytest.fixture(scope="session")
+def completed_run(container: str) -> str:
+    """Run the sample deployment on the real worker and return the run's name."""
+    command = ["docker", "exec", container, "prefect", "deployment", "run", "collect-market-data/sample", "--watch"]
+    output = subprocess.run(command, text=True, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout
+    assert "Flow run finished successfully in 'Completed'" in output, output
+    return next(line.split("'")[1] for line in output.splitlines() if "Created flow run" in line)

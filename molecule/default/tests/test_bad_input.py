@@ -1,0 +1,119 @@
+"""Wrong input stops before anything is changed, with a message that says what to do."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from conftest import Playbook
+from testinfra.host import Host
+
+PSQL = "runuser --user postgres -- psql --no-psqlrc --quiet --command %s"
+
+
+def refuse(playbook: Playbook, variables: dict[str, Any], *messages: str, inventory: str = "") -> None:
+    """Run the site with the variables and expect a refusal that says all of the messages."""
+    extra = ["--inventory", inventory, "--limit", "victim"] if inventory else []
+    result = playbook("site.yml", "--extra-vars", json.dumps(variables), *extra)
+    text = re.sub(r"\s+", " ", result.stdout)
+    assert result.returncode != 0, text
+    assert set(re.findall(r"changed=(\d+)", text)) <= {"0"}, text
+    for message in messages:
+        assert message in text, text
+
+
+@pytest.mark.parametrize(
+    ("variables", "messages"),
+    [
+        ({"app_schema": "shop"}, ("prefect_database_app_schema", "none, trading", "shop")),
+        ({"prefect_version": "9.9.9"}, ("prefect_version is 9.9.9", "there is no prefect-9.9.9.txt", "make lock")),
+        ({"postgresql_log_min_duration_ms": "often"}, ("postgresql_log_min_duration_ms", "often")),
+        ({"prefect_tenants": [{"name": "Prefect!"}]}, ("prefect_tenants[0].name", "'Prefect!'", "lower-case letters")),
+        ({"prefect_tenants": [{"name": "a", "schema": "pg_a"}]}, ("prefect_tenants[0].schema", "'pg_a'", "without")),
+        ({"prefect_tenants": [{"name": "a", "prot": 1}]}, ("unknown keys prot", "Allowed: name, port")),
+        ({"app_login": "pg_app"}, ("pg_app",)),
+        ({"app_login": "x" * 64}, ("x" * 64, "63")),
+        ({"postgresql_minimum_memory_mb": 9999999}, ("MB of memory; 9999999 MB are needed",)),
+        ({"prefect_minimum_disk_mb": 999999999}, ("MB free; 999999999 MB are needed",)),
+        (
+            {"prefect_database_login_host": "127.0.0.1", "prefect_database_login_user": "mltrading_app"},
+            ("mltrading_app", "127.0.0.1"),
+        ),
+        ({"prefect_database_login_user": "nobody_there"}, ("nobody_there",)),
+        (
+            {"prefect_tenants": [{"name": "prefect", "deployments": [
+                {"name": "x", "flow": "x", "entrypoint": "x.py:x", "work_pool": "nowhere"}]}]},
+            ("nowhere/default", "Declared are: default/default"),
+        ),
+    ],
+)  # fmt: skip
+def test_a_wrong_value(playbook: Playbook, variables: dict[str, Any], messages: tuple[str, ...]) -> None:
+    refuse(playbook, variables, *messages)
+
+
+def test_a_port_in_use(host: Host, playbook: Playbook) -> None:
+    host.check_output("systemd-run --unit squatter python3 -m http.server 4555 --bind 127.0.0.1")
+    try:
+        tenants = [{"name": "prefect"}, {"name": "second", "port": 4555}]
+        refuse(
+            playbook,
+            {"prefect_tenants": tenants},
+            "The port 4555 on 127.0.0.1 is in use",
+            "prefect-server@second.service",
+        )
+    finally:
+        host.check_output("systemctl stop squatter")
+
+
+@pytest.fixture
+def database(host: Host) -> Iterator[str]:
+    """A database that was there before, owned by another role."""
+    host.check_output(PSQL, "CREATE ROLE other")
+    host.check_output(PSQL, "CREATE DATABASE others OWNER other")
+    yield "others"
+    host.check_output(PSQL, "DROP DATABASE others")
+    host.check_output(PSQL, "DROP ROLE other")
+
+
+def test_a_database_that_another_role_owns(playbook: Playbook, database: str) -> None:
+    refuse(playbook, {"app_database": database}, "others", "other", "app_owner", "ALTER DATABASE")
+
+
+def test_prefects_tables_in_public(host: Host, playbook: Playbook, database: str) -> None:
+    for table in ("flow", "flow_run", "flow_run_state", "task_run", "task_run_state", "alembic_version"):
+        host.check_output(f"{PSQL} --dbname others", f"CREATE TABLE {table} (id int)")
+    refuse(playbook, {"app_database": database, "app_owner": "other"}, "flow_run", "public", "pg_dump", "SET SCHEMA")
+    assert host.check_output(f"{PSQL} --dbname others --tuples-only", "SELECT count(*) FROM flow_run").strip() == "0"
+
+
+@pytest.fixture
+def victim(tmp_path: Any) -> Iterator[tuple[str, str]]:
+    """A container without systemd, and an inventory that names it."""
+    name = "prefect-victim"
+    command = ["docker", "run", "--detach", "--rm", "--name", name, "ansible-prefect-host:bookworm", "sleep", "600"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    inventory = tmp_path / "hosts.yml"
+    host = {
+        "ansible_connection": "community.docker.docker",
+        "ansible_docker_host": name,
+        "ansible_python_interpreter": "/usr/bin/python3",
+        "ansible_become": False,
+    }
+    groups = ("postgresql", "prefect_server", "prefect_worker")
+    inventory.write_text(json.dumps({group: {"hosts": {"victim": host}} for group in groups}))
+    yield name, str(inventory)
+    subprocess.run(["docker", "rm", "--force", name], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_no_systemd(playbook: Playbook, victim: tuple[str, str]) -> None:
+    refuse(playbook, {}, "systemd does not run this host", inventory=victim[1])
+
+
+def test_an_unsupported_system(playbook: Playbook, victim: tuple[str, str]) -> None:
+    release = "sed -i 's/^ID=.*/ID=fedora/; s/^VERSION_ID=.*/VERSION_ID=44/' /etc/os-release"
+    subprocess.run(["docker", "exec", victim[0], "sh", "-c", release], check=True)
+    refuse(playbook, {}, "The host runs fedora 44, which is not supported", "debian 12, debian 13", inventory=victim[1])

@@ -1,0 +1,64 @@
+"""What must come back, or be refused, without anybody's help."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+
+from conftest import Playbook
+from testinfra.host import Host
+
+PSQL = "runuser --user postgres -- psql --no-psqlrc --tuples-only --no-align --dbname mltrading --command %s"
+
+
+def wait_for(condition: Callable[[], bool], seconds: int) -> bool:
+    """Whether a condition holds within some seconds."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(1)
+    return False
+
+
+def ready(host: Host) -> bool:
+    """Whether the first tenant's API answers."""
+    request = "python3 -c 'import urllib.request as r; r.urlopen(\"http://127.0.0.1:4200/api/ready\")'"
+    return bool(host.run(request).rc == 0)
+
+
+def test_a_schema_of_another_release_is_refused_at_start(host: Host, tenants: list[str]) -> None:
+    unit = f"prefect-server@{tenants[0]}"
+    revision = host.check_output(PSQL, "SELECT version_num FROM prefect.alembic_version")
+
+    def refused() -> bool:
+        journal = host.check_output("journalctl --no-pager --output cat --lines 20 --unit %s", unit)
+        return "ffffffffffff" in journal
+
+    try:
+        host.check_output(PSQL, "UPDATE prefect.alembic_version SET version_num = 'ffffffffffff'")
+        host.check_output("systemctl restart --no-block %s", unit)
+        assert wait_for(refused, 60)
+        assert not host.service(unit).is_running
+    finally:
+        host.check_output(PSQL, f"UPDATE prefect.alembic_version SET version_num = '{revision}'")
+    assert wait_for(lambda: ready(host), 90)
+
+
+def test_a_stopped_database_is_waited_for(host: Host, tenants: list[str]) -> None:
+    unit = "postgresql@*-main.service"
+    host.check_output("systemctl stop %s", unit)
+    try:
+        host.check_output("systemctl restart --no-block %s", f"prefect-server@{tenants[0]}")
+        assert wait_for(lambda: not ready(host), 60)
+    finally:
+        host.check_output("systemctl start postgresql")
+    assert wait_for(lambda: ready(host), 90)
+
+
+def test_everything_comes_back_after_a_boot(host: Host, container: str, playbook: Playbook) -> None:
+    subprocess.run(["docker", "restart", "--time", "60", container], check=True, stdout=subprocess.DEVNULL)
+    assert wait_for(lambda: ready(host), 120)
+    assert wait_for(lambda: playbook("playbooks/verify.yml").returncode == 0, 120)
+    assert host.check_output("systemctl --failed --no-legend --plain") == ""

@@ -1,0 +1,52 @@
+"""Two Prefect servers in one database, each alone with its own."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from testinfra.host import Host
+
+Sql = Callable[[str, str], Any]
+
+
+def test_each_has_its_server_and_workers(tenants: list[str], workers: list[str]) -> None:
+    assert tenants == ["prefect", "research"]
+    assert workers == ["prefect-default-1", "research-default-1", "research-default-2"]
+
+
+@pytest.mark.parametrize(
+    ("role", "statement"),
+    [
+        ("prefect_server", 'SELECT * FROM "Research-2".flow_run'),
+        ("prefect_migrator", 'SELECT * FROM "Research-2".flow_run'),
+        ("Research-2_server", "SELECT * FROM prefect.flow_run"),
+        ("Research-2_migrator", "SELECT * FROM prefect.flow_run"),
+        ("Research-2_migrator", "SET ROLE prefect_owner"),
+        ("Research-2_server", "SELECT * FROM public.market_data"),
+    ],
+)
+def test_neither_reads_the_other(sql: Sql, role: str, statement: str) -> None:
+    result = sql(role, statement)
+    assert result.rc == 1 and "permission denied" in result.stderr, result
+
+
+def test_the_second_reads_its_own(sql: Sql) -> None:
+    assert sql("Research-2_server", "SELECT count(*) FROM flow_run").rc == 0
+
+
+def test_a_run_of_the_second_is_only_there(host: Host, sql: Sql) -> None:
+    pools = json.loads(host.check_output("PREFECT_TENANT=research prefect work-pool ls --output json"))
+    assert [(pool["name"], pool["concurrency_limit"]) for pool in pools] == [("default", 3)]
+    before = sql("mltrading_app", "SELECT count(*) FROM prefect.flow_run").stdout
+    flow = "from prefect import flow\n@flow(name='only-here')\ndef f(): pass\nf()\n"
+    script = f"set -a; . /etc/prefect/research.env; /opt/prefect/3.8.8/bin/python -c {shlex.quote(flow)}"
+    host.check_output("PREFECT_HOME=/tmp/client sh -c %s", script)
+    count = """SELECT count(*) FROM "Research-2".flow_run JOIN "Research-2".flow ON flow.id = flow_id
+               WHERE flow.name = 'only-here' AND state_type = 'COMPLETED'"""
+    assert sql("mltrading_app", count).stdout.strip() == "1"
+    assert sql("mltrading_app", "SELECT count(*) FROM prefect.flow_run").stdout == before
+    assert sql("mltrading_app", "SELECT count(*) FROM prefect.flow WHERE name = 'only-here'").stdout.strip() == "0"

@@ -1,0 +1,91 @@
+"""What the database tests share beyond tests/conftest.py."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+
+import psycopg2
+import pytest
+from pgprefect.statement import quote
+from pgprefect.verify import verify
+
+from tests.conftest import Site, declaration_of, disposable, migrate
+
+
+def errors(site: Site) -> set[str]:
+    """The codes of all errors that verification finds."""
+    return {
+        problem.code for problem in verify(site.server.login, site.declaration).problems if problem.severity == "error"
+    }
+
+
+def codes(site: Site) -> set[str]:
+    """The codes of all problems that verification finds."""
+    return {problem.code for problem in verify(site.server.login, site.declaration).problems}
+
+
+def refusal(site: Site, role: str, statement: str) -> str | None:
+    """Try a statement as a role, undo it, and return PostgreSQL's code for its refusal, if it refused."""
+    connection = site.server.connect(site.database, role, site.declaration.passwords[role])
+    connection.autocommit = False
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+    except psycopg2.Error as error:
+        return error.pgcode
+    finally:
+        connection.close()
+    return None
+
+
+def everything(site: Site) -> list[tuple[object, ...]]:
+    """All that a run could change: roles, settings, owners and rights, for a comparison."""
+    cluster = """
+        SELECT rolname, rolcanlogin::text, rolsuper::text, rolconnlimit::text, rolpassword FROM pg_authid
+        UNION ALL SELECT datname, pg_get_userbyid(datdba), datacl::text, '', '' FROM pg_database ORDER BY 1, 2, 3
+    """
+    database = """
+        SELECT nspname::text, pg_get_userbyid(nspowner)::text, nspacl::text FROM pg_namespace
+        WHERE nspname !~ '^pg_temp|toast'
+        UNION ALL SELECT relname, pg_get_userbyid(relowner), relacl::text FROM pg_class
+        UNION ALL SELECT defaclobjtype::text, defaclrole::regrole::text, defaclacl::text FROM pg_default_acl
+        UNION ALL SELECT setrole::regrole::text, setconfig::text, '' FROM pg_db_role_setting
+        UNION ALL SELECT member::regrole::text, roleid::regrole::text, '' FROM pg_auth_members
+        UNION ALL SELECT extname, '', '' FROM pg_extension ORDER BY 1, 2, 3
+    """
+    found: list[tuple[object, ...]] = list(site.server.sql("postgres", cluster))
+    with contextlib.suppress(psycopg2.OperationalError):
+        found += site.sql(database)
+    return found
+
+
+@pytest.fixture(scope="session")
+def naive_template(prefect_template: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """What the published recipe leaves: Prefect's real tables in public, by the role that owns the database."""
+    server, name = prefect_template.server, "template_naive"
+    declaration = replace(declaration_of(name), app_schema_tables=())
+    owner = declaration.app_owner
+    server.sql("postgres", f"CREATE DATABASE {name} OWNER {owner}")
+    site = Site(server, declaration)
+    with disposable(site, roles=False):
+        site.sql("CREATE EXTENSION pg_trgm; CREATE TABLE orders (id int); INSERT INTO orders VALUES (1)")
+        site.sql(
+            f"ALTER SCHEMA public OWNER TO {owner}; GRANT CREATE, USAGE ON SCHEMA public TO {declaration.app_login}"
+        )
+        environment = site.environment(role=declaration.app_login)
+        environment["PREFECT_SERVER_DATABASE_SQLALCHEMY_CONNECT_ARGS_SEARCH_PATH"] = "prefect, public"
+        done = migrate(environment, tmp_path_factory.mktemp("naive"))
+        assert "Migrations succeeded" in done.stdout, done.stdout
+        yield site
+
+
+@pytest.fixture
+def naive(naive_template: Site) -> Iterator[Site]:
+    """A database with Prefect's tables in public."""
+    server, name = naive_template.server, "naive"
+    owner = naive_template.declaration.app_owner
+    server.sql("postgres", f"CREATE DATABASE {quote(name)} TEMPLATE {naive_template.database} OWNER {owner}")
+    with disposable(Site(server, replace(naive_template.declaration, database=name)), roles=False) as site:
+        yield site

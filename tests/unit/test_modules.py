@@ -1,0 +1,139 @@
+"""What every module of library/ owes its user: documentation that is true."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT, Result
+
+MODULES = sorted(path.stem for path in (ROOT / "library").glob("*.py"))
+
+
+class Specification(Exception):
+    """Carries a module's argument_spec out of its main()."""
+
+
+@pytest.fixture
+def specification(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, Any]]:
+    """Return the arguments with which a module makes its AnsibleModule."""
+
+    def find(name: str) -> dict[str, Any]:
+        module = importlib.import_module(f"library.{name}")
+
+        def stop(*positional: Any, **arguments: Any) -> None:
+            spec = positional[0] if positional else arguments["argument_spec"]
+            raise Specification({**arguments, "argument_spec": spec})
+
+        monkeypatch.setattr(module, "AnsibleModule", stop)
+        with pytest.raises(Specification) as found:
+            module.main()
+        specification: dict[str, Any] = found.value.args[0]
+        return specification
+
+    return find
+
+
+@pytest.fixture(scope="module")
+def documentation() -> dict[str, Any]:
+    run = subprocess.run(
+        [Path(sys.executable).parent / "ansible-doc", "-M", "library", "--json", *MODULES],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_LOCAL_TEMP": "/tmp"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    documents: dict[str, Any] = json.loads(run.stdout)
+    return documents
+
+
+def compare(where: str, options: dict[str, Any], spec: dict[str, Any]) -> None:
+    assert set(options) == set(spec), where
+    for name, declared in spec.items():
+        documented = options[name]
+        assert documented["description"], f"{where}.{name}"
+        assert documented.get("type", "str") == declared.get("type", "str"), f"{where}.{name}"
+        for key in ("elements", "choices", "default"):
+            assert documented.get(key) == declared.get(key), f"{where}.{name}.{key}"
+        assert documented.get("required", False) == declared.get("required", False), f"{where}.{name}"
+        compare(f"{where}.{name}", documented.get("suboptions") or {}, declared.get("options") or {})
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_documentation_and_specification_agree(
+    name: str, documentation: dict[str, Any], specification: Callable[[str], dict[str, Any]]
+) -> None:
+    found = specification(name)
+    assert found["supports_check_mode"]
+    document = documentation[name]
+    compare(name, document["doc"]["options"], found["argument_spec"])
+    assert {"check_mode", "diff_mode", "idempotent"} <= set(document["doc"]["attributes"])
+    assert document["return"], "every key of the result is documented"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_secrets_are_not_logged(name: str, specification: Callable[[str], dict[str, Any]]) -> None:
+    for option, declared in specification(name)["argument_spec"].items():
+        if "password" in option or "auth_string" in option:
+            assert declared.get("no_log") is True, option
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_use_documented_options(name: str, documentation: dict[str, Any]) -> None:
+    tasks = yaml.safe_load(documentation[name]["examples"])
+    assert tasks
+    for task in tasks:
+        assert set(task[name]) <= set(documentation[name]["doc"]["options"])
+
+
+CHECKED = {
+    "prefect_schema": {"statements", "diff"},
+    "prefect_schema_verify": {"verified", "connection_test", "public_schema", "prefect_schema", "tenants", "problems"},
+    "prefect_health_check": {"overall_status", "checks", "problems", "details"},
+    "prefect_revision": {"state", "current", "head", "pending", "message"},
+}
+DECLARED = {
+    "database": "mltrading",
+    "app_owner": "o",
+    "app_login": "a",
+    "monitor": "m",
+    "backup": "b",
+    "tenants": [
+        {"name": "p", "schema": "p", "owner": "po", "migrator": "pm", "server": "ps", "api_url": "http://[::1]:1"}
+    ],
+}
+NOWHERE = {"login_port": 1, "login_host": "127.0.0.1"}
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "prefect_schema": DECLARED,
+    "prefect_schema_verify": {**DECLARED, **NOWHERE},
+    "prefect_health_check": {"database": "x", "tenants": DECLARED["tenants"], **NOWHERE},
+    "prefect_revision": {"database": "x", "schema": "p", "virtualenv": "/nowhere", **NOWHERE},
+}
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_check_mode_where_nothing_is_installed_yet(
+    run_module: Callable[..., Result], documentation: dict[str, Any], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    if name == "prefect_schema":
+        monkeypatch.setattr("glob.glob", lambda _pattern: [])
+    result = run_module(name, check=True, **ARGUMENTS[name])
+    assert not result.get("failed") and result["changed"] == (name == "prefect_schema")
+    assert set(result) >= CHECKED[name]
+    assert set(result) - {"changed", "diff", "invocation"} <= set(documentation[name]["return"])
+
+
+@pytest.mark.parametrize("name", ["prefect_schema", "prefect_schema_verify"])
+def test_a_wrong_declaration_is_refused(run_module: Callable[..., Result], name: str) -> None:
+    result = run_module(name, check=True, **{**ARGUMENTS[name], "app_owner": "pg_x"})
+    assert result["failed"] and "'pg_x' is reserved" in result["msg"]
