@@ -27,11 +27,12 @@ def _refuse(where: str, what: str, remedy: str) -> AnsibleFilterError:
 
 
 def _check_schema(where: str, schema: Any) -> None:
-    allowed = f"a schema is 1 to {_SCHEMA_BYTES} bytes without '/', control characters or the prefix pg_"
+    # A file of the controller is named after its role, and asyncpg can not log in as one whose name has ',' or '='.
+    allowed = f"a schema is 1 to {_SCHEMA_BYTES} bytes without '/', ',', '=', control characters or the prefix pg_"
     if (
         not isinstance(schema, str)
         or not 0 < len(schema.encode()) <= _SCHEMA_BYTES
-        or "/" in schema
+        or any(character in schema for character in "/,=")
         or not schema.isprintable()
         or schema.startswith("pg_")
         or schema in ("public", "extensions", "information_schema")

@@ -1,37 +1,43 @@
 #!/usr/bin/python
-"""Keep the text files below some folders exactly as given, in one call."""
+"""Keep the text files of some folders as given, in one call."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: file_tree
-short_description: Keep the text files below some folders exactly as given
+short_description: Keep the text files of some folders as given, in one call
 description:
-  - Writes the files that differ, each by an atomic rename, and removes those that are not given.
-  - One call for many files, where M(ansible.builtin.copy) takes two for each, and nothing is needed on either side,
-    where M(ansible.posix.synchronize) wants rsync on both.
-  - The files belong to root and are readable by all; compiled Python and hidden files are left alone.
+  - Writes the files that differ, each by an atomic rename, and corrects their modes and groups; their owner is root.
+  - One call for many files, where M(ansible.builtin.template) and M(ansible.builtin.copy) take two for each, and
+    nothing is needed on either side, where M(ansible.posix.synchronize) wants rsync on both.
 version_added: "1.0.0"
 author: The ansible-prefect authors
 attributes:
   check_mode:
     support: full
-    description: Reports what would be written and removed.
+    description: Reports what would be written and removed, also where the folders or the group do not exist yet.
   diff_mode:
     support: full
-    description: Shows the names of the files that are written and removed.
+    description: Shows the change of each file; of new and of long ones only the name.
   idempotent:
     support: full
     description: A second run changes nothing.
 options:
   folders:
-    description: The folders.
+    description: The folders. One may be named twice, for files of different modes.
     type: list
     elements: dict
     required: true
     suboptions:
       path: {description: Where the folder is., type: path, required: true}
       files: {description: Its files' texts by their paths in it., type: dict, required: true}
+      mode: {description: Mode of the files., type: str, default: "0644"}
+      group: {description: Group of the files and of a folder that is made for them., type: str, default: root}
+      folder_mode: {description: Mode of a folder that is made for them., type: str, default: "0755"}
+      only:
+        description: Remove all other files, but for compiled Python and hidden ones.
+        type: bool
+        default: false
 """
 
 EXAMPLES = r"""
@@ -39,6 +45,7 @@ EXAMPLES = r"""
   file_tree:
     folders:
       - path: /opt/prefect/flows
+        only: true
         files:
           hello.py: |
             from prefect import flow
@@ -48,7 +55,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 written:
-  description: Paths of the files that were written (in check mode would be).
+  description: Paths of the files that were written or whose mode or group was corrected (in check mode would be).
   returned: success
   type: list
   elements: str
@@ -59,11 +66,65 @@ removed:
   elements: str
 """
 
+import grp
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+
+LONG = 200  # lines
+
+
+@dataclass(frozen=True)
+class File:
+    """What a file must be."""
+
+    path: str
+    content: bytes
+    mode: int
+    folder_mode: int
+    group: int | None  # None where the group does not exist yet
+
+    def write(self) -> None:
+        """Replace the file by an atomic rename: a reader sees the old or the new one, and never with a wrong mode."""
+        folder = os.path.dirname(self.path)
+        missing = folder
+        made = []
+        while not os.path.isdir(missing):
+            made.append(missing)
+            missing = os.path.dirname(missing)
+        for path in reversed(made):
+            os.mkdir(path)
+        if made:
+            os.chown(folder, 0, self.group or 0)
+            os.chmod(folder, self.folder_mode)
+        handle, temporary = tempfile.mkstemp(prefix=".", dir=folder)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                os.fchown(handle, 0, self.group or 0)
+                os.fchmod(handle, self.mode)
+                file.write(self.content)
+            os.rename(temporary, self.path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+    def before(self) -> tuple[bytes, str]:
+        """Return the content and a word for mode and group of what is there now; nothing where nothing is."""
+        try:
+            with open(self.path, "rb") as file:
+                status = os.fstat(file.fileno())
+                return file.read(), rights(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
+        except FileNotFoundError:
+            return b"", ""
+
+
+def rights(mode: int, owner: int, group: int | None) -> str:
+    return f"mode {mode:04o}, owner {owner}, group {'new' if group is None else group}"
 
 
 def existing(folder: str) -> Iterator[str]:
@@ -73,27 +134,33 @@ def existing(folder: str) -> Iterator[str]:
         yield from (os.path.join(parent, name) for name in files if not name.startswith("."))
 
 
-def read(path: str) -> bytes | None:
-    """Return a file's content, or None where there is none."""
+def files_of(module: AnsibleModule, folder: dict[str, Any]) -> Iterator[File]:
     try:
-        with open(path, "rb") as file:
-            return file.read()
-    except FileNotFoundError:
-        return None
+        group = grp.getgrnam(folder["group"]).gr_gid
+    except KeyError:
+        if not module.check_mode:
+            module.fail_json(msg=f"There is no group {folder['group']} for the files of {folder['path']}.")
+        group = None
+    root = os.path.normpath(folder["path"])
+    for name, text in folder["files"].items():
+        path = os.path.normpath(os.path.join(root, name))
+        if not path.startswith(root + os.sep):
+            module.fail_json(msg=f"{name} is outside of {root}.")
+        yield File(path, str(text).encode(), int(folder["mode"], 8), int(folder["folder_mode"], 8), group)
 
 
-def write(path: str, content: bytes) -> None:
-    """Replace a file by an atomic rename, so that a reader sees the old or the new one."""
-    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=".", dir=os.path.dirname(path))
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)
-        os.rename(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+def difference(file: File) -> dict[str, str]:
+    """Return what --diff shows of a file that is to be written."""
+    content, present = file.before()
+    wanted = rights(file.mode, 0, file.group)
+    if not present:
+        return {"prepared": f"new: {file.path} ({wanted})\n"}
+    if max(content.count(b"\n"), file.content.count(b"\n")) > LONG:
+        return {"prepared": f"changed: {file.path}\n"}
+    header = {"before_header": file.path, "after_header": file.path}
+    if present != wanted:
+        return {**header, "before": f"{present}\n{content.decode()}", "after": f"{wanted}\n{file.content.decode()}"}
+    return {**header, "before": content.decode(), "after": file.content.decode()}
 
 
 def main() -> None:
@@ -103,33 +170,32 @@ def main() -> None:
                 "type": "list",
                 "elements": "dict",
                 "required": True,
-                "options": {"path": {"type": "path", "required": True}, "files": {"type": "dict", "required": True}},
+                "options": {
+                    "path": {"type": "path", "required": True},
+                    "files": {"type": "dict", "required": True},
+                    "mode": {"type": "str", "default": "0644"},
+                    "group": {"type": "str", "default": "root"},
+                    "folder_mode": {"type": "str", "default": "0755"},
+                    "only": {"type": "bool", "default": False},
+                },
             }
         },
         supports_check_mode=True,
     )
-    folders = {os.path.normpath(folder["path"]): folder["files"] for folder in module.params["folders"]}
-    wanted: dict[str, bytes] = {}
-    for folder, files in folders.items():
-        for name, text in files.items():
-            path = os.path.normpath(os.path.join(folder, name))
-            if not path.startswith(folder + os.sep):
-                module.fail_json(msg=f"{name} is outside of {folder}.")
-            wanted[path] = str(text).encode()
-    written = sorted(path for path, content in wanted.items() if read(path) != content)
-    found = (path for folder in folders for path in existing(folder))
-    removed = sorted(set(found) - set(wanted))
+    folders = module.params["folders"]
+    files = {file.path: file for folder in folders for file in files_of(module, folder)}
+    wrong = [file for file in files.values() if file.before() != (file.content, rights(file.mode, 0, file.group))]
+    found = {path for folder in folders if folder["only"] for path in existing(os.path.normpath(folder["path"]))}
+    removed = sorted(found - set(files))
+    diff = [difference(file) for file in wrong] + [{"prepared": f"removed: {path}\n"} for path in removed]
     if not module.check_mode:
         os.umask(0o022)
-        for path in written:
-            write(path, wanted[path])
+        for file in wrong:
+            file.write()
         for path in removed:
             os.unlink(path)
     module.exit_json(
-        changed=bool(written or removed),
-        written=written,
-        removed=removed,
-        diff={"prepared": "".join([*(f"+ {path}\n" for path in written), *(f"- {path}\n" for path in removed)])},
+        changed=bool(wrong or removed), written=sorted(file.path for file in wrong), removed=removed, diff=diff
     )
 
 

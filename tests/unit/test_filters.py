@@ -78,6 +78,7 @@ def test_a_tenants_own_address_wins() -> None:
         ([{"name": "a", "schema": "pg_x"}], "'pg_x' can not be"),
         ([{"name": "a", "schema": ""}], "'' can not be"),
         ([{"name": "a", "schema": "a/b"}], "'a/b' can not be"),
+        ([{"name": "a", "schema": "a=b"}], "'a=b' can not be"),
         ([{"name": "a", "schema": "a\n"}], "can not be"),
         ([{"name": "a", "schema": "ä" * 28}], "1 to 54 bytes"),
         ([{"name": "a", "event_retention": 7}], "7 is not a duration"),
