@@ -44,6 +44,7 @@ def refuse(playbook: Playbook, variables: dict[str, Any], *messages: str, invent
             ("mltrading_app", "127.0.0.1"),
         ),
         ({"prefect_database_login_user": "nobody_there"}, ("nobody_there",)),
+        ({"prefect_secrets": {"prefect_api": "pässword"}}, ("API's password of tenant prefect", "printable ASCII")),
         (
             {"prefect_tenants": [{"name": "prefect", "deployments": [
                 {"name": "x", "flow": "x", "entrypoint": "x.py:x", "work_pool": "nowhere"}]}]},

@@ -78,7 +78,10 @@ def test_tables_are_where_they_belong(host: Host) -> None:
     ("role", "statement"),
     [
         ("mltrading_app", "SELECT count(*) FROM prefect.flow_run"),
-        ("mltrading_app", "INSERT INTO stock_info (symbol, name, currency) VALUES ('TEST', 'x', 'EUR')"),
+        (
+            "mltrading_app",
+            "INSERT INTO stock_info (symbol, name, currency, source) VALUES ('TEST', 'x', 'EUR', 'test')",
+        ),
         ("mltrading_app", "DELETE FROM stock_info WHERE symbol = 'TEST'"),
         ("prefect_server", "SELECT count(*) FROM configuration"),
         ("prefect_server", "DELETE FROM log WHERE false"),

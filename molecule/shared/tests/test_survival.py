@@ -28,22 +28,41 @@ def ready(host: Host) -> bool:
     return bool(host.run(request).rc == 0)
 
 
+def journal(host: Host, unit: str) -> str:
+    """The last lines that a unit said."""
+    return str(host.check_output("journalctl --no-pager --output cat --lines 20 --unit %s", unit))
+
+
 def test_a_schema_of_another_release_is_refused_at_start(host: Host, tenants: list[str]) -> None:
     unit = f"prefect-server@{tenants[0]}"
     revision = host.check_output(PSQL, "SELECT version_num FROM prefect.alembic_version")
 
-    def refused() -> bool:
-        journal = host.check_output("journalctl --no-pager --output cat --lines 20 --unit %s", unit)
-        return "ffffffffffff" in journal
-
     try:
         host.check_output(PSQL, "UPDATE prefect.alembic_version SET version_num = 'ffffffffffff'")
         host.check_output("systemctl restart --no-block %s", unit)
-        assert wait_for(refused, 60)
+        assert wait_for(lambda: "ffffffffffff" in journal(host, unit), 60)
         assert not host.service(unit).is_running
     finally:
         host.check_output(PSQL, f"UPDATE prefect.alembic_version SET version_num = '{revision}'")
     assert wait_for(lambda: ready(host), 90)
+
+
+def test_a_missing_migration_is_refused_until_it_is_made(host: Host, tenants: list[str], playbook: Playbook) -> None:
+    unit = f"prefect-server@{tenants[0]}"
+    host.check_output("systemctl stop %s", unit)
+    as_migrator = "--property User=prefect --property EnvironmentFile=/etc/prefect/%s-migrate.env"
+    downgrade = "/opt/prefect/3.8.8/bin/prefect server database downgrade --yes"
+    host.check_output(f"systemd-run --quiet --pipe --wait {as_migrator} {downgrade}", tenants[0])
+
+    host.check_output("systemctl start --no-block %s", unit)
+    assert wait_for(lambda: "1 migrations behind" in journal(host, unit), 60)
+    refusal = playbook("playbooks/server.yml", "--extra-vars", '{"prefect_server_migrate": false}')
+    assert refusal.returncode != 0
+    assert "prefect_server_migrate is false: set it to true" in " ".join(refusal.stdout.split())
+
+    result = playbook("playbooks/server.yml")
+    assert result.returncode == 0, result.stdout
+    assert ready(host)
 
 
 def test_a_stopped_database_is_waited_for(host: Host, tenants: list[str]) -> None:
