@@ -18,9 +18,9 @@ import pytest
 from library.prefect_virtualenv import locked_packages
 from tests.conftest import ROOT, Result
 
-UV = shutil.which("uv") or ""
+UV = shutil.which("uv", path=os.path.dirname(sys.executable)) or ""
 if not UV:
-    pytest.fail("uv is missing: box/controller installs it.")
+    pytest.fail("uv is missing beside Python: box/controller installs it.")
 
 
 def wheel(folder: Path, name: str, version: str) -> str:
