@@ -62,7 +62,7 @@ useradd --system --home-dir /var/lib/prefect-worker --shell /usr/sbin/nologin pr
 python3 -m venv /opt/uv
 /opt/uv/bin/pip install -q --require-hashes -r /src/requirements/uv.txt
 /opt/uv/bin/uv venv -q /opt/prefect/$version
-VIRTUAL_ENV=/opt/prefect/$version /opt/uv/bin/uv pip sync -q --require-hashes /src/requirements/prefect-$version.txt /src/requirements/flows-$version.txt
+VIRTUAL_ENV=/opt/prefect/$version /opt/uv/bin/uv pip sync -q --compile-bytecode --require-hashes /src/requirements/prefect-$version.txt /src/requirements/flows-$version.txt
 cp -r /src/flows /opt/prefect/flows
 
 mkdir -p /etc/prefect

@@ -84,6 +84,7 @@ def prefect_tenants(
         raise _refuse(
             "prefect_tenants", "is not a list of at least one tenant", "Example: [{name: prefect, port: 4200}]"
         )
+    api_host = f"[{api_host}]" if ":" in api_host else api_host
     resolved: list[dict[str, Any]] = []
     for index, tenant in enumerate(tenants):
         where = f"prefect_tenants[{index}]"
@@ -148,6 +149,7 @@ def prefect_workers(tenants: Sequence[Mapping[str, Any]], first_health_port: int
             "tenant": tenant["name"],
             "pool": pool["name"],
             "api_url": tenant["api_url"],
+            "ui_url": tenant["ui_url"],
         }
         for tenant in tenants
         for pool in tenant["work_pools"]

@@ -22,11 +22,12 @@ Playbook = Callable[..., subprocess.CompletedProcess[str]]
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Print what the units said when a test fails."""
     report = yield
-    host: Host | None = getattr(item, "funcargs", {}).get("host")
-    if report.when == "call" and report.failed and host is not None:
+    hosts = {name: value for name, value in getattr(item, "funcargs", {}).items() if isinstance(value, Host)}
+    if report.when == "call" and report.failed:
         units = "--unit 'prefect-*' --unit 'postgresql@*'"
-        journal = host.run(f"journalctl --no-pager --lines 60 {units}; systemctl --failed --no-pager")
-        report.sections.append(("journal", journal.stdout))
+        for name, host in hosts.items():
+            journal = host.run(f"journalctl --no-pager --lines 60 {units}; systemctl --failed --no-pager")
+            report.sections.append((f"journal of {name}", journal.stdout))
     return report
 
 

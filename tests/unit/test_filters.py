@@ -38,6 +38,11 @@ def test_one_line_is_a_whole_tenant() -> None:
     }
 
 
+def test_an_ipv6_address_of_the_api_is_in_brackets() -> None:
+    (tenant,) = prefect_tenants([{"name": "prefect"}], api_host="2001:db8::1")
+    assert tenant["api_url"] == "http://[2001:db8::1]:4200/api"
+
+
 def test_a_second_tenant_is_two_lines() -> None:
     first, second = prefect_tenants([{"name": "prefect", "port": 4200}, {"name": "research", "port": 4300}])
     shared = {key for key in first if first[key] == second[key]}

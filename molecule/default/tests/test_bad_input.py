@@ -31,6 +31,7 @@ def refuse(playbook: Playbook, variables: dict[str, Any], *messages: str, invent
     [
         ({"app_schema": "shop"}, ("prefect_database_app_schema", "none, trading", "shop")),
         ({"prefect_version": "9.9.9"}, ("prefect_version is 9.9.9", "there is no prefect-9.9.9.txt", "make lock")),
+        ({"postgresql_tls_certificate": "/etc/ssl/nowhere.pem"}, ("/etc/ssl/nowhere.pem is not on the host",)),
         ({"postgresql_log_min_duration_ms": "often"}, ("postgresql_log_min_duration_ms", "often")),
         ({"prefect_tenants": [{"name": "Prefect!"}]}, ("prefect_tenants[0].name", "'Prefect!'", "lower-case letters")),
         ({"prefect_tenants": [{"name": "a", "schema": "pg_a"}]}, ("prefect_tenants[0].schema", "'pg_a'", "without")),

@@ -189,6 +189,7 @@ def test_commands_speak_for_the_tenant(host: Host) -> None:
     pools = json.loads(host.check_output("prefect work-pool ls --output json"))
     assert [pool["name"] for pool in pools] == ["default"]
     assert host.run("PREFECT_TENANT=nobody prefect work-pool ls").rc != 0
+    host.check_output("pgprefect revision --require-current")
 
 
 def test_packages_are_those_of_the_locks(host: Host) -> None:

@@ -1,0 +1,138 @@
+"""A host for each job: each has what its job needs and no more, and they reach each other as declared only."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+
+import psycopg2
+import pytest
+import testinfra
+from testinfra.host import Host
+
+WORKER = "/etc/prefect/worker/prefect-default-1.env"
+PSQL = "runuser --user postgres -- psql --no-psqlrc --tuples-only --no-align --dbname mltrading --command %s"
+
+
+def container_of(name: str) -> str:
+    return f"prefect-hosts-{name}{os.environ.get('MOLECULE_SUFFIX', '')}"
+
+
+@pytest.fixture(scope="session")
+def container() -> str:
+    """Where a person runs the command prefect."""
+    return container_of("server")
+
+
+@pytest.fixture(scope="module")
+def database() -> Host:
+    return testinfra.get_host(f"docker://{container_of('database')}")
+
+
+@pytest.fixture(scope="module")
+def server() -> Host:
+    return testinfra.get_host(f"docker://{container_of('server')}")
+
+
+@pytest.fixture(scope="module")
+def worker() -> Host:
+    return testinfra.get_host(f"docker://{container_of('worker')}")
+
+
+def address(host: Host) -> str:
+    return str(host.check_output("hostname --all-ip-addresses")).strip()
+
+
+def remote_sockets(host: Host) -> set[str]:
+    """What listens beyond loopback."""
+    sockets = {line.split()[3] for line in host.check_output("ss --no-header --listening --tcp --numeric").splitlines()}
+    return {socket for socket in sockets if not socket.startswith(("127.0.0.", "[::1]"))}
+
+
+def test_a_run_on_the_worker_wrote_to_both_schemas(database: Host, worker: Host, completed_run: str) -> None:
+    journal = worker.check_output("journalctl --no-pager --output cat --unit prefect-worker@prefect-default-1")
+    assert f"Flow run '{completed_run}' - Finished in state Completed()" in journal
+    state = f"SELECT state_type FROM prefect.flow_run WHERE name = '{completed_run}'"
+    assert database.check_output(PSQL, state) == "COMPLETED"
+    counts = "SELECT (SELECT count(*) FROM market_data), (SELECT count(*) FROM stock_info)"
+    prices, stocks = map(int, database.check_output(PSQL, counts).split("|"))
+    assert prices > 100 and stocks == 3
+
+
+def test_every_login_was_over_tls(database: Host, server: Host, completed_run: str) -> None:
+    assert completed_run
+    now = """SELECT DISTINCT host(client_addr), ssl, version FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
+             WHERE usename = 'prefect_server'"""
+    assert database.check_output(PSQL, now) == f"{address(server)}|t|TLSv1.3"
+    # Since the first start, those that have ended as well.
+    log = database.check_output("cat /var/log/postgresql/postgresql-*-main.log")
+    logins = re.findall(r"connection authorized: user=(\w+) database=mltrading(.*)", log)
+    remote = [(user, rest) for user, rest in logins if user != "postgres"]
+    assert {user for user, _ in remote} == {"prefect_migrator", "prefect_server", "prefect_monitor", "mltrading_app"}
+    assert not [login for login in remote if not re.search(r"SSL enabled \(protocol=TLSv1\.[23],", login[1])]
+
+
+def test_each_host_is_let_in_by_its_own_rule(database: Host, server: Host, worker: Host) -> None:
+    rules = """SELECT type, address, array_to_string(user_name, ' ') FROM pg_hba_file_rules
+               WHERE address IS NOT NULL AND address NOT IN ('127.0.0.1', '::1')"""
+    assert set(database.check_output(PSQL, rules).splitlines()) == {
+        f"hostssl|{address(server)}|prefect_monitor prefect_server prefect_migrator",
+        f"hostssl|{address(worker)}|mltrading_app",
+    }
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("PGSSLMODE=disable", "no pg_hba.conf entry .*no encryption"),
+        ("PGUSER=prefect_server", "no pg_hba.conf entry"),
+        # What would be true if somebody else answered.
+        ("PGHOSTADDR=$PGHOST PGHOST=elsewhere", "does not match host name"),
+        ("PGSSLROOTCERT=/etc/ssl/certs/ca-certificates.crt", "certificate verify failed"),
+    ],
+)
+def test_a_flow_connects_as_declared_only(worker: Host, setting: str, message: str) -> None:
+    connect = "python3 -c 'import psycopg2; psycopg2.connect(\"\")'"
+    script = f"set -a; . {WORKER}; %s {connect}"
+    assert worker.run(f"sh -c {shlex.quote(script % '')}").rc == 0
+    refused = worker.run(f"sh -c {shlex.quote(script % setting)}")
+    assert refused.rc == 1 and re.search(message, refused.stderr), refused
+
+
+def test_a_stranger_is_refused(database: Host, secrets: dict[str, str]) -> None:
+    # The controller is on the same network, and it knows the password.
+    with pytest.raises(psycopg2.OperationalError, match=r"no pg_hba.conf entry for host .* SSL encryption"):
+        psycopg2.connect(
+            host=address(database),
+            dbname="mltrading",
+            user="mltrading_app",
+            password=secrets["mltrading_app"],
+            sslmode="require",
+        )
+
+
+def test_what_listens(database: Host, server: Host, worker: Host) -> None:
+    assert remote_sockets(database) == {f"{address(database)}:5432"}
+    assert remote_sockets(server) == {f"{address(server)}:4200"}
+    assert remote_sockets(worker) == set()
+
+
+def test_api_refuses_strangers(server: Host, worker: Host) -> None:
+    url = f"http://{address(server)}:4200/api/flows/count"
+    request = f"import urllib.request as r; r.urlopen({url!r}, b'{{}}')"
+    assert "401" in worker.run("python3 -c %s", request).stderr
+
+
+def test_no_host_has_what_it_does_not_need(database: Host, server: Host, worker: Host, secrets: dict[str, str]) -> None:
+    assert not database.user("prefect").exists and not database.file("/opt/prefect").exists
+    assert not server.user("prefect-worker").exists and not server.user("postgres").exists
+    assert not worker.user("postgres").exists and not worker.file("/usr/local/bin/prefect").exists
+    assert worker.check_output("find /etc/prefect -type f") == WORKER
+    for host, needed in (
+        (database, set()),
+        (server, {"prefect_api", "prefect_migrator", "prefect_server"}),
+        (worker, {"mltrading_app", "prefect_api"}),
+    ):
+        search = "grep --recursive --no-messages --quiet --fixed-strings %s /etc /home /opt /root /usr/local /var"
+        assert {name for name, value in secrets.items() if host.run(search, value).rc == 0} == needed

@@ -1,0 +1,35 @@
+"""The shipped inventories."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+HOSTS = {
+    "box": {"box"},
+    "example": {"database-1", "server-1", "worker-1", "worker-2"},
+    "localhost": {"localhost"},
+}
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_passwords_beside_an_inventory_are_no_hosts(name: str, tmp_path: Path) -> None:
+    inventory = tmp_path / name
+    shutil.copytree(ROOT / "inventory" / name, inventory, ignore=shutil.ignore_patterns("secrets"))
+    (inventory / "secrets").mkdir()
+    (inventory / "secrets/prefect_api").write_text("s3cret\n")
+    command = [str(Path(sys.executable).with_name("ansible-inventory")), "--inventory", str(inventory), "--list"]
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+    result = subprocess.run(command, env=environment, check=True, text=True, capture_output=True)
+    listed = json.loads(result.stdout)
+    groups = [name for name in listed if name != "_meta"]
+    assert {host for group in groups for host in listed[group].get("hosts", [])} == HOSTS[name]
+    assert "s3cret" not in result.stdout + result.stderr
