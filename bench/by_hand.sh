@@ -11,7 +11,7 @@ server=$(secret) migrator=$(secret) app=$(secret) api=$(secret)
 mkdir -p /etc/postgresql-common/createcluster.d
 echo "initdb_options = '--data-checksums'" > /etc/postgresql-common/createcluster.d/checksums.conf
 apt-get update -qq
-apt-get install -qq --no-install-recommends postgresql python3-venv python3-psycopg2 rsync > /dev/null
+apt-get install -qq --no-install-recommends postgresql python3-venv python3-psycopg2 > /dev/null
 etc=$(echo /etc/postgresql/*/main)
 cat > "$etc/conf.d/site.conf" <<'CONF'
 max_connections = 102

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from . import environment, revision
 from .connection import ConnectionFailed, connect
 from .problems import in_words
+from .ready import wait_until_ready
 from .seal import seal
 
 
@@ -21,6 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.set_defaults(run=_revision)
     command = commands.add_parser("seal", help="take the tables that hold secrets from all but the server's role")
     command.set_defaults(run=_seal)
+    command = commands.add_parser("wait", help="wait until an address answers with success")
+    command.add_argument("url")
+    command.set_defaults(run=_wait)
     options = parser.parse_args(arguments)
     try:
         return int(options.run(options))
@@ -58,6 +62,11 @@ def _seal(_options: argparse.Namespace) -> int:
             print(statement)
     finally:
         connection.close()
+    return 0
+
+
+def _wait(options: argparse.Namespace) -> int:
+    wait_until_ready(options.url)
     return 0
 
 

@@ -10,13 +10,16 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pgprefect import environment, revision
+from pgprefect.__main__ import main
 from pgprefect.catalog import Catalog, clean_database
 from pgprefect.connection import ConnectionFailed, Login, connect
 from pgprefect.declaration import DeclarationError, declare
@@ -341,3 +344,21 @@ def test_each_problem_code_is_raised_by_a_test() -> None:
     assert len(codes) > 40
     tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     assert {code for code in codes if not re.search(rf'"{code}"', tests)} == set()
+
+
+def test_wait_returns_when_the_service_answers_with_success() -> None:
+    answers = [503, 503, 200]
+
+    class Service(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(answers.pop(0))
+            self.end_headers()
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Service) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        assert main(["wait", f"http://127.0.0.1:{server.server_port}/ready"]) == 0
+        server.shutdown()
+    assert answers == []
