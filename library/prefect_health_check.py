@@ -50,7 +50,7 @@ EXAMPLES = r"""
   prefect_health_check:
     database: mltrading
     login_host: 127.0.0.1
-    login_password: "{{ lookup('ansible.builtin.password', inventory_dir ~ '/secrets/prefect_monitor') }}"
+    login_password: "{{ lookup('ansible.builtin.password', inventory_dir ~ '/.secrets/prefect_monitor') }}"
     tenants:
       - {name: prefect, schema: prefect, api_url: "http://127.0.0.1:4200/api", workers: 1}
   register: health

@@ -45,7 +45,7 @@ EXAMPLES = r"""
     virtualenv: /opt/prefect/3.8.8
     login_host: 127.0.0.1
     login_user: prefect_migrator
-    login_password: "{{ lookup('ansible.builtin.password', inventory_dir ~ '/secrets/prefect_migrator') }}"
+    login_password: "{{ lookup('ansible.builtin.password', inventory_dir ~ '/.secrets/prefect_migrator') }}"
   register: revision
 """
 

@@ -84,7 +84,7 @@ EXAMPLES = r"""
       - {name: prefect, schema: prefect, owner: prefect_owner, migrator: prefect_migrator, server: prefect_server}
     connection_limits: {prefect_server: 40}
     passwords:
-      mltrading_app: "{{ lookup('ansible.builtin.password', inventory_dir ~ '/secrets/mltrading_app') }}"
+      mltrading_app: "{{ lookup('ansible.builtin.password', inventory_dir ~ '/.secrets/mltrading_app') }}"
 """
 
 RETURN = r"""

@@ -15,6 +15,7 @@ from testinfra.host import Host
 
 SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
 PROJECT = SCENARIO.parent.parent
+Sql = Callable[[str, str], Any]
 Playbook = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -55,7 +56,7 @@ def playbook() -> Playbook:
 def secrets() -> dict[str, str]:
     """Every secret of the scenario by its name: those made once, and the user's own."""
     variables = yaml.safe_load((SCENARIO / "inventory/group_vars/all.yml").read_text())
-    made = {path.name: path.read_text().strip() for path in (SCENARIO / "inventory/secrets").iterdir()}
+    made = {path.name: path.read_text().strip() for path in (SCENARIO / "inventory/.secrets").iterdir()}
     return {**made, **variables.get("prefect_secrets", {})}
 
 
@@ -73,7 +74,7 @@ def workers(host: Host) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def sql(host: Host, secrets: dict[str, str]) -> Callable[[str, str], Any]:
+def sql(host: Host, secrets: dict[str, str]) -> Sql:
     """Run a statement over TCP as a login role, with its real password."""
 
     def run(role: str, statement: str) -> Any:

@@ -23,9 +23,9 @@ HOSTS = {
 @pytest.mark.parametrize("name", HOSTS)
 def test_passwords_beside_an_inventory_are_no_hosts(name: str, tmp_path: Path) -> None:
     inventory = tmp_path / name
-    shutil.copytree(ROOT / "inventory" / name, inventory, ignore=shutil.ignore_patterns("secrets"))
-    (inventory / "secrets").mkdir()
-    (inventory / "secrets/prefect_api").write_text("s3cret\n")
+    shutil.copytree(ROOT / "inventory" / name, inventory, ignore=shutil.ignore_patterns(".secrets"))
+    (inventory / ".secrets").mkdir()
+    (inventory / ".secrets/prefect_api").write_text("s3cret\n")
     command = [str(Path(sys.executable).with_name("ansible-inventory")), "--inventory", str(inventory), "--list"]
     environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
     result = subprocess.run(command, env=environment, check=True, text=True, capture_output=True)

@@ -30,7 +30,7 @@ def refuse(playbook: Playbook, variables: dict[str, Any], *messages: str, invent
     ("variables", "messages"),
     [
         ({"app_schema": "shop"}, ("prefect_database_app_schema", "none, trading", "shop")),
-        ({"prefect_version": "9.9.9"}, ("prefect_version is 9.9.9", "there is no prefect-9.9.9.txt", "make lock")),
+        ({"prefect_version": "9.9.9"}, ("prefect_version is 9.9.9", "requirements/lock prefect 9.9.9")),
         ({"postgresql_tls_certificate": "/etc/ssl/nowhere.pem"}, ("/etc/ssl/nowhere.pem is not on the host",)),
         ({"postgresql_log_min_duration_ms": "often"}, ("postgresql_log_min_duration_ms", "often")),
         ({"prefect_tenants": [{"name": "Prefect!"}]}, ("prefect_tenants[0].name", "'Prefect!'", "lower-case letters")),

@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Callable
-from typing import Any
 
 import pytest
-from conftest import Playbook
+from conftest import Playbook, Sql
 from testinfra.host import Host
 
 SECRET_TABLES = ("configuration", "block_document", "csrf_token")
-Sql = Callable[[str, str], Any]
 
 
 def units(tenants: list[str], workers: list[str]) -> list[str]:

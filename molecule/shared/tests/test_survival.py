@@ -6,7 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable
 
-from conftest import Playbook
+from conftest import Playbook, Sql
 from testinfra.host import Host
 
 PSQL = "runuser --user postgres -- psql --no-psqlrc --tuples-only --no-align --dbname mltrading --command %s"
@@ -74,6 +74,37 @@ def test_a_stopped_database_is_waited_for(host: Host, tenants: list[str]) -> Non
     finally:
         host.check_output("systemctl start postgresql")
     assert wait_for(lambda: ready(host), 90)
+
+
+SLOW = """
+import time
+from prefect import flow
+
+@flow
+def slow():
+    time.sleep(15)
+
+if __name__ == "__main__":
+    slow.from_source("/opt/slow", "slow.py:slow").deploy("slow", work_pool_name="default", print_next_steps=False)
+"""
+
+
+def test_a_stopping_worker_lets_its_runs_finish(host: Host, sql: Sql, tenants: list[str]) -> None:
+    unit = f"prefect-worker@{tenants[0]}-default-1"
+    host.check_output("mkdir -p /opt/slow && printf %%s %s > /opt/slow/slow.py", SLOW)
+    deploy = f". /etc/prefect/{tenants[0]}.env; /opt/prefect/3.8.8/bin/python /opt/slow/slow.py"
+    host.check_output("PREFECT_HOME=/tmp/client sh -c %s", f"set -a; {deploy}")
+    host.check_output("prefect deployment run slow/slow")
+
+    def state() -> str:
+        query = """SELECT state_type FROM prefect.flow_run JOIN prefect.flow ON flow.id = flow_id
+                   WHERE flow.name = 'slow' ORDER BY flow_run.created DESC LIMIT 1"""
+        return str(sql("mltrading_app", query).stdout.strip())
+
+    assert wait_for(lambda: state() == "RUNNING", 60)
+    host.check_output("systemctl stop %s", unit)
+    assert state() == "COMPLETED"
+    host.check_output("systemctl start %s", unit)
 
 
 def test_everything_comes_back_after_a_boot(host: Host, container: str, playbook: Playbook) -> None:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable
-from typing import Any
 
 import pytest
+from conftest import Playbook, Sql
 from testinfra.host import Host
-
-Sql = Callable[[str, str], Any]
 
 
 def test_each_has_its_server_and_workers(tenants: list[str], workers: list[str]) -> None:
@@ -50,3 +47,17 @@ def test_a_run_of_the_second_is_only_there(host: Host, sql: Sql) -> None:
     assert sql("mltrading_app", count).stdout.strip() == "1"
     assert sql("mltrading_app", "SELECT count(*) FROM prefect.flow_run").stdout == before
     assert sql("mltrading_app", "SELECT count(*) FROM prefect.flow WHERE name = 'only-here'").stdout.strip() == "0"
+
+
+def test_a_worker_that_is_not_declared_any_more_is_removed(host: Host, playbook: Playbook) -> None:
+    fewer = {"prefect_tenants": [{"name": "prefect"}, {"name": "research", "port": 4300, "schema": "Research-2"}]}
+    surplus = "prefect-worker@research-default-2"
+    result = playbook("playbooks/workers.yml", "--extra-vars", json.dumps(fewer))
+    assert result.returncode == 0, result.stdout
+    assert not host.service(surplus).is_running and not host.service(surplus).is_enabled
+    assert not host.file("/etc/prefect/worker/research-default-2.env").exists
+    assert host.service("prefect-worker@research-default-1").is_running
+
+    result = playbook("playbooks/workers.yml")
+    assert result.returncode == 0, result.stdout
+    assert host.service(surplus).is_running and host.service(surplus).is_enabled
