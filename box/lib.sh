@@ -7,9 +7,9 @@ CACHE=$ROOT/.cache
 mkdir -p "$CACHE"
 
 export BOX_NAME=${BOX_NAME:-prefect-box} BOX_PORT=${BOX_PORT:-4200}
-# Python comes from the distribution, and certificates from the system: a proxy that inspects TLS has its own.
 # Ansible starts a process for each task: without compiled plugins each of them compiles its own.
 unset PYTHONDONTWRITEBYTECODE
+# Python comes from the distribution, and certificates from the system: a proxy that inspects TLS has its own.
 export UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=1
 
 die() {

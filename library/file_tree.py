@@ -149,9 +149,8 @@ def files_of(module: AnsibleModule, folder: dict[str, Any]) -> Iterator[File]:
         yield File(path, str(text).encode(), int(folder["mode"], 8), int(folder["folder_mode"], 8), group)
 
 
-def difference(file: File) -> dict[str, str]:
-    """Return what --diff shows of a file that is to be written."""
-    content, present = file.before()
+def difference(file: File, content: bytes, present: str) -> dict[str, str]:
+    """Return what --diff shows of a file that is to be written over what is there now."""
     wanted = rights(file.mode, 0, file.group)
     if not present:
         return {"prepared": f"new: {file.path} ({wanted})\n"}
@@ -184,10 +183,13 @@ def main() -> None:
     )
     folders = module.params["folders"]
     files = {file.path: file for folder in folders for file in files_of(module, folder)}
-    wrong = [file for file in files.values() if file.before() != (file.content, rights(file.mode, 0, file.group))]
+    present = {path: file.before() for path, file in files.items()}
+    wrong = [file for file in files.values() if present[file.path] != (file.content, rights(file.mode, 0, file.group))]
     found = {path for folder in folders if folder["only"] for path in existing(os.path.normpath(folder["path"]))}
     removed = sorted(found - set(files))
-    diff = [difference(file) for file in wrong] + [{"prepared": f"removed: {path}\n"} for path in removed]
+    diff = [difference(file, *present[file.path]) for file in wrong] + [
+        {"prepared": f"removed: {path}\n"} for path in removed
+    ]
     if not module.check_mode:
         os.umask(0o022)
         for file in wrong:

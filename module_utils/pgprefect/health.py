@@ -10,7 +10,6 @@ import http.client
 import json
 import threading
 import time
-import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +18,7 @@ from typing import Any, Callable
 from .connection import ConnectionFailed, Login, connect
 from .prefect_tables import SIGNATURE
 from .problems import ERROR, WARNING, Problem
+from .ready import get
 from .statement import Names, Statement, Value, quote
 
 HEALTHY = "healthy"
@@ -217,7 +217,7 @@ class _Sources:
         ):
             url = part.api_url + path
             try:
-                _get(url, self.timeout / 2)
+                json.loads(get(url, self.timeout / 2))
             except (OSError, ValueError, http.client.HTTPException) as error:
                 reason = getattr(error, "reason", None) or error
                 problems.append(
@@ -225,10 +225,3 @@ class _Sources:
                 )
                 break
         return problems, {"url": part.api_url}
-
-
-def _get(url: str, timeout: float) -> Any:
-    # Not through a proxy: this asks whether that very server answers.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(url, timeout=timeout) as response:
-        return json.load(response)

@@ -1,23 +1,31 @@
-"""Waiting for a service to answer."""
+"""Asking a service over HTTP, and waiting until it answers."""
 
 from __future__ import annotations
 
 import http.client
 import time
-import urllib.error
 import urllib.request
 
-# A proxy of the environment has no business between a service and its own host.
+# Not through a proxy: this asks whether that very service answers.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def get(url: str, timeout: float) -> bytes:
+    """Return what the address answers; ``timeout`` is in seconds, for each read.
+
+    Raises OSError or http.client.HTTPException where it does not answer with success.
+    """
+    with _OPENER.open(url, timeout=timeout) as response:
+        return bytes(response.read())
 
 
 def is_ready(url: str) -> bool:
     """Whether the address answers with success within 5 seconds."""
     try:
-        with _OPENER.open(url, timeout=5):
-            return True
-    except (urllib.error.URLError, OSError, http.client.HTTPException):
+        get(url, timeout=5)
+    except (OSError, http.client.HTTPException):
         return False
+    return True
 
 
 def wait_until_ready(url: str, pause: float = 0.2) -> None:
