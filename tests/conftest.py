@@ -191,14 +191,16 @@ def docker(*arguments: str) -> str:
     return subprocess.run(["docker", *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
-@pytest.fixture(scope="session")
-def postgresql_server() -> Iterator[Server]:
+@contextlib.contextmanager
+def running_postgresql(*options: str) -> Iterator[Server]:
+    """A PostgreSQL in a container of its own; ``options`` are docker's."""
     image = f"ansible-prefect-postgresql:{SUITE}"
     base = f"BASE=ansible-prefect-host:{SUITE}"
     docker("build", "--quiet", "--build-arg", base, "--tag", image, str(ROOT / "tests/database"))
     password = secrets.token_urlsafe(12)
     environment = f"POSTGRES_PASSWORD={password}"
-    container = docker("run", "--detach", "--rm", "--env", environment, "--publish", "127.0.0.1::5432", image)
+    publish = ("--publish", "127.0.0.1::5432")
+    container = docker("run", "--detach", "--rm", "--env", environment, *publish, *options, image)
     try:
         port = int(docker("port", container, "5432").rpartition(":")[2])
         server = Server(container, port, password)
@@ -208,11 +210,17 @@ def postgresql_server() -> Iterator[Server]:
                 server.sql("postgres", "SELECT")
                 break
             if time.monotonic() > deadline:
-                pytest.fail(f"PostgreSQL did not start:\n{docker('logs', container)}")
+                raise TimeoutError(f"PostgreSQL did not start:\n{docker('logs', container)}")
             time.sleep(0.2)
         yield server
     finally:
         docker("rm", "--force", container)
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[Server]:
+    with running_postgresql() as server:
+        yield server
 
 
 def declaration_of(database: str, prefix: str = "", tenants: tuple[str, ...] = ("prefect",)) -> Declaration:
@@ -258,9 +266,14 @@ def clean(postgresql_server: Server) -> Iterator[Site]:
 @pytest.fixture(scope="session")
 def prefect_template(postgresql_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Site:
     """The database that ``prefect`` copies: migrating takes seconds, copying a tenth of one."""
-    site = Site(postgresql_server, declaration_of("template_prefect"))
+    return migrated_site(postgresql_server, "template_prefect", tmp_path_factory.mktemp("prefect"))
+
+
+def migrated_site(server: Server, database: str, home: Path) -> Site:
+    """Make a database as declared, with the tables of a real Prefect and of the application."""
+    site = Site(server, declaration_of(database))
     site.bring_about(app_schema_sql=TRADING_SQL)
-    done = migrate(site.environment(), tmp_path_factory.mktemp("prefect"))
+    done = migrate(site.environment(), home)
     assert "Migrations succeeded" in done.stdout, done.stdout
     sealed = pgprefect("seal", environment=site.environment())
     assert sealed.returncode == 0, sealed.stderr
