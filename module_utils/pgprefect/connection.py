@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .problems import Problem
+from .statement import quote
 
 # The options of an Ansible module that logs in.
 LOGIN_ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -37,6 +39,7 @@ class Login:
     password: str | None = None
     ssl_mode: str = "prefer"
     ca_file: str | None = None
+    passfile: str | None = None  # libpq's, where there is no password
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any]) -> Login:
@@ -55,10 +58,16 @@ class ConnectionFailed(Exception):
         self.problem = problem
 
 
-def connect(login: Login, database: str, connect_timeout: int = 5, statement_timeout: float | None = None) -> Any:
-    """Open a connection that resolves no name outside pg_catalog by accident and waits for no lock for ever.
+def connect(
+    login: Login,
+    database: str,
+    connect_timeout: int = 5,
+    statement_timeout: float | None = None,
+    search_path: Sequence[str] = ("pg_catalog",),
+) -> Any:
+    """Open a connection that resolves no name outside the search path by accident and waits for no lock for ever.
 
-    Raises ConnectionFailed.
+    The timeouts are in seconds. Raises ConnectionFailed.
     """
     try:
         import psycopg2
@@ -71,7 +80,10 @@ def connect(login: Login, database: str, connect_timeout: int = 5, statement_tim
                 "apt install python3-psycopg2, or install psycopg2-binary into that virtualenv.",
             )
         ) from error
-    options = ["-c search_path=pg_catalog", "-c lock_timeout=10s", "-c client_min_messages=warning"]
+    path = ", ".join(map(quote, search_path))
+    # In libpq's options a backslash keeps a space from ending the word.
+    path = re.sub(r"([\\ ])", r"\\\1", path)
+    options = [f"-c search_path={path}", "-c lock_timeout=10s", "-c client_min_messages=warning"]
     if statement_timeout is not None:
         options.append(f"-c statement_timeout={int(statement_timeout * 1000)}")
     try:
@@ -82,6 +94,7 @@ def connect(login: Login, database: str, connect_timeout: int = 5, statement_tim
                 port=login.port,
                 user=login.user,
                 password=login.password or None,
+                passfile=login.passfile,
                 sslmode=login.ssl_mode,
                 sslrootcert=login.ca_file,
                 connect_timeout=connect_timeout,

@@ -1,4 +1,4 @@
-"""Reading the settings of a Prefect server from its environment, as its units have it."""
+"""Reading settings from the environment, as the units have it: a Prefect server's, and libpq's of the flows."""
 
 from __future__ import annotations
 
@@ -30,6 +30,21 @@ def database(environment: Mapping[str, str]) -> tuple[Login, str, str]:
     )
     path = search_path_names(setting(environment, f"{_ARGUMENTS}SEARCH_PATH"))
     return login, setting(environment, f"{_PREFIX}NAME"), path[0]
+
+
+def application(environment: Mapping[str, str]) -> tuple[Login, str] | None:
+    """Return the login and the database that libpq's variables name, as workers give them to flows, or None."""
+    if not environment.get("PGDATABASE"):
+        return None
+    login = Login(
+        host=environment.get("PGHOST", ""),
+        port=int(environment.get("PGPORT", "5432")),
+        user=environment.get("PGUSER", ""),
+        password=environment.get("PGPASSWORD"),
+        ssl_mode=environment.get("PGSSLMODE", "prefer"),
+        ca_file=environment.get("PGSSLROOTCERT"),
+    )
+    return login, environment["PGDATABASE"]
 
 
 def setting(environment: Mapping[str, str], name: str) -> str:

@@ -1,0 +1,74 @@
+"""The site as the roles describe it to the command and to programs, in a file without secrets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from .connection import Login
+from .declaration import DECLARATION_ARGUMENTS, Declaration, DeclarationError, Tenant, declare
+
+PATH = "/etc/prefect/pgprefect.json"
+
+
+class ConfigurationError(Exception):
+    """The file is missing, or is not as the roles write it; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """``login`` is the one that this host has: the administrator's where the database runs, elsewhere a lesser one.
+
+    ``tenants`` are as the file has them; ``health`` are thresholds and ``retention`` is a policy, both by name.
+    """
+
+    login: Login
+    declaration: Declaration
+    tenants: tuple[dict[str, Any], ...]
+    virtualenv: str | None = None
+    health: Mapping[str, Any] = field(default_factory=dict)
+    retention: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def database(self) -> str:
+        return self.declaration.database
+
+    def tenant(self, name: str | None = None) -> Tenant:
+        """Return a tenant by its name, or the first. Raises ConfigurationError."""
+        found = [tenant for tenant in self.declaration.tenants if name in (None, tenant.name)]
+        if not found:
+            known = ", ".join(tenant.name for tenant in self.declaration.tenants)
+            raise ConfigurationError(f"There is no tenant {name!r}; there are: {known}.")
+        return found[0]
+
+    def login_as(self, role: str) -> Login:
+        """Return the login of a role whose password this host has; the administrator needs no other."""
+        return self.login if not self.login.host else replace(self.login, user=role)
+
+
+def load(path: str = PATH) -> Site:
+    """Read the site's file. Raises ConfigurationError."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+        tenants = tuple(dict(tenant) for tenant in content["tenants"])
+        declared = {name: content[name] for name in DECLARATION_ARGUMENTS if name in content}
+        known = {column.name for column in fields(Login)}
+        return Site(
+            login=Login(**{name: value for name, value in content["login"].items() if name in known}),
+            declaration=declare(**declared),
+            tenants=tenants,
+            virtualenv=content.get("virtualenv"),
+            health=content.get("health") or {},
+            retention=content.get("retention") or {},
+        )
+    except FileNotFoundError as error:
+        message = f"{path} is not on this host: run site.yml, which writes it, or name another file with --config."
+        raise ConfigurationError(message) from error
+    except PermissionError as error:
+        raise ConfigurationError(f"{path} can not be read by this user: {error.strerror}.") from error
+    except (ValueError, TypeError, KeyError, DeclarationError) as error:
+        message = f"{path} is not as the roles write it ({type(error).__name__}: {error}): run site.yml."
+        raise ConfigurationError(message) from error

@@ -1,0 +1,183 @@
+"""Connections for programs: to the application's tables, and to Prefect's beside them.
+
+    from pgprefect import get_db_manager, get_prefect_db_manager
+
+Where to log in is taken from the arguments, else from libpq's variables (PGDATABASE, PGUSER, ...) as workers give them
+to flows, else from the file that the roles write on each host. Connections are kept in one pool for each process,
+login and search path. It needs SQLAlchemy, which Prefect brings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Callable
+
+from . import configuration, environment
+from .configuration import ConfigurationError, Site
+from .connection import Login, connect
+
+if TYPE_CHECKING:
+    import sqlalchemy
+
+POOL_SIZE = 5
+POOL_TIMEOUT = 30.0  # seconds that a thread waits for a connection
+POOL_RECYCLE = 1800  # seconds after which a connection is made anew
+
+
+class PoolExhausted(Exception):
+    """All connections of a pool were in use for longer than a thread waits."""
+
+
+@dataclass
+class Pool:
+    """At most ``size`` connections of one process, by one login and with one search path.
+
+    It is safe to use from threads, starts empty in a forked child, and replaces connections that a restart of the
+    server has closed.
+    """
+
+    login: Login
+    database: str
+    search_path: tuple[str, ...]
+    size: int = POOL_SIZE
+    waits: int = 0
+    waited_seconds: float = 0.0
+    _engine: sqlalchemy.Engine = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        import sqlalchemy
+
+        self._engine = sqlalchemy.create_engine(
+            "postgresql+psycopg2://",
+            creator=lambda: connect(self.login, self.database, search_path=self.search_path),
+            pool_size=self.size,
+            max_overflow=0,
+            pool_timeout=POOL_TIMEOUT,
+            pool_recycle=POOL_RECYCLE,
+            pool_pre_ping=True,
+            use_native_hstore=False,
+        )
+        # A child that used its parent's sockets would garble both.
+        os.register_at_fork(after_in_child=lambda: self._engine.dispose(close=False))
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Give a connection; commit at the end, or roll back on an error.
+
+        Raises ConnectionFailed and PoolExhausted.
+        """
+        import sqlalchemy.exc
+
+        started = time.monotonic()
+        all_used = self.used >= self.size
+        try:
+            connection = self._engine.connect()
+        except sqlalchemy.exc.TimeoutError as error:
+            message = (
+                f"All {self.size} connections to {self.database} of this process were in use for {POOL_TIMEOUT:g} s. "
+                "Look for a connection that is kept open, or give the manager a larger pool_size."
+            )
+            raise PoolExhausted(message) from error
+        finally:
+            if all_used:
+                self.waits += 1
+                self.waited_seconds += time.monotonic() - started
+        with connection, connection.begin():
+            yield Connection(connection)
+
+    @property
+    def used(self) -> int:
+        """The number of connections that are in use just now."""
+        return int(self._engine.pool.checkedout())  # type: ignore[attr-defined]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return use, limit, and how often and how long threads waited for a connection, in seconds."""
+        return {"used": self.used, "limit": self.size, "waits": self.waits, "waited_seconds": self.waited_seconds}
+
+    def close(self) -> None:
+        """Close the connections that nobody uses, and the others when they come back."""
+        self._engine.dispose()
+
+
+@dataclass(frozen=True)
+class Connection:
+    """SQL as text, with the driver's parameters: ``execute("... WHERE name = %(name)s", {"name": "x"})``."""
+
+    sqlalchemy: sqlalchemy.Connection
+
+    def execute(
+        self, statement: str, parameters: Mapping[str, Any] | Sequence[Any] | None = None
+    ) -> sqlalchemy.CursorResult[Any]:
+        """Run one statement and return SQLAlchemy's result, with ``fetchall()``, ``scalar()``, ``mappings()``, ..."""
+        values = parameters if parameters is None or isinstance(parameters, Mapping) else tuple(parameters)
+        return self.sqlalchemy.exec_driver_sql(statement, values)
+
+    @property
+    def driver(self) -> Any:
+        """The psycopg2 connection below, for the functions of this package."""
+        return self.sqlalchemy.connection.driver_connection
+
+
+_pools: dict[tuple[Login, str, tuple[str, ...]], Pool] = {}
+_lock = threading.Lock()
+
+
+def _pool(login: Login, database: str, search_path: Sequence[str], size: int) -> Pool:
+    key = (login, database, tuple(search_path))
+    with _lock:
+        if key not in _pools:
+            _pools[key] = Pool(*key, size=size)
+        return _pools[key]
+
+
+def _settings(login: Login | None, database: str | None) -> tuple[Login, str, Site | None]:
+    """Say where to log in, and what the roles wrote, where they did."""
+    site = None
+    path = os.environ.get("PGPREFECT_CONFIG", configuration.PATH)
+    with contextlib.suppress(ConfigurationError):
+        site = configuration.load(path)
+    found = environment.application(os.environ)
+    if login is None and found:
+        login, database = found[0], database or found[1]
+    if login is None:
+        site = site or configuration.load(path)  # says why it can not be read
+        login = site.login
+    database = database or (site.database if site else None)
+    if not database:
+        raise ConfigurationError("No database is named: give it as an argument, or set PGDATABASE.")
+    return login, database, site
+
+
+class DatabaseManager:
+    """The application's tables, in ``public``; Prefect's can be read by their names too."""
+
+    def __init__(
+        self,
+        login: Login | None = None,
+        database: str | None = None,
+        schema: str | None = None,
+        pool_size: int = POOL_SIZE,
+    ) -> None:
+        self.login, self.database, self.site = _settings(login, database)
+        self.tenant = self.site.tenant(os.environ.get("PGPREFECT_TENANT")) if self.site else None
+        self.schema = schema or (self.tenant.schema if self.tenant else "prefect")
+        self.app_schema = self.site.declaration.app_schema if self.site else "public"
+        self.pool = _pool(self.login, self.database, self._search_path(), pool_size)
+
+    def _search_path(self) -> tuple[str, ...]:
+        return (self.app_schema, self.schema)
+
+    @contextlib.contextmanager
+    def get_connection(self) -> Iterator[Connection]:
+        """Give a connection in one transaction. Raises ConnectionFailed and PoolExhausted."""
+        with self.pool.transaction() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Close this pool's connections; the manager can be used again."""
+        self.pool.close()

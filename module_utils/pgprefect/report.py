@@ -1,0 +1,62 @@
+"""Printing results for people: plain text, and by rich where it is installed and a terminal is there."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from .problems import ERROR, WARNING, Problem
+
+_STYLES = {"healthy": "green", "degraded": "yellow", "unhealthy": "red", ERROR: "red", WARNING: "yellow"}
+
+
+def as_json(content: Any) -> None:
+    """Print one JSON document; what JSON has no type for is printed as text."""
+    json.dump(content, sys.stdout, indent=2, default=str, ensure_ascii=False)
+    print()
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print a table with a title; nothing where it has no rows."""
+    texts = [[_text(cell) for cell in row] for row in rows]
+    if not texts:
+        return
+    if sys.stdout.isatty():
+        try:
+            return _rich_table(title, columns, texts)
+        except ImportError:
+            pass  # the system's Python has no rich, and the plain table says the same
+    widths = [max(map(len, column)) for column in zip(columns, *texts)]
+    print(title)
+    for row in (columns, ["-" * width for width in widths], *texts):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+    print()
+
+
+def _rich_table(title: str, columns: Sequence[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        drawn.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    Console().print(drawn)
+
+
+def _text(cell: Any) -> str:
+    if cell is None:
+        return "-"
+    if isinstance(cell, float):
+        return f"{cell:.3g}" if abs(cell) < 10 else f"{cell:,.1f}"
+    return f"{cell:,}" if isinstance(cell, int) and not isinstance(cell, bool) else str(cell)
+
+
+def problems(found: Sequence[Problem]) -> None:
+    """Print each problem in three lines: what, where, what to do."""
+    for problem in found:
+        print(f"{problem.severity.upper()} {problem.code}: {problem.object}")
+        print(f"  {problem.message}")
+        print(f"  What to do: {problem.remedy}")
