@@ -1,5 +1,23 @@
 """What is known about two schemas in one PostgreSQL database: the application's and Prefect's.
 
 Plain functions over an open DB-API connection. The same package serves the Ansible modules on a host, Python programs
-and the command ``python -m pgprefect``; so it imports neither ansible nor prefect, and only relatively from itself.
+and the command ``pgprefect``; so it imports neither ansible nor prefect, and only relatively from itself. What programs
+import from it is loaded when it is first asked for: a module that Ansible sends to a host stays small.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .manager import DatabaseManager, PrefectDatabaseManager, get_db_manager, get_prefect_db_manager
+
+__all__ = ["DatabaseManager", "PrefectDatabaseManager", "get_db_manager", "get_prefect_db_manager"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import manager
+
+    return getattr(manager, name)

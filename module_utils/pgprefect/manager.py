@@ -10,16 +10,18 @@ login and search path. It needs SQLAlchemy, which Prefect brings.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Callable
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from . import configuration, environment
 from .configuration import ConfigurationError, Site
 from .connection import Login, connect
+from .verify import verify
 
 if TYPE_CHECKING:
     import sqlalchemy
@@ -108,19 +110,19 @@ class Pool:
 class Connection:
     """SQL as text, with the driver's parameters: ``execute("... WHERE name = %(name)s", {"name": "x"})``."""
 
-    sqlalchemy: sqlalchemy.Connection
+    wrapped: sqlalchemy.Connection
 
     def execute(
         self, statement: str, parameters: Mapping[str, Any] | Sequence[Any] | None = None
     ) -> sqlalchemy.CursorResult[Any]:
         """Run one statement and return SQLAlchemy's result, with ``fetchall()``, ``scalar()``, ``mappings()``, ..."""
         values = parameters if parameters is None or isinstance(parameters, Mapping) else tuple(parameters)
-        return self.sqlalchemy.exec_driver_sql(statement, values)
+        return self.wrapped.exec_driver_sql(statement, values)
 
     @property
     def driver(self) -> Any:
         """The psycopg2 connection below, for the functions of this package."""
-        return self.sqlalchemy.connection.driver_connection
+        return self.wrapped.connection.driver_connection
 
 
 _pools: dict[tuple[Login, str, tuple[str, ...]], Pool] = {}
@@ -181,3 +183,34 @@ class DatabaseManager:
     def close(self) -> None:
         """Close this pool's connections; the manager can be used again."""
         self.pool.close()
+
+
+class PrefectDatabaseManager(DatabaseManager):
+    """Prefect's tables in their schema, beside the application's, and what can be asked about both."""
+
+    @contextlib.contextmanager
+    def prefect_session(self) -> Iterator[Connection]:
+        """Give a connection that finds Prefect's tables by their names. Raises ConnectionFailed and PoolExhausted."""
+        path = (self.schema, self.site.declaration.extensions_schema if self.site else "extensions")
+        with _pool(self.login, self.database, path, self.pool.size).transaction() as connection:
+            yield connection
+
+    def verify_schema_separation(self) -> dict[str, Any]:
+        """Compare the database with what the site's file declares; see ``verify``. Raises ConfigurationError."""
+        site = self.site or configuration.load()
+        report = verify(self.login, site.declaration)
+        result = asdict(report)
+        tenant = self.tenant or site.tenant()
+        return {"verified": report.verified, "prefect_schema": result["tenants"][tenant.name], **result}
+
+
+@functools.cache
+def get_db_manager() -> DatabaseManager:
+    """Return this process's manager of the application's tables. Raises ConfigurationError."""
+    return DatabaseManager()
+
+
+@functools.cache
+def get_prefect_db_manager() -> PrefectDatabaseManager:
+    """Return this process's manager of both schemas. Raises ConfigurationError."""
+    return PrefectDatabaseManager()

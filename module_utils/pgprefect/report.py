@@ -21,13 +21,8 @@ def as_json(content: Any) -> None:
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Print a table with a title; nothing where it has no rows."""
     texts = [[_text(cell) for cell in row] for row in rows]
-    if not texts:
+    if not texts or (sys.stdout.isatty() and _rich_table(title, columns, texts)):
         return
-    if sys.stdout.isatty():
-        try:
-            return _rich_table(title, columns, texts)
-        except ImportError:
-            pass  # the system's Python has no rich, and the plain table says the same
     widths = [max(map(len, column)) for column in zip(columns, *texts)]
     print(title)
     for row in (columns, ["-" * width for width in widths], *texts):
@@ -35,15 +30,19 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
     print()
 
 
-def _rich_table(title: str, columns: Sequence[str], rows: list[list[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
+def _rich_table(title: str, columns: Sequence[str], rows: list[list[str]]) -> bool:
+    """Draw the table, if rich is there: the system's Python has none, and the plain table says the same."""
+    try:
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+    except ImportError:
+        return False
     drawn = Table(*columns, title=title, title_justify="left")
     for row in rows:
         drawn.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
     Console().print(drawn)
+    return True
 
 
 def _text(cell: Any) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import psycopg2
 import pytest
 from pgprefect.statement import quote
 from pgprefect.verify import verify
 
-from tests.conftest import Site, declaration_of, disposable, migrate
+from tests.conftest import PASSWORD, VIRTUALENV, Site, declaration_of, disposable, migrate
 
 
 def errors(site: Site) -> set[str]:
@@ -89,3 +91,29 @@ def naive(naive_template: Site) -> Iterator[Site]:
     server.sql("postgres", f"CREATE DATABASE {quote(name)} TEMPLATE {naive_template.database} OWNER {owner}")
     with disposable(Site(server, replace(naive_template.declaration, database=name)), roles=False) as site:
         yield site
+
+
+@pytest.fixture
+def site_file(prefect: Site, tmp_path: Path) -> Path:
+    """The site's file as the roles write it on a server's host: the login is the monitor's, with libpq's passfile."""
+    passfile = tmp_path / "pgpass"
+    escaped = PASSWORD.replace("\\", "\\\\").replace(":", "\\:")
+    passfile.write_text("".join(f"*:*:*:{role}:{escaped}\n" for role in prefect.declaration.login_roles))
+    passfile.chmod(0o600)
+    declaration = prefect.declaration
+    login = {"host": "127.0.0.1", "port": prefect.server.port, "user": declaration.monitor, "passfile": str(passfile)}
+    site = {name: getattr(declaration, name) for name in ("database", "app_owner", "app_login", "monitor", "backup")}
+    tenants = [{**vars(tenant), "api_url": "http://127.0.0.1:1/api", "workers": 0} for tenant in declaration.tenants]
+    path = tmp_path / "pgprefect.json"
+    path.write_text(
+        json.dumps(
+            {
+                **site,
+                "login": login,
+                "tenants": tenants,
+                "app_schema_tables": list(declaration.app_schema_tables),
+                "virtualenv": str(VIRTUALENV),
+            }
+        )
+    )
+    return path

@@ -42,7 +42,7 @@ def test_states(
     assert found["pending"] == pending if pending is not None else found["pending"] > 100
     # The unit of the server starts only where all is current.
     started = pgprefect("revision", "--require-current", environment=prefect.environment(role="prefect_server"))
-    assert started.returncode == (0 if state == "current" else 1)
+    assert started.returncode == (0 if state == "current" else 2)
     assert (started.stdout + started.stderr).strip() == found["message"]
     assert pgprefect("revision", environment=prefect.environment()).returncode == 0
 
@@ -66,7 +66,7 @@ def test_nothing_is_there_yet_in_check_mode(run_module: Callable[..., Result], p
 )
 def test_a_command_that_can_not_work_says_why(prefect: Site, change: dict[str, str], words: str) -> None:
     done = pgprefect("seal", environment={**prefect.environment(), **change})
-    assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 3 and words in done.stderr and "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
