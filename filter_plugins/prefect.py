@@ -129,6 +129,7 @@ def prefect_tenants(
                 "event_retention": retention,
                 "work_pools": pools,
                 "workers": worker_hosts * sum(pool["workers"] for pool in pools),
+                "pool_workers": {pool["name"]: worker_hosts * pool["workers"] for pool in pools},
                 "deployments": list(tenant.get("deployments", [])),
             }
         )

@@ -4,8 +4,9 @@ import csv
 from pathlib import Path
 from typing import Any
 
+from pgprefect.events import log_workflow_event
 from prefect import flow, get_run_logger, task
-from trading import database, log_workflow_event, step, upsert
+from trading import database, step, upsert
 
 SAMPLE = Path(__file__).parent / "sample"
 

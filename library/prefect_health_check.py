@@ -28,10 +28,28 @@ options:
   tenants:
     description:
       - One dictionary for each Prefect server with C(name), C(schema), C(api_url) and C(workers), the last being the
-        number that should be online (0 when left out). Other keys are ignored.
+        number that should be online (0 when left out). C(pool_workers), a dictionary of numbers by work pool, asks for
+        them pool by pool. Other keys are ignored.
     type: list
     elements: dict
     required: true
+  thresholds:
+    description:
+      - From when on something is degraded (C(warning)) or unhealthy (C(critical)), as a dictionary of both by name.
+        What is left out keeps its default, and V(null) switches it off.
+      - The names are C(latency_ms), C(connections_percent), C(transaction_s), C(idle_in_transaction_s),
+        C(lock_wait_s), C(xid_age), C(dead_percent), C(disk_used_percent), C(late_s), C(scheduler_lag_s),
+        C(late_mark_lag_s), C(events_lag_s), C(backlog), C(running_s), C(pending_s) and C(cancelling_s).
+        C(module_utils/pgprefect/thresholds.py) has their meanings and defaults.
+    type: dict
+    default: {}
+  disk_paths:
+    description:
+      - Paths on this host whose file systems must not be full. Without any, the data directory's is asked where the
+        login is over the unix socket, and none elsewhere.
+    type: list
+    elements: path
+    default: []
   timeout: {description: Seconds that the whole may take., type: float, default: 4}
   login_host: {description: The server's host; empty for the unix socket., type: str, default: ""}
   login_port: {description: The server's port., type: int, default: 5432}
@@ -54,6 +72,20 @@ EXAMPLES = r"""
     tenants:
       - {name: prefect, schema: prefect, api_url: "http://127.0.0.1:4200/api", workers: 1}
   register: health
+
+- name: Ask on the database's own host, and be stricter about late runs
+  prefect_health_check:
+    database: mltrading
+    login_user: postgres
+    thresholds:
+      late_s: {warning: 60, critical: 600}
+      running_s: {warning: null}
+    disk_paths: [/var/lib/postgresql, /var/backups]
+    tenants:
+      - name: prefect
+        schema: prefect
+        api_url: "http://127.0.0.1:4200/api"
+        pool_workers: {trading: 2, reports: 1}
 """
 
 RETURN = r"""
@@ -63,13 +95,17 @@ overall_status:
   type: str
 checks:
   description: >-
-    The status of C(app_database), C(prefect_schema), C(schema_separation), C(api) and C(workers). For each tenant after
-    the first, C(prefect_schema), C(api) and C(workers) stand there again with C(:NAME) appended.
+    The status of C(app_database), C(prefect_schema), C(schema_separation), C(connections), C(transactions), C(locks),
+    C(storage), C(disk) where it can be asked, C(workers), C(work_pools), C(services), C(runs) and C(api). For each
+    tenant after the first, C(prefect_schema), C(workers), C(work_pools), C(services), C(runs) and C(api) stand there
+    again with C(:NAME) appended.
   returned: success
   type: dict
   sample: {api: healthy, app_database: healthy, prefect_schema: healthy, schema_separation: healthy, workers: healthy}
 problems:
-  description: What is wrong, each with C(code), C(severity), C(object), C(message) and C(remedy).
+  description: >-
+    What is wrong, each with C(code), C(severity), C(object), C(message) and C(remedy). The severity V(error) makes a
+    check unhealthy and V(warning) degraded; V(notice) is worth knowing only, such as what this login may not see.
   returned: success
   type: list
   elements: dict
@@ -83,7 +119,9 @@ details:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.pgprefect.connection import LOGIN_ARGUMENTS, Login
-from ansible.module_utils.pgprefect.health import Part, check_health
+from ansible.module_utils.pgprefect.health import check_health
+from ansible.module_utils.pgprefect.probes import Part
+from ansible.module_utils.pgprefect.thresholds import Thresholds
 
 
 def main() -> None:
@@ -93,16 +131,28 @@ def main() -> None:
             "login_user": {"type": "str", "default": "prefect_monitor"},
             "database": {"type": "str", "required": True},
             "tenants": {"type": "list", "elements": "dict", "required": True},
+            "thresholds": {"type": "dict", "default": {}},
+            "disk_paths": {"type": "list", "elements": "path", "default": []},
             "timeout": {"type": "float", "default": 4},
         },
         supports_check_mode=True,
     )
     try:
         parts = [Part.from_arguments(tenant) for tenant in module.params["tenants"]]
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, AttributeError) as error:
         module.fail_json(msg=f"Each of tenants needs name, schema and api_url, and workers as a number: {error}.")
-    login = Login.from_arguments(module.params)
-    health = check_health(login, module.params["database"], parts, module.params["timeout"])
+    try:
+        thresholds = Thresholds.from_arguments(module.params["thresholds"])
+    except ValueError as error:
+        module.fail_json(msg=str(error))
+    health = check_health(
+        Login.from_arguments(module.params),
+        module.params["database"],
+        parts,
+        module.params["timeout"],
+        thresholds,
+        module.params["disk_paths"],
+    )
     module.exit_json(changed=False, **health.as_dict())
 
 

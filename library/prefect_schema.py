@@ -54,6 +54,20 @@ options:
     type: list
     elements: str
     default: []
+  events_table:
+    description:
+      - The table of C(public) that the application's events are in. With it there is a view C(public.workflow_runs),
+        which shows each flow run of every tenant with its events.
+      - When empty, no view is made; one that is there stays.
+    type: str
+    default: ""
+  events_columns:
+    description:
+      - The table's columns for the fields C(created_at), C(level), C(event_type), C(workflow_name), C(status),
+        C(message), C(flow_run_id) (a uuid) and C(metadata), where their names differ; an empty one for a field that it
+        does not have.
+    type: dict
+    default: {}
   app_schema_sql:
     description: The application's script, run as O(app_owner). It must leave existing tables alone.
     type: str

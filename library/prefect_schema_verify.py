@@ -11,6 +11,7 @@ description:
   - Looks at the same declaration as M(prefect_schema) makes - schemas, owners, extensions, search paths, role
     attributes, memberships, the whole matrix of rights with the default ones, PUBLIC - and at what only shows in a
     database that is in use, as tables in the wrong schema, rights through a group, or a stray C(alembic_version).
+  - Compares columns, indexes, constraints and enums with what the schema's release of Prefect makes.
   - As root over the unix socket it takes on the operating system's user O(login_user) by itself.
 version_added: "1.0.0"
 author: The ansible-prefect authors
@@ -45,11 +46,39 @@ options:
     type: list
     elements: str
     default: []
+  events_table:
+    description:
+      - The table of C(public) that the application's events are in. With it there is a view C(public.workflow_runs),
+        which shows each flow run of every tenant with its events.
+      - When empty, no view is made; one that is there stays.
+    type: str
+    default: ""
+  events_columns:
+    description:
+      - The table's columns for the fields C(created_at), C(level), C(event_type), C(workflow_name), C(status),
+        C(message), C(flow_run_id) (a uuid) and C(metadata), where their names differ; an empty one for a field that it
+        does not have.
+    type: dict
+    default: {}
   connection_limits: {description: "Connections that a role may open, by role.", type: dict, default: {}}
+  virtualenv:
+    description: The virtualenv of a Prefect on this host, whose newest migration each tenant's schema must be at.
+    type: path
+  check_server:
+    description:
+      - Whether to look at the server itself as well - access rules, stored passwords, TLS, superusers, settings that
+        matter for safety and for its log.
+    type: bool
+    default: false
+  listen_addresses:
+    description: Addresses that the server is meant to listen on; a C(*) that is not among them is told.
+    type: list
+    elements: str
+    default: []
   login_host: {description: The server's host; empty for the unix socket., type: str, default: ""}
   login_port: {description: The server's port., type: int, default: 5432}
   login_user:
-    description: Any role that may connect. Only a superuser can read every C(alembic_version).
+    description: Any role that may connect. RV(not_checked) says what it can not see; a superuser sees everything.
     type: str
     default: postgres
   login_password: {description: Its password. Not needed over the unix socket., type: str}
@@ -71,6 +100,8 @@ EXAMPLES = r"""
     backup: prefect_backup
     tenants:
       - {name: prefect, schema: prefect, owner: prefect_owner, migrator: prefect_migrator, server: prefect_server}
+    virtualenv: /opt/prefect/3.8.8
+    check_server: true
   register: verification
   failed_when: not verification.verified
 """
@@ -100,6 +131,7 @@ tenants:
   sample:
     prefect:
       exists: true
+      head: d4a7e1c93f52
       owner: prefect_owner
       revision: d4a7e1c93f52
       schema: prefect
@@ -119,9 +151,15 @@ problems:
   returned: success
   type: list
   elements: dict
+not_checked:
+  description: What the login can not see, and what is not known of this release of Prefect.
+  returned: success
+  type: list
+  elements: str
 """
 
 from dataclasses import asdict
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.pgprefect.connection import LOGIN_ARGUMENTS, Login
@@ -132,14 +170,23 @@ from ansible.module_utils.pgprefect.declaration import (
 )
 from ansible.module_utils.pgprefect.verify import verify
 
+CHECK_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "virtualenv": {"type": "path"},
+    "check_server": {"type": "bool", "default": False},
+    "listen_addresses": {"type": "list", "elements": "str", "default": []},
+}
+
 
 def main() -> None:
-    module = AnsibleModule(argument_spec={**LOGIN_ARGUMENTS, **DECLARATION_ARGUMENTS}, supports_check_mode=True)
+    module = AnsibleModule(
+        argument_spec={**LOGIN_ARGUMENTS, **DECLARATION_ARGUMENTS, **CHECK_ARGUMENTS}, supports_check_mode=True
+    )
     try:
         declaration = declare(**{name: module.params[name] for name in DECLARATION_ARGUMENTS})
     except DeclarationError as error:
         module.fail_json(msg=str(error))
-    report = verify(Login.from_arguments(module.params), declaration)
+    checks = {name: module.params[name] for name in CHECK_ARGUMENTS}
+    report = verify(Login.from_arguments(module.params), declaration, **checks)
     result = asdict(report)
     module.exit_json(
         changed=False,

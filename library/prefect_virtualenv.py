@@ -187,6 +187,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     os.umask(0o022)  # everybody on the host may use it
+    os.nice(15)  # it may be made while other packages are installed, which are waited for first
     module.exit_json(**Virtualenv(module).update())
 
 

@@ -7,17 +7,14 @@ import from it is loaded when it is first asked for: a module that Ansible sends
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import importlib
+from typing import Any
 
-if TYPE_CHECKING:
-    from .manager import DatabaseManager, PrefectDatabaseManager, get_db_manager, get_prefect_db_manager
-
-__all__ = ["DatabaseManager", "PrefectDatabaseManager", "get_db_manager", "get_prefect_db_manager"]
+# Ansible sends to a host whatever an import names, also one that is only for type checkers.
+__all__ = ["DatabaseManager", "PrefectDatabaseManager", "get_db_manager", "get_prefect_db_manager", "log_flow_run"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import manager
-
-    return getattr(manager, name)
+    return getattr(importlib.import_module(".events" if name == "log_flow_run" else ".manager", __name__), name)

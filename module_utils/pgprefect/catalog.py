@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from .declaration import PUBLIC, Declaration
 from .prefect_tables import SIGNATURE
+from .workflow_runs import Found, find
 
 
 class Object(NamedTuple):
@@ -60,6 +61,7 @@ class Catalog:
     rights: dict[Object, Rights] = field(default_factory=dict)
     default_rights: dict[DefaultRights, Rights] = field(default_factory=dict)
     prefect_schemas: frozenset[str] = frozenset()
+    workflow_runs: Found = field(default_factory=Found)
 
     def tables(self, schema: str) -> list[str]:
         return sorted(thing.name for thing in self.owners if thing.kind == "table" and thing.schema == schema)
@@ -232,4 +234,5 @@ def read(connection: Any, declaration: Declaration) -> Catalog:
             catalog.default_rights.setdefault(where, {}).setdefault(grantee, {})[privilege] = grantable
         cursor.execute(_PREFECT_SCHEMAS, parameters)
         catalog.prefect_schemas = frozenset(name for (name,) in cursor)
+        catalog.workflow_runs = find(cursor, declaration.app_schema)
     return catalog

@@ -9,6 +9,7 @@ from typing import Any
 
 from .connection import Login
 from .declaration import DECLARATION_ARGUMENTS, Declaration, DeclarationError, Tenant, declare
+from .verify import Verification, verify
 
 PATH = "/etc/prefect/pgprefect.json"
 
@@ -28,6 +29,7 @@ class Site:
     declaration: Declaration
     tenants: tuple[dict[str, Any], ...]
     virtualenv: str | None = None
+    listen_addresses: tuple[str, ...] = ()
     health: Mapping[str, Any] = field(default_factory=dict)
     retention: Mapping[str, Any] = field(default_factory=dict)
 
@@ -42,6 +44,16 @@ class Site:
             known = ", ".join(tenant.name for tenant in self.declaration.tenants)
             raise ConfigurationError(f"There is no tenant {name!r}; there are: {known}.")
         return found[0]
+
+    def verify(self, login: Login | None = None) -> Verification:
+        """Compare the database and its server with what the file declares, by this host's login or another one."""
+        return verify(
+            login or self.login,
+            self.declaration,
+            virtualenv=self.virtualenv,
+            check_server=True,
+            listen_addresses=self.listen_addresses,
+        )
 
     def login_as(self, role: str) -> Login:
         """Return the login of a role whose password this host has; the administrator needs no other."""
@@ -61,6 +73,7 @@ def load(path: str = PATH) -> Site:
             declaration=declare(**declared),
             tenants=tenants,
             virtualenv=content.get("virtualenv"),
+            listen_addresses=tuple(content.get("listen_addresses") or ()),
             health=content.get("health") or {},
             retention=content.get("retention") or {},
         )

@@ -7,6 +7,7 @@ import os
 import pwd
 import re
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -107,6 +108,10 @@ def connect(
     return connection
 
 
+# The user is the whole process's: two threads at a time would mix theirs up.
+_ONE_AT_A_TIME = threading.Lock()
+
+
 @contextlib.contextmanager
 def _as_peer(login: Login) -> Iterator[None]:
     """Over the unix socket root takes on the role's operating system user, because PostgreSQL asks who is calling."""
@@ -117,11 +122,12 @@ def _as_peer(login: Login) -> Iterator[None]:
     if user is None:
         yield
         return
-    os.seteuid(user)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
+    with _ONE_AT_A_TIME:
+        os.seteuid(user)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
 
 
 def _explain(login: Login, database: str, error: str) -> Problem:

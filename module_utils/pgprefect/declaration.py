@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
+from .events import EventTable
 from .passwords import PasswordRefused, saslprep
 from .prefect_tables import SECRETS
 
@@ -38,6 +39,8 @@ DECLARATION_ARGUMENTS: dict[str, dict[str, Any]] = {
     "extensions_schema": {"type": "str", "default": "extensions"},
     "extensions": {"type": "list", "elements": "str", "default": ["pg_trgm"]},
     "app_schema_tables": {"type": "list", "elements": "str", "default": []},
+    "events_table": {"type": "str", "default": ""},
+    "events_columns": {"type": "dict", "default": {}},
     "connection_limits": {"type": "dict", "default": {}},
 }
 
@@ -82,6 +85,7 @@ class Declaration:
     extensions_schema: str = "extensions"
     extensions: tuple[str, ...] = ("pg_trgm",)
     app_schema_tables: tuple[str, ...] = ()
+    events: EventTable | None = None  # with it, the view workflow_runs
     connection_limits: Mapping[str, int] = field(default_factory=dict)
     passwords: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -170,6 +174,8 @@ def declare(
     extensions_schema: str = "extensions",
     extensions: Iterable[str] = ("pg_trgm",),
     app_schema_tables: Iterable[str] = (),
+    events_table: str = "",
+    events_columns: Mapping[str, str | None] = MappingProxyType({}),
     connection_limits: Mapping[str, Any] = MappingProxyType({}),
     passwords: Mapping[str, str] = MappingProxyType({}),
 ) -> Declaration:
@@ -199,6 +205,7 @@ def declare(
         extensions_schema=extensions_schema,
         extensions=tuple(extensions),
         app_schema_tables=tuple(app_schema_tables),
+        events=_events(events_table, events_columns),
         connection_limits={role: int(limit) for role, limit in connection_limits.items()},
         passwords=dict(passwords),
     )
@@ -206,6 +213,26 @@ def declare(
     if faults:
         raise DeclarationError("; ".join(faults) + ".")
     return declaration
+
+
+def _events(table: str, columns: Mapping[str, str | None]) -> EventTable | None:
+    if not table:
+        return None
+    try:
+        events = EventTable(table=table, columns=dict(columns))
+    except ValueError as error:
+        raise DeclarationError(f"events_columns: {error}") from error
+    faults = [
+        f"events_columns gives {name} no column, without which events and flow runs can not be joined"
+        for name in ("created_at", "flow_run_id")
+        if not events.column(name)
+    ]
+    names = [("table", table), *(("column", column) for column in events.stored.values())]
+
+    faults += [fault for what, name in names for fault in [name_fault(what, name)] if fault]
+    if faults:
+        raise DeclarationError("; ".join(faults) + ".")
+    return events
 
 
 def _faults(declaration: Declaration) -> list[str]:

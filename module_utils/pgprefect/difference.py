@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import workflow_runs
 from .catalog import Catalog, DefaultRights, Object, Rights, clean_database, read, read_cluster
 from .connection import Login, connect
 from .declaration import NONE, PUBLIC, Declaration, Privileges
@@ -146,6 +147,7 @@ def difference(catalog: Catalog, declaration: Declaration, app_schema_sql: str =
         *_default_rights(catalog, declaration),
         *_prefect_owners(catalog, declaration),
         *_application(catalog, declaration, app_schema_sql),
+        *_workflow_runs(catalog, declaration),
         *_rights(catalog, declaration),
     ]
     return Difference(barriers, changes)
@@ -216,6 +218,14 @@ def _database_barriers(catalog: Catalog, declaration: Declaration) -> Iterator[P
         )
     if declaration.app_schema in catalog.prefect_schemas:
         yield prefect_in_public(catalog, declaration)
+    if declaration.events and workflow_runs.is_foreign(catalog.workflow_runs):
+        name = quote((declaration.app_schema, workflow_runs.NAME))
+        yield Problem(
+            "workflow_runs_taken",
+            f"relation {name}",
+            f"{name} is something of the application's, so the view of all flow runs can not have this name.",
+            "Rename it, or declare an empty events_table: then there is no such view.",
+        )
 
 
 def prefect_in_public(catalog: Catalog, declaration: Declaration) -> Problem:
@@ -443,6 +453,27 @@ def _application(catalog: Catalog, declaration: Declaration, script: str) -> Ite
             "",
             "\n".join(f"table {quote((declaration.app_schema, table))}" for table in missing),
         )
+
+
+def _workflow_runs(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
+    if declaration.events is None:
+        return
+    found, schema, owner = catalog.workflow_runs, declaration.app_schema, declaration.app_owner
+    name = f"view {quote((schema, workflow_runs.NAME))}"
+    text = workflow_runs.body(declaration.events, [(tenant.name, tenant.schema) for tenant in declaration.tenants])
+    anew = workflow_runs.must_be_new(found, schema, owner, declaration.app_login)
+    if not anew and found.body == text:
+        return
+    missing = not found.relation
+    yield Change(
+        "workflow_runs_missing" if missing else "workflow_runs_differs",
+        name,
+        f"The {name}, of all flow runs with the application's events, "
+        + ("does not exist." if missing else "is not as declared."),
+        workflow_runs.statement(schema, owner, text, anew),
+        "" if missing else f"{name}: another definition",
+        f"{name}: {', '.join(tenant.schema for tenant in declaration.tenants)} with {declaration.events.table}",
+    )
 
 
 def _deviations(

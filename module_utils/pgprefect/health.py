@@ -1,7 +1,7 @@
 """Whether the database, Prefect's schemas, the API and the workers answer, within a bounded time.
 
-Each group of checks has a thread of its own: whatever hangs, be it a name that does not resolve or a network that drops
-packets, makes its own checks unhealthy and nobody wait.
+The checks run in groups, each with a thread and at most one connection of its own: whatever hangs, be it a name that
+does not resolve or a network that drops packets, makes its own checks unhealthy and nobody wait.
 """
 
 from __future__ import annotations
@@ -10,39 +10,24 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Callable
+from typing import Any
 
+from . import probes
 from .connection import ConnectionFailed, Login, connect
-from .prefect_tables import SIGNATURE
+from .probes import Ask, Finding, Part
 from .problems import ERROR, WARNING, Problem
 from .ready import get
-from .statement import Names, Statement, Value, quote
+from .statement import Statement
+from .thresholds import Thresholds
+
+__all__ = ["DEGRADED", "HEALTHY", "UNHEALTHY", "Check", "Health", "Part", "check_health"]
 
 HEALTHY = "healthy"
 DEGRADED = "degraded"
 UNHEALTHY = "unhealthy"
-
-
-@dataclass(frozen=True)
-class Part:
-    """One tenant as health sees it; ``workers`` is the number that should be online."""
-
-    name: str
-    schema: str
-    api_url: str
-    workers: int = 0
-
-    @classmethod
-    def from_arguments(cls, arguments: Mapping[str, Any]) -> Part:
-        return cls(
-            name=arguments["name"],
-            schema=arguments["schema"],
-            api_url=arguments["api_url"].rstrip("/"),
-            workers=int(arguments.get("workers") or 0),
-        )
 
 
 @dataclass
@@ -61,48 +46,81 @@ class Health:
         found = {check.status for check in self.checks.values()}
         return next((status for status in (UNHEALTHY, DEGRADED) if status in found), HEALTHY)
 
+    @property
+    def problems(self) -> list[Problem]:
+        """All problems, each once: a dead server is one, however many checks it makes unhealthy."""
+        return list(dict.fromkeys(problem for check in self.checks.values() for problem in check.problems))
+
     def as_dict(self) -> dict[str, Any]:
         return {
             "overall_status": self.overall_status,
             "checks": {name: check.status for name, check in self.checks.items()},
-            "problems": [problem.as_dict() for check in self.checks.values() for problem in check.problems],
+            "problems": [problem.as_dict() for problem in self.problems],
             "details": {name: check.details for name, check in self.checks.items()},
         }
 
 
-Finding = tuple[list[Problem], dict[str, Any]]
-Probe = Callable[[], Finding]
+@dataclass
+class Group:
+    """Checks that run one after the other; without ``database`` they need no connection."""
+
+    checks: Mapping[str, Callable[[Ask], Finding]]
+    database: bool = True
 
 
-def check_health(login: Login, database: str, parts: Sequence[Part], timeout: float = 4.0) -> Health:
-    """Run all checks at the same time. It takes no longer than the timeout, in seconds."""
-    sources = _Sources(login, database, timeout)
-    groups: list[dict[str, Probe]] = [
-        {
-            "app_database": sources.app_database,
-            "schema_separation": partial(sources.separation, [part.schema for part in parts]),
-        }
-    ]
-    order = ["app_database", "prefect_schema", "schema_separation", "api", "workers"]
+def check_health(
+    login: Login,
+    database: str,
+    parts: Sequence[Part],
+    timeout: float = 4.0,
+    thresholds: Thresholds | None = None,
+    disk_paths: Sequence[str] = (),
+) -> Health:
+    """Run all checks, groups of them at the same time. It takes no longer than the timeout, in seconds.
+
+    The disk is checked at the paths, or at the data directory where the login is over the unix socket.
+    """
+    limits = thresholds or Thresholds()
+    schemas = [part.schema for part in parts]
+    server: dict[str, Callable[[Ask], Finding]] = {
+        "app_database": probes.app_database,
+        "schema_separation": partial(probes.separation, schemas=schemas),
+        "connections": partial(probes.connections, limits=limits),
+        "transactions": partial(probes.transactions, limits=limits),
+        "locks": partial(probes.locks, limits=limits),
+        "storage": partial(probes.storage, limits=limits, schemas=[*schemas, "public"]),
+    }
+    groups = [Group(server)]
+    if disk_paths:
+        groups.append(Group({"disk": lambda _ask: probes.disk(limits, disk_paths)}, database=False))
+    elif not login.host:
+        server["disk"] = partial(probes.data_disk, limits=limits)
     for index, part in enumerate(parts):
         suffix = f":{part.name}" if index else ""
-        order += [f"{kind}{suffix}" for kind in ("prefect_schema", "api", "workers") if suffix]
-        groups.append(
-            {
-                f"prefect_schema{suffix}": partial(sources.prefect_schema, part),
-                f"workers{suffix}": partial(sources.workers, part),
-            }
-        )
-        groups.append({f"api{suffix}": partial(sources.api, part)})
+        checks = {probe.__name__ + suffix: partial(_tenant, probe, limits, part) for probe in probes.TENANT_PROBES}
+        groups.append(Group(checks))
+        groups.append(Group({f"api{suffix}": partial(_api, part=part, timeout=timeout / 2)}, database=False))
     results: dict[str, Check] = {}
     deadline = time.monotonic() + timeout
-    threads = [threading.Thread(target=_run_group, args=(group, results), daemon=True) for group in groups]
+    threads = [
+        threading.Thread(target=_run_group, args=(group, results, login, database, timeout, limits), daemon=True)
+        for group in groups
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
     finished = dict(results)  # a late thread may still write into the other one
-    return Health({name: finished.get(name) or _silent(name, timeout) for name in order})
+    names = list(dict.fromkeys([*FIRST, *(name for group in groups for name in group.checks)]))
+    return Health({name: finished.get(name) or _silent(name, timeout) for name in names})
+
+
+def _tenant(probe: Callable[[Ask, Thresholds, Part], Finding], limits: Thresholds, part: Part, ask: Ask) -> Finding:
+    return probe(ask, limits, part)
+
+
+# Where readers look first; the others follow by group.
+FIRST = ("app_database", "prefect_schema", "schema_separation")
 
 
 def _silent(name: str, timeout: float) -> Check:
@@ -111,117 +129,96 @@ def _silent(name: str, timeout: float) -> Check:
     return Check(UNHEALTHY, [Problem("no_answer", name, message, remedy)])
 
 
-def _run_group(group: dict[str, Probe], results: dict[str, Check]) -> None:
-    for name, probe in group.items():
+def _run_group(
+    group: Group, results: dict[str, Check], login: Login, database: str, timeout: float, limits: Thresholds
+) -> None:
+    deadline = time.monotonic() + timeout * 0.9
+    dead: Problem | None = None
+    connection = None
+    try:
+        if group.database:
+            connection = connect(login, database, max(2, int(timeout / 2)), timeout / 4)
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute("SET default_transaction_read_only = on")
+    except Exception as error:
+        dead = error.problem if isinstance(error, ConnectionFailed) else _explain(error, "connection")
+    for left, (name, probe) in zip(range(len(group.checks), 0, -1), group.checks.items()):
         started = time.monotonic()
+        slowest = 0.0
+
+        def ask(statement: Statement, share: float = (deadline - started) / left) -> list[tuple[Any, ...]]:
+            nonlocal slowest
+            begun = time.monotonic()
+            # What is left of the time is shared by the checks to come, so that a locked table harms its own alone.
+            milliseconds = max(50, int(share * 1000))
+            bounded = f"SET statement_timeout = {milliseconds}; SET lock_timeout = {milliseconds // 2}; "
+            with connection.cursor() as cursor:  # type: ignore[union-attr]
+                Statement(bounded + statement.template, statement.arguments).execute(cursor)
+                rows: list[tuple[Any, ...]] = cursor.fetchall()
+            slowest = max(slowest, (time.monotonic() - begun) * 1000)
+            return rows
+
+        problems: list[Problem] = []
+        details: dict[str, Any] = {}
         try:
-            problems, details = probe()
-        except ConnectionFailed as failed:
-            problems, details = [failed.problem], {}
+            if dead:
+                problems = [dead]
+            else:
+                problems, details = probe(ask)
+        except probes.SchemaDead as found:
+            dead = found.problem
+            problems = [dead]
         except Exception as error:
             # Whatever it was, this check must say so and the others must go on.
-            remedy = "Look into the log of the part that this check asks."
-            problems, details = [Problem("check_failed", name, f"The check {name} failed: {error}".strip(), remedy)], {}
+            problems = [_explain(error, name)]
+            if connection is not None and connection.closed:
+                dead = problems[0]
+        slow = limits.latency_ms.severity(slowest)
+        if slow:
+            message = f"The database took {slowest:.0f} ms to answer the check {name}."
+            problems.append(
+                Problem("database_slow", name, message, "See what it is busy with: pg_stat_activity.", slow)
+            )
         severities = {problem.severity for problem in problems}
         status = UNHEALTHY if ERROR in severities else DEGRADED if WARNING in severities else HEALTHY
         details["latency_ms"] = round((time.monotonic() - started) * 1000, 1)
         results[name] = Check(status, problems, details)
+    if connection is not None:
+        connection.close()
 
 
-_SEPARATION = """
-WITH declared AS (SELECT unnest({}::text[])::name AS nspname)
-SELECT ARRAY(SELECT nspname::text FROM declared WHERE nspname NOT IN (SELECT nspname FROM pg_namespace)),
-       (SELECT array_agg(relname::text) FROM pg_class WHERE relnamespace = to_regnamespace('public')) @> {}::text[],
-       ARRAY(SELECT nspname || ' ' || privilege_type
-             FROM pg_namespace, aclexplode(coalesce(nspacl, acldefault('n', nspowner)))
-             WHERE grantee = 0
-               AND (nspname IN (SELECT nspname FROM declared) OR nspname = 'public' AND privilege_type = 'CREATE')
-             ORDER BY 1)
-"""
+def _explain(error: Exception, name: str) -> Problem:
+    code = getattr(error, "pgcode", None)
+    reason = str(error).strip().partition("\n")[0]
+    if code == "42501":  # insufficient_privilege
+        remedy = "Ask as a role that may, such as the monitor's; site.yml grants it what it needs."
+        return Problem(
+            "check_not_permitted", name, f"This login may not ask for {name}: {reason}.", remedy, probes.NOTICE
+        )
+    if code == "55P03":  # lock_not_available
+        remedy = "A migration ends by itself; else see who holds it: SELECT * FROM pg_locks WHERE granted"
+        return Problem(
+            "table_locked", name, f"The check {name} met a lock that another session holds: {reason}.", remedy
+        )
+    if code == "57014":  # query_canceled
+        message = f"The database did not answer the check {name} in time: {reason}."
+        return Problem("answer_too_late", name, message, "See what it is busy with: pg_stat_activity.")
+    remedy = "Look into the log of the part that this check asks."
+    return Problem("check_failed", name, f"The check {name} failed: {reason or type(error).__name__}", remedy)
 
-# Prefect calls a worker offline after three of its own intervals without a sign of life.
-_WORKERS = """
-SELECT count(*) FILTER (WHERE age < 3 * coalesce(heartbeat_interval_seconds, 30)), count(*), min(age)
-FROM (SELECT heartbeat_interval_seconds, extract(epoch FROM now() - last_heartbeat_time)::float8 AS age FROM {}) w
-"""
 
-
-@dataclass
-class _Sources:
-    login: Login
-    database: str
-    timeout: float
-
-    def ask(self, statement: Statement) -> Any:
-        """Return the one row of a statement, on a connection of its own."""
-        connection = connect(self.login, self.database, max(2, int(self.timeout / 2)), self.timeout / 4)
+def _api(_ask: Ask, part: Part, timeout: float) -> Finding:
+    problems = []
+    for path, remedy in (
+        ("/health", f"systemctl status prefect-server@{part.name}, and its journal"),
+        ("/ready", f"The server runs but does not reach its database: journalctl -u prefect-server@{part.name}"),
+    ):
+        url = part.api_url + path
         try:
-            connection.set_session(readonly=True)
-            with connection, connection.cursor() as cursor:
-                statement.execute(cursor)
-                return cursor.fetchone()
-        finally:
-            connection.close()
-
-    def app_database(self) -> Finding:
-        version, size = self.ask(
-            Statement("SELECT current_setting('server_version'), pg_database_size(current_database())")
-        )
-        return [], {"server_version": version, "size_bytes": size}
-
-    def separation(self, schemas: list[str]) -> Finding:
-        missing, strays, public = self.ask(Statement(_SEPARATION, (Value(schemas), Value(list(SIGNATURE)))))
-        verify = "Run playbooks/verify.yml, which says what to do about each difference."
-        problems = [
-            Problem("schema_missing", f"schema {schema}", f"The schema {schema} does not exist.", verify)
-            for schema in missing
-        ]
-        if strays:
-            message = "Prefect's tables are in the schema public, among the application's."
-            problems.append(Problem("prefect_in_public", "schema public", message, verify))
-        if public:
-            message = f"PUBLIC has rights that break the separation of the schemas: {', '.join(public)}."
-            problems.append(Problem("right_excess", "schemas", message, verify))
-        return problems, {}
-
-    def prefect_schema(self, part: Part) -> Finding:
-        table = quote((part.schema, "alembic_version"))
-        if self.ask(Statement("SELECT to_regclass({})", (Value(table),))) == (None,):
-            message = f"The schema {part.schema} holds no Prefect: there is no {table}."
-            remedy = f"systemctl start prefect-migrate@{part.name}"
-            return [Problem("prefect_tables_missing", f"schema {part.schema}", message, remedy)], {}
-        names = [Names(((part.schema, name),)) for name in ("alembic_version", "flow_run")]
-        template = "SELECT (SELECT max(version_num) FROM {}), EXISTS (SELECT FROM {})"
-        revision, used = self.ask(Statement(template, tuple(names)))
-        return [], {"revision": revision, "has_flow_runs": used}
-
-    def workers(self, part: Part) -> Finding:
-        online, known, age = self.ask(Statement(_WORKERS, (Names(((part.schema, "worker"),)),)))
-        details = {"online": online, "known": known, "expected": part.workers, "youngest_heartbeat_s": age}
-        if online >= part.workers:
-            return [], details
-        problem = Problem(
-            "workers_offline",
-            f"tenant {part.name}",
-            f"Of {part.workers} declared workers {online} are online.",
-            f"systemctl list-units 'prefect-worker@{part.name}-*' on the workers' hosts, and their journal",
-            WARNING if online else ERROR,
-        )
-        return [problem], details
-
-    def api(self, part: Part) -> Finding:
-        problems = []
-        for path, remedy in (
-            ("/health", f"systemctl status prefect-server@{part.name}, and its journal"),
-            ("/ready", f"The server runs but does not reach its database: journalctl -u prefect-server@{part.name}"),
-        ):
-            url = part.api_url + path
-            try:
-                json.loads(get(url, self.timeout / 2))
-            except (OSError, ValueError, http.client.HTTPException) as error:
-                reason = getattr(error, "reason", None) or error
-                problems.append(
-                    Problem("api_not_ready", f"api {url}", f"{url} does not answer well: {reason}.", remedy)
-                )
-                break
-        return problems, {"url": part.api_url}
+            json.loads(get(url, timeout))
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", None) or error
+            problems.append(Problem("api_not_ready", f"api {url}", f"{url} does not answer well: {reason}.", remedy))
+            break
+    return problems, {"url": part.api_url}

@@ -21,7 +21,11 @@ from typing import TYPE_CHECKING, Any
 from . import configuration, environment
 from .configuration import ConfigurationError, Site
 from .connection import Login, connect
-from .verify import verify
+from .events import EventBuffer, log_workflow_event
+from .health import Part, check_health
+from .retention import Policy, clean_up
+from .statistics import workflow_statistics
+from .thresholds import Thresholds
 
 if TYPE_CHECKING:
     import sqlalchemy
@@ -195,10 +199,103 @@ class PrefectDatabaseManager(DatabaseManager):
         with _pool(self.login, self.database, path, self.pool.size).transaction() as connection:
             yield connection
 
+    @contextlib.contextmanager
+    def _driver(self) -> Iterator[Any]:
+        with self.get_connection() as connection:
+            yield connection.driver
+
+    @functools.cached_property
+    def _events(self) -> EventBuffer:
+        return EventBuffer(self._driver)
+
+    def log_workflow_event(
+        self,
+        event_type: str,
+        workflow_name: str | None = None,
+        status: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        message: str | None = None,
+        level: str | None = None,
+        flow_run_id: Any = None,
+        connection: Connection | None = None,
+        buffered: bool = False,
+        strict: bool = False,
+    ) -> bool:
+        """Append an event to the application's table; see ``pgprefect.events``. Return whether it was written.
+
+        With a connection it is part of that transaction. A buffered one is written with others, within two seconds or
+        by ``flush_events``. One that can not be written goes to the flow run's log, or with ``strict`` its error comes.
+        """
+        if buffered:
+            self._events.log(
+                event_type, workflow_name, status, metadata, message=message, level=level, flow_run_id=flow_run_id
+            )
+            return True
+        return log_workflow_event(
+            event_type,
+            workflow_name,
+            status,
+            metadata,
+            message=message,
+            level=level,
+            flow_run_id=flow_run_id,
+            cursor=connection.driver.cursor() if connection else None,
+            connect=self._driver,
+            strict=strict,
+        )
+
+    def flush_events(self) -> None:
+        """Write the buffered events now."""
+        self._events.flush()
+
+    def get_workflow_statistics(self, days: float = 30) -> dict[str, Any]:
+        """Return totals, and figures of the last days; see ``pgprefect.statistics``. Raises StatisticsUnavailable."""
+        with self.prefect_session() as session:
+            return workflow_statistics(session.driver, self.schema, days).as_dict()
+
+    def health_check(self, timeout: float = 4.0) -> dict[str, Any]:
+        """Ask the database, the servers and the workers, within so many seconds; see ``pgprefect.health``.
+
+        ``pool`` has this manager's connections. Without the site's file only this schema and its API
+        ($PREFECT_API_URL) are known.
+        """
+        if self.site:
+            parts = [Part.from_arguments(tenant) for tenant in self.site.tenants]
+            thresholds = Thresholds.from_arguments(self.site.health)
+        else:
+            api_url = os.environ.get("PREFECT_API_URL", "http://127.0.0.1:4200/api")
+            parts, thresholds = [Part(self.schema, self.schema, api_url)], Thresholds()
+        health = check_health(self.login, self.database, parts, timeout, thresholds)
+        return {**health.as_dict(), "pool": self.pool.as_dict()}
+
+    def cleanup_old_workflow_data(self, days_to_keep: float | None = None, **policy: Any) -> dict[str, Any]:
+        """Delete what the site's policy, or the given one, does not keep; see ``pgprefect.retention``.
+
+        It logs in as the tenant's server role where this host has its password. Raises PolicyError, ConnectionFailed
+        and RetentionError, which says which role may delete.
+        """
+        given = {**(self.site.retention if self.site else {}), **policy}
+        if days_to_keep is not None:
+            given["days_to_keep"] = days_to_keep
+        rules = Policy.from_arguments(given)
+        with contextlib.ExitStack() as stack:
+            connections = [
+                stack.enter_context(contextlib.closing(connect(login, self.database)))
+                for login in self._deleting_logins()
+            ]
+            return clean_up(connections[0], self.schema, rules, vacuum_connection=connections[-1]).as_dict()
+
+    def _deleting_logins(self) -> list[Login]:
+        """Say who deletes and who vacuums: a flow has no login but its own."""
+        if not (self.site and self.tenant and self.login == self.site.login):
+            return [self.login]
+        return [self.site.login_as(self.tenant.server), self.site.login_as(self.tenant.migrator)]
+
     def verify_schema_separation(self) -> dict[str, Any]:
-        """Compare the database with what the site's file declares; see ``verify``. Raises ConfigurationError."""
+        """Compare the database with what the site's file declares. Raises ConfigurationError."""
         site = self.site or configuration.load()
-        report = verify(self.login, site.declaration)
+        report = site.verify(self.login)
         result = asdict(report)
         tenant = self.tenant or site.tenant()
         return {"verified": report.verified, "prefect_schema": result["tenants"][tenant.name], **result}

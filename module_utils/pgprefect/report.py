@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .problems import ERROR, WARNING, Problem
+from .retention import Batch
 
 _STYLES = {"healthy": "green", "degraded": "yellow", "unhealthy": "red", ERROR: "red", WARNING: "yellow"}
 
@@ -51,6 +52,22 @@ def _text(cell: Any) -> str:
     if isinstance(cell, float):
         return f"{cell:.3g}" if abs(cell) < 10 else f"{cell:,.1f}"
     return f"{cell:,}" if isinstance(cell, int) and not isinstance(cell, bool) else str(cell)
+
+
+class Progress:
+    """Shows how far a cleanup is: a bar on a terminal, else one JSON line for each batch, on the standard error."""
+
+    def __init__(self, expected: int) -> None:
+        self.expected = max(expected, 1)
+
+    def __call__(self, batch: Batch) -> None:
+        if not sys.stderr.isatty():
+            print(json.dumps(batch.as_dict()), file=sys.stderr)
+            return
+        share = min(batch.total_rows / self.expected, 1.0)
+        bar = "#" * round(share * 40)
+        end = "\n" if share == 1 else ""
+        print(f"\r[{bar:<40}] {share:4.0%}  {batch.total_rows:,} rows", end=end, file=sys.stderr, flush=True)
 
 
 def problems(found: Sequence[Problem]) -> None:

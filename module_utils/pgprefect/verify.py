@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,9 +10,12 @@ from .catalog import Catalog, Object, read
 from .connection import ConnectionFailed, Login, connect
 from .declaration import PUBLIC, Declaration, Tenant
 from .difference import difference
-from .prefect_tables import NEWER, TABLES
+from .prefect_tables import ENUMS, NEWER, TABLES
 from .problems import ERROR, WARNING, Problem
-from .statement import Names, Statement, quote
+from .revision import BEHIND, UNKNOWN, RevisionError, compare, head_of, installed_migrations
+from .server_checks import server_problems
+from .statement import Names, Statement, quote, search_path_names
+from .structure import drift, invalid, known_structure, read_structures
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,16 @@ class SchemaReport:
 class TenantReport(SchemaReport):
     schema: str = ""
     revision: str | None = None
+    head: str | None = None  # the newest migration of the installed Prefect, where that was given
     search_path: str | None = None
 
 
 @dataclass
 class Verification:
-    """``search_path`` is the application's; ``search_paths`` are those of all login roles."""
+    """``search_path`` is the application's; ``search_paths`` are those of all login roles.
+
+    ``not_checked`` names what this login can not see, and what is not known of this release of Prefect.
+    """
 
     connection_test: bool = False
     public_schema: SchemaReport = field(default_factory=SchemaReport)
@@ -39,6 +46,7 @@ class Verification:
     search_path: str | None = None
     search_paths: dict[str, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    not_checked: list[str] = field(default_factory=list)
 
     @property
     def verified(self) -> bool:
@@ -103,11 +111,56 @@ WHERE nspname = ANY(%(schemas)s::name[]) AND relname = 'alembic_version' AND rel
   AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
 """
 
+# What a role finds by the names in its search path: the schemas that it may use, and those of pg_trgm's operators.
+_USABLE = """
+SELECT rolname, array_agg(nspname::text),
+       array_agg(nspname::text) FILTER (WHERE EXISTS (SELECT FROM pg_opclass
+                                                      WHERE opcnamespace = n.oid AND opcname = 'gin_trgm_ops'))
+FROM pg_roles r, pg_namespace n
+WHERE rolname = ANY(%(roles)s::name[]) AND has_schema_privilege(r.oid, n.oid, 'USAGE') GROUP BY rolname
+"""
 
-def verify(login: Login, declaration: Declaration, timeout: float = 30) -> Verification:
+_SECURITY_DEFINERS = """
+SELECT p.oid::regprocedure::text, quote_ident(nspname), pg_get_userbyid(proowner)
+FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace
+WHERE nspname = ANY(%(schemas)s::name[]) AND prosecdef
+  AND NOT EXISTS (SELECT FROM unnest(proconfig) entry WHERE entry LIKE 'search\\_path=%%')
+  AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_proc'::regclass AND objid = p.oid AND deptype = 'e')
+ORDER BY 1
+"""
+
+# Tables, and the enums of Prefect, are compared with the declaration; this is all else that has an owner.
+_OWNERS = """
+SELECT n.nspname, things.statement, things.name, pg_get_userbyid(things.owner)
+FROM (SELECT 'pg_proc'::regclass AS class, oid, pronamespace AS namespace, 'ROUTINE' AS statement,
+             oid::regprocedure::text AS name, proowner AS owner
+      FROM pg_proc
+      UNION ALL
+      SELECT 'pg_type'::regclass, oid, typnamespace, 'TYPE', oid::regtype::text, typowner
+      FROM pg_type WHERE typtype IN ('e', 'd', 'r') AND typname <> ALL(%(enums)s::name[])
+      UNION ALL
+      SELECT 'pg_class'::regclass, oid, relnamespace, 'SEQUENCE', oid::regclass::text, relowner
+      FROM pg_class WHERE relkind = 'S') AS things JOIN pg_namespace n ON n.oid = namespace
+WHERE nspname = ANY(%(schemas)s::name[])
+  AND NOT EXISTS (SELECT FROM pg_depend
+                  WHERE classid = things.class AND objid = things.oid AND deptype IN ('e', 'a', 'i'))
+ORDER BY 1, 3
+"""
+
+
+def verify(
+    login: Login,
+    declaration: Declaration,
+    timeout: float = 30,
+    virtualenv: str | None = None,
+    check_server: bool = False,
+    listen_addresses: Sequence[str] = (),
+) -> Verification:
     """Compare. Changes nothing, and a server that can not be reached or that is too slow is a finding too.
 
-    ``timeout`` is in seconds, for each statement.
+    ``timeout`` is in seconds, for each statement. With Prefect's ``virtualenv`` each schema must be at the newest
+    migration of that Prefect. With ``check_server`` the server's own safety is looked at; ``listen_addresses`` are
+    those that it is meant to listen on.
     """
     report = Verification(tenants={tenant.name: TenantReport(schema=tenant.schema) for tenant in declaration.tenants})
     try:
@@ -121,7 +174,12 @@ def verify(login: Login, declaration: Declaration, timeout: float = 30) -> Verif
     try:
         connection.set_session(readonly=True)
         with connection:
-            _verify(connection, declaration, report)
+            _verify(connection, declaration, report, virtualenv)
+            if check_server:
+                with connection.cursor() as cursor:
+                    problems, not_checked = server_problems(cursor, declaration.login_roles, listen_addresses)
+                report.problems += problems
+                report.not_checked += not_checked
     except psycopg2.Error as error:
         message = f"The verification of the database {declaration.database} stopped: {error}".strip()
         remedy = "Look what locks a table (pg_locks, pg_stat_activity), as a migration does, and verify again after it."
@@ -131,7 +189,7 @@ def verify(login: Login, declaration: Declaration, timeout: float = 30) -> Verif
     return report
 
 
-def _verify(connection: Any, declaration: Declaration, report: Verification) -> None:
+def _verify(connection: Any, declaration: Declaration, report: Verification, virtualenv: str | None) -> None:
     catalog = read(connection, declaration)
     with connection.cursor() as cursor:
         cursor.execute(_SEARCH_PATHS, {"roles": list(declaration.login_roles)})
@@ -141,7 +199,12 @@ def _verify(connection: Any, declaration: Declaration, report: Verification) -> 
             *_effective_rights(cursor, catalog, declaration),
             *_owner_members(cursor, declaration),
             *_foreign_enums(cursor, declaration),
+            *_visibility(cursor, catalog, declaration, report.search_paths),
+            *_security_definers(cursor, declaration),
+            *_owners(cursor, declaration),
+            *_structure(cursor, catalog, declaration, revisions, report.not_checked),
         ]
+    migrations = _migrations(virtualenv, report.not_checked)
     report.search_path = report.search_paths.get(declaration.app_login)
     public = declaration.app_schema
     owners = catalog.schema_owners
@@ -153,6 +216,7 @@ def _verify(connection: Any, declaration: Declaration, report: Verification) -> 
             tables=catalog.tables(tenant.schema),
             schema=tenant.schema,
             revision=revisions.get(tenant.schema),
+            head=head_of(migrations) if migrations else None,
             search_path=report.search_paths.get(tenant.server),
         )
     compared = difference(catalog, declaration)
@@ -161,6 +225,8 @@ def _verify(connection: Any, declaration: Declaration, report: Verification) -> 
     report.problems += _placement(catalog, declaration)
     for tenant in declaration.tenants:
         report.problems += _tenant(catalog, declaration, tenant, revisions)
+        if migrations and revisions.get(tenant.schema):
+            report.problems += _revision(tenant, revisions[tenant.schema], migrations)
     report.problems += _undeclared(catalog, declaration)
     report.problems += extra
 
@@ -254,7 +320,7 @@ def _tenant(catalog: Catalog, declaration: Declaration, tenant: Tenant, revision
                 f"The application's table {table} is in Prefect's schema {schema}.",
                 f"ALTER TABLE {quote((schema, table))} SET SCHEMA {quote(public)};",
             )
-        else:
+        elif known >= TABLES - NEWER:  # a migration that stopped half-way leaves tables that a later one drops
             yield Problem(
                 "table_unknown",
                 f"table {quote((schema, table))}",
@@ -336,3 +402,106 @@ def _foreign_enums(cursor: Any, declaration: Declaration) -> Iterator[Problem]:
             "Restore Prefect's schema from a backup, or migrate an empty one with the declared search path "
             f"({', '.join(map(quote, (schema, declaration.extensions_schema)))}).",
         )
+
+
+def _migrations(virtualenv: str | None, not_checked: list[str]) -> dict[str, tuple[str, ...]]:
+    try:
+        migrations = installed_migrations(virtualenv) if virtualenv else {}
+        if migrations:
+            head_of(migrations)
+    except RevisionError as error:
+        not_checked.append(f"newest migration: {error}")
+        return {}
+    return migrations
+
+
+def _revision(tenant: Tenant, stored: str, migrations: dict[str, tuple[str, ...]]) -> Iterator[Problem]:
+    found = compare(stored.split(", "), migrations)
+    where, message = f"schema {tenant.schema}", f"Schema {tenant.schema}: {found.message}"
+    if found.state == BEHIND:
+        yield Problem("revision_behind", where, message, f"systemctl start prefect-migrate@{tenant.name}")
+    if found.state == UNKNOWN:
+        remedy = "Set prefect_version to that release or a later one, and run site.yml."
+        yield Problem("revision_unknown", where, message, remedy)
+
+
+def _visibility(
+    cursor: Any, catalog: Catalog, declaration: Declaration, search_paths: Mapping[str, str]
+) -> Iterator[Problem]:
+    """What Prefect's roles find by their search paths, and must or must not."""
+    acting = {role: declaration.become.get(role, role) for role in declaration.search_paths}
+    cursor.execute(_USABLE, {"roles": list(acting.values())})
+    usable = {role: (schemas, trigrams or []) for role, schemas, trigrams in cursor}
+    for tenant in declaration.tenants:
+        for role in (tenant.migrator, tenant.server):
+            if role not in search_paths or acting[role] not in usable:
+                continue
+            schemas, trigrams = usable[acting[role]]
+            names = [acting[role] if name == "$user" else name for name in search_path_names(search_paths[role])]
+            path = [name for name in names if name in schemas]
+            extensions = declaration.extensions_schema
+            if not set(path) & set(trigrams):
+                yield Problem(
+                    "extension_invisible",
+                    f"role {role}",
+                    f"The role {role} does not see the extension pg_trgm: none of the schemas that it searches and may "
+                    f"use ({', '.join(path) or 'none'}) holds gin_trgm_ops, so migrations stop half-way.",
+                    f"GRANT USAGE ON SCHEMA {quote(extensions)} TO {quote(acting[role])}; with pg_trgm there and "
+                    f"{quote(extensions)} in the role's search path (playbooks/database.yml sees to all of it).",
+                )
+            for schema in path:
+                if schema != tenant.schema and Object("table", schema, "alembic_version") in catalog.owners:
+                    yield Problem(
+                        "alembic_version_visible",
+                        f"role {role}",
+                        f"The role {role} finds {quote((schema, 'alembic_version'))}, which is not its own, by its "
+                        "search path: a migration reads another application's revision there, or writes its own to it.",
+                        f"ALTER ROLE {quote(role)} IN DATABASE {quote(declaration.database)} SET search_path TO "
+                        f"{quote(tenant.schema)}, {quote(extensions)};",
+                    )
+
+
+def _security_definers(cursor: Any, declaration: Declaration) -> Iterator[Problem]:
+    cursor.execute(_SECURITY_DEFINERS, {"schemas": list(declaration.schemas)})
+    for function, schema, owner in cursor:
+        yield Problem(
+            "security_definer_path",
+            f"function {function}",
+            f"The function {function} runs with the rights of {owner} and looks names up in its caller's search path, "
+            "so a caller can make it run code of his own.",
+            f"ALTER ROUTINE {function} SET search_path = pg_catalog, {schema}, pg_temp;",
+        )
+
+
+def _owners(cursor: Any, declaration: Declaration) -> Iterator[Problem]:
+    cursor.execute(_OWNERS, {"schemas": list(declaration.owners), "enums": list(ENUMS)})
+    for schema, kind, name, owner in cursor:
+        wanted = declaration.owners[schema]
+        if owner != wanted:
+            yield Problem(
+                "owner_differs",
+                f"{kind.lower()} {name}",
+                f"The {kind.lower()} {name} belongs to {owner}, not to {wanted}, who owns its schema.",
+                f"ALTER {kind} {name} OWNER TO {quote(wanted)};",
+                WARNING,
+            )
+
+
+def _structure(
+    cursor: Any, catalog: Catalog, declaration: Declaration, revisions: Mapping[str, str], not_checked: list[str]
+) -> Iterator[Problem]:
+    extensions = catalog.extension_schemas.get("pg_trgm", declaration.extensions_schema)
+    structures = read_structures(cursor, [tenant.schema for tenant in declaration.tenants], extensions)
+    for schema, structure in structures.items():
+        revision = revisions.get(schema)
+        wanted = known_structure(revision) if revision else None
+        yield from invalid(structure, wanted, schema)
+        if wanted is not None:
+            yield from drift(structure, wanted, schema, extensions)
+        elif revision:
+            not_checked.append(
+                f"columns, indexes and constraints of the schema {schema}: this pgprefect does not know what Prefect's "
+                f"revision {revision} makes"
+            )
+        elif "alembic_version" in catalog.tables(schema) and revision is None:
+            not_checked.append(f"revision of the schema {schema}: the login can not read its alembic_version")

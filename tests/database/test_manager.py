@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Iterator
@@ -15,7 +16,9 @@ from pgprefect import get_db_manager, get_prefect_db_manager
 from pgprefect.configuration import ConfigurationError
 from pgprefect.connection import Login
 from pgprefect.manager import DatabaseManager, PoolExhausted
+from pgprefect.retention import PolicyError, RetentionError
 
+from bench.data import fill
 from tests.conftest import PASSWORD, Site
 
 
@@ -179,3 +182,58 @@ def test_closing_closes(prefect: Site) -> None:
 def test_the_driver_is_psycopg2() -> None:
     with get_db_manager().get_connection() as connection:
         assert isinstance(connection.driver, psycopg2.extensions.connection)
+
+
+@pytest.mark.usefixtures("as_flow")
+def test_events_and_statistics(prefect: Site) -> None:
+    database = get_prefect_db_manager()
+    assert database.log_workflow_event(event_type="one", workflow_name="daily", status="success", metadata={"n": 1})
+    with pytest.raises(ZeroDivisionError), database.get_connection() as connection:
+        database.log_workflow_event("undone", connection=connection)
+        raise ZeroDivisionError
+    assert database.log_workflow_event("later", buffered=True)
+    database.flush_events()
+    assert prefect.sql("SELECT event_type FROM public.system_logs ORDER BY id") == [("one",), ("later",)]
+    assert database.get_workflow_statistics()["total_flows"] == 0
+
+
+@pytest.mark.usefixtures("as_flow")
+def test_an_event_that_can_not_be_written(prefect: Site, caplog: pytest.LogCaptureFixture) -> None:
+    database = get_prefect_db_manager()
+    prefect.sql("DROP TABLE public.system_logs")
+    assert not database.log_workflow_event("lost", metadata={"kept": "in the log"})
+    assert "in the log" in caplog.text
+    with pytest.raises(psycopg2.Error, match="system_logs"):
+        database.log_workflow_event("lost", strict=True)
+
+
+@pytest.mark.usefixtures("as_flow")
+def test_a_flow_is_told_who_may_delete(prefect: Site) -> None:
+    database = get_prefect_db_manager()
+    with pytest.raises(RetentionError, match=prefect.tenant.server):
+        database.cleanup_old_workflow_data(days_to_keep=30)
+    with pytest.raises(PolicyError, match="days_to_keep"):
+        database.cleanup_old_workflow_data(days_to_keep=-1)
+
+
+@pytest.mark.usefixtures("as_operator")
+def test_an_operator_may_delete(prefect: Site) -> None:
+    with contextlib.closing(prefect.server.connect(prefect.database)) as connection:
+        fill(connection, "prefect", 100, days=60)
+    result = get_prefect_db_manager().cleanup_old_workflow_data(days_to_keep=30, keep_newest=1)
+    assert result["flow_runs_deleted"] > 10 and result["logs_deleted"] == 20 * result["flow_runs_deleted"]
+    assert "flow_run" in result["vacuumed"]
+
+
+@pytest.mark.usefixtures("as_flow")
+def test_health_without_the_sites_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+    found = get_prefect_db_manager().health_check()
+    assert found["checks"]["app_database"] == "healthy" and found["checks"]["api"] == "unhealthy"
+    assert found["pool"] == {"used": 0, "limit": 5, "waits": 0, "waited_seconds": 0.0}
+
+
+@pytest.mark.usefixtures("as_operator")
+def test_health_of_the_site() -> None:
+    found = get_prefect_db_manager().health_check()
+    assert found["checks"]["schema_separation"] == "healthy" and "workers" in found["details"]

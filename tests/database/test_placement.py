@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+import contextlib
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -160,18 +163,122 @@ def test_names_that_need_quotes_beside_another_application(postgresql_server: Se
         assert current.returncode == 0, current.stderr
 
 
-def test_without_usage_on_the_extensions_schema_the_migration_stops_half_way(clean: Site, tmp_path: Path) -> None:
-    clean.bring_about()
-    clean.sql(f"REVOKE USAGE ON SCHEMA extensions FROM {clean.tenant.owner}")
-    assert "right_missing" in errors(clean)
-    done = migrate(clean.environment(), tmp_path)
-    assert "gin_trgm_ops" in done.stdout and done.returncode != 0
-    assert {"right_missing", "prefect_tables_incomplete"} <= errors(clean)
+@dataclass(frozen=True)
+class Placement:
+    """A real migration under a search path, in a declared database that somebody changed before.
+
+    ``says`` is part of what Prefect says, ``tables`` how many it leaves in its schema, and ``codes`` what verification
+    finds, but for the search path and the rights that the change itself is about.
+    """
+
+    search_path: str
+    before: str
+    says: str
+    tables: int
+    codes: set[str]
+
+
+PUBLIC_VISIBLE = "GRANT USAGE, CREATE ON SCHEMA public TO {owner}"
+APPLICATIONS_VERSION = (
+    "CREATE TABLE public.alembic_version (version_num varchar(32)); "
+    "ALTER TABLE public.alembic_version OWNER TO {app_owner}; GRANT ALL ON public.alembic_version TO {owner}"
+)
+PLACEMENTS = {
+    "extensions without usage": Placement(
+        "prefect, extensions",
+        "REVOKE USAGE ON SCHEMA extensions FROM {owner}",
+        'operator class "gin_trgm_ops" does not exist',
+        21,
+        {"extension_invisible", "prefect_tables_incomplete"},
+    ),
+    "pg_trgm in public": Placement(
+        "prefect",
+        "ALTER EXTENSION pg_trgm SET SCHEMA public",
+        'operator class "gin_trgm_ops" does not exist',
+        21,
+        {"extension_schema", "extension_invisible", "prefect_tables_incomplete"},
+    ),
+    "no extension": Placement(
+        "prefect",
+        "DROP EXTENSION pg_trgm",
+        'permission denied to create extension "pg_trgm"',
+        21,
+        {"extension_missing", "extension_invisible", "prefect_tables_incomplete"},
+    ),
+    "another application's alembic_version": Placement(
+        "prefect, public",
+        f"{PUBLIC_VISIBLE}; {APPLICATIONS_VERSION}; INSERT INTO public.alembic_version VALUES ('abc')",
+        "Can't locate revision identified by 'abc'",
+        0,
+        {"alembic_version_visible", "extension_invisible", "prefect_tables_missing"},
+    ),
+    "another application's empty alembic_version": Placement(
+        "prefect, public, extensions",
+        f"{PUBLIC_VISIBLE}; {APPLICATIONS_VERSION}",
+        "Migrations succeeded",
+        35,
+        {"alembic_version_visible", "alembic_version_missing", "prefect_tables_incomplete"},
+    ),
+    "another application's enum": Placement(
+        "prefect, public, extensions",
+        f"{PUBLIC_VISIBLE}; CREATE TYPE public.deployment_status AS ENUM ('READY', 'NOT_READY')",
+        "Migrations succeeded",
+        36,
+        {"enum_foreign"},
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def placed(
+    postgresql_server: Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, tuple[Site, subprocess.CompletedProcess[str]]]]:
+    """All placements, migrated at the same time, with what Prefect said."""
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(3) as pool:
+        running = {}
+        for number, (name, placement) in enumerate(PLACEMENTS.items()):
+            declaration = replace(declaration_of(f"placed{number}", f"p{number}_"), app_schema_tables=())
+            site = stack.enter_context(disposable(Site(postgresql_server, declaration), roles=True))
+            site.bring_about()
+            tenant = site.tenant
+            site.sql(placement.before.format(**{**vars(declaration), **vars(tenant)}))
+            for role in (tenant.migrator, tenant.server):
+                path = f"ALTER ROLE {role} IN DATABASE {site.database} SET search_path TO {placement.search_path}"
+                site.sql(path)
+            environment = site.environment()
+            environment["PREFECT_SERVER_DATABASE_SQLALCHEMY_CONNECT_ARGS_SEARCH_PATH"] = placement.search_path
+            running[name] = (site, pool.submit(migrate, environment, tmp_path_factory.mktemp("placed")))
+        yield {name: (site, future.result()) for name, (site, future) in running.items()}
+
+
+@pytest.mark.parametrize("name", PLACEMENTS)
+def test_each_placement_is_known_by_its_codes(
+    placed: dict[str, tuple[Site, subprocess.CompletedProcess[str]]], name: str
+) -> None:
+    site, done = placed[name]
+    placement = PLACEMENTS[name]
+    assert placement.says in done.stdout
+    assert (done.returncode == 0) == ("succeeded" in placement.says)
+    assert site.sql(TABLES, "prefect", site.tenant.owner) == [(placement.tables,)]
+    assert codes(site) - {"search_path", "right_missing", "right_excess", "right_inherited"} == placement.codes
+
+
+def test_without_its_schema_all_goes_into_public_and_stays_there(naive: Site, tmp_path: Path) -> None:
+    assert naive.sql("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == [(37,)]
+    assert {"schema_missing", "prefect_in_public"} <= errors(naive)
+    naive.sql(f"CREATE SCHEMA prefect AUTHORIZATION {naive.declaration.app_login}")
+    environment = naive.environment(role=naive.declaration.app_login)
+    environment["PREFECT_SERVER_DATABASE_SQLALCHEMY_CONNECT_ARGS_SEARCH_PATH"] = "prefect, public"
+    assert "Migrations succeeded" in migrate(environment, tmp_path).stdout
+    assert naive.sql("SELECT count(*) FROM pg_tables WHERE schemaname = 'prefect'") == [(0,)]
+    assert {"prefect_in_public", "prefect_tables_missing", "alembic_version_visible"} <= errors(naive)
 
 
 PLACED = [
     ("alembic_version_missing", "ALTER TABLE prefect.alembic_version SET SCHEMA public"),
     ("alembic_version_in_public", "CREATE TABLE public.alembic_version AS TABLE prefect.alembic_version"),
+    ("owner_differs", "CREATE SEQUENCE prefect.numbers"),
+    ("owner_differs", "CREATE TYPE public.mood AS ENUM ('good')"),
     ("prefect_tables_incomplete", "DROP TABLE prefect.saved_search"),
     ("prefect_tables_missing", "DROP SCHEMA prefect CASCADE; CREATE SCHEMA prefect"),
     ("app_table_in_prefect", "ALTER TABLE public.orders SET SCHEMA prefect"),
@@ -184,6 +291,10 @@ PLACED = [
             "CREATE SCHEMA workflow; CREATE TABLE workflow.flow_run (); CREATE TABLE workflow.flow_run_state ();"
             "CREATE TABLE workflow.task_run_state ()"
         ),
+    ),
+    (
+        "security_definer_path",
+        "CREATE FUNCTION prefect.f() RETURNS int SECURITY DEFINER LANGUAGE sql AS 'SELECT 1'",
     ),
     (
         "enum_foreign",
@@ -200,6 +311,18 @@ def test_what_stands_in_the_wrong_place_is_known_by_its_code(prefect: Site, code
     assert codes(prefect) == set()
     prefect.sql(statement)
     assert code in codes(prefect)
+
+
+def test_a_function_with_its_own_search_path_is_no_problem(prefect: Site) -> None:
+    prefect.sql("CREATE FUNCTION public.f(text) RETURNS int SECURITY DEFINER LANGUAGE sql AS 'SELECT 1'")
+    prefect.bring_about()
+    found = verify(prefect.server.login, prefect.declaration).problems
+    assert [(problem.code, problem.object) for problem in found] == [
+        ("security_definer_path", "function public.f(text)"),
+        ("owner_differs", "routine public.f(text)"),
+    ]
+    prefect.sql("".join(problem.remedy for problem in found))
+    assert codes(prefect) == set()
 
 
 def test_a_foreign_alembic_version_is_no_problem(prefect: Site) -> None:

@@ -34,6 +34,7 @@ def prefect_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
         port = free.getsockname()[1]
     environment = {
         "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT / "module_utils"),
         "HOME": str(home),
         "PREFECT_HOME": str(home),
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",

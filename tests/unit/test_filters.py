@@ -34,6 +34,7 @@ def test_one_line_is_a_whole_tenant() -> None:
         "event_retention": "P90D",
         "work_pools": [{"name": "default", "workers": 1}],
         "workers": 1,
+        "pool_workers": {"default": 1},
         "deployments": [],
     }
 
@@ -46,7 +47,7 @@ def test_an_ipv6_address_of_the_api_is_in_brackets() -> None:
 def test_a_second_tenant_is_two_lines() -> None:
     first, second = prefect_tenants([{"name": "prefect", "port": 4200}, {"name": "research", "port": 4300}])
     shared = {key for key in first if first[key] == second[key]}
-    assert shared == {"event_retention", "work_pools", "workers", "deployments"}
+    assert shared == {"event_retention", "work_pools", "workers", "pool_workers", "deployments"}
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,15 @@ def test_examples_use_documented_options(name: str, documentation: dict[str, Any
 
 CHECKED = {
     "prefect_schema": {"statements", "diff"},
-    "prefect_schema_verify": {"verified", "connection_test", "public_schema", "prefect_schema", "tenants", "problems"},
+    "prefect_schema_verify": {
+        "verified",
+        "connection_test",
+        "public_schema",
+        "prefect_schema",
+        "tenants",
+        "problems",
+        "not_checked",
+    },
     "prefect_health_check": {"overall_status", "checks", "problems", "details"},
     "prefect_revision": {"state", "current", "head", "pending", "message"},
 }
@@ -116,9 +124,25 @@ NOWHERE = {"login_port": 1, "login_host": "127.0.0.1"}
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "prefect_schema": DECLARED,
     "prefect_schema_verify": {**DECLARED, **NOWHERE},
-    "prefect_health_check": {"database": "x", "tenants": DECLARED["tenants"], **NOWHERE},
+    "prefect_health_check": {
+        "database": "x",
+        "tenants": DECLARED["tenants"],
+        "thresholds": {"late_s": {"warning": 60}},
+        "disk_paths": ["/"],
+        **NOWHERE,
+    },
     "prefect_revision": {"database": "x", "schema": "p", "virtualenv": "/nowhere", **NOWHERE},
 }
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"), [({"days_to_keep": -1}, "the cut-off would lie in the future"), ({}, "Start PostgreSQL")]
+)
+def test_a_cleanup_that_can_not_be_done_says_why(
+    run_module: Callable[..., Result], policy: dict[str, Any], message: str
+) -> None:
+    result = run_module("prefect_cleanup", check=True, database="x", schema="p", policy=policy, **NOWHERE)
+    assert result["failed"] and message in result["msg"]
 
 
 @pytest.mark.parametrize("name", CHECKED)

@@ -125,14 +125,29 @@ def test_api_refuses_strangers(server: Host, worker: Host) -> None:
 
 
 def test_no_host_has_what_it_does_not_need(database: Host, server: Host, worker: Host, secrets: dict[str, str]) -> None:
-    assert not database.user("prefect").exists and not database.file("/opt/prefect").exists
+    assert not database.user("prefect").exists and database.check_output("ls /opt/prefect") == "lib"
     assert not server.user("prefect-worker").exists and not server.user("postgres").exists
     assert not worker.user("postgres").exists and not worker.file("/usr/local/bin/prefect").exists
-    assert worker.check_output("find /etc/prefect -type f") == WORKER
+    files = worker.check_output("find /etc/prefect -type f -printf '%p %m\n'")
+    assert set(files.splitlines()) == {f"{WORKER} 640", "/etc/prefect/pgpass 600", "/etc/prefect/pgprefect.json 644"}
     for host, needed in (
         (database, set()),
-        (server, {"prefect_api", "prefect_migrator", "prefect_server"}),
+        (server, {"prefect_api", "prefect_migrator", "prefect_monitor", "prefect_server"}),
         (worker, {"mltrading_app", "prefect_api"}),
     ):
         search = "grep --recursive --no-messages --quiet --fixed-strings %s /etc /home /opt /root /usr/local /var"
         assert {name for name, value in secrets.items() if host.run(search, value).rc == 0} == needed
+
+
+def test_the_command_answers_on_each_host(database: Host, server: Host, worker: Host, completed_run: str) -> None:
+    for host in (database, server, worker):
+        for command in ("health", "verify"):
+            result = host.run("pgprefect %s", command)
+            assert result.rc == 0, (command, result.stdout, result.stderr)
+        assert completed_run in host.check_output("pgprefect stats")
+    assert "batch_collection" in worker.check_output("pgprefect events")
+    refused = server.run("pgprefect events")
+    assert refused.rc == 3 and "permission denied" in refused.stderr
+    server.check_output("pgprefect cleanup --dry-run")
+    server.check_output("pgprefect cleanup")
+    assert worker.run("pgprefect cleanup").rc != 0

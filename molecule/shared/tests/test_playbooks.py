@@ -34,6 +34,17 @@ def test_check_mode_sees_what_a_run_would_mend(host: Host, playbook: Playbook) -
     assert "schema public: PUBLIC CREATE" in did.stdout
 
 
+def test_the_playbooks_beside_the_site(playbook: Playbook, completed_run: str) -> None:
+    assert completed_run
+    statistics = playbook("playbooks/statistics.yml")
+    assert statistics.returncode == 0 and "collect-market-data: " in statistics.stdout, statistics.stdout
+    for arguments in (["--check", "--diff"], ["--diff"]):
+        cleanup = playbook("playbooks/cleanup.yml", *arguments)
+        assert cleanup.returncode == 0 and changed(cleanup.stdout) == [0], cleanup.stdout
+    refused = playbook("playbooks/cleanup.yml", "--extra-vars", '{"prefect_server_retention": {"days_to_keep": -1}}')
+    assert refused.returncode != 0 and "days_to_keep: -1 must be from 0" in refused.stdout, refused.stdout
+
+
 def test_no_secret_leaves_its_file(host: Host, playbook: Playbook, secrets: dict[str, str]) -> None:
     # Make every task that carries a secret do its work once more, as loudly as it can.
     host.check_output("rm -r /etc/prefect/*.env /etc/prefect/worker/*.env")

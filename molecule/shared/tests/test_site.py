@@ -36,6 +36,7 @@ def test_units_are_hardened(host: Host, tenants: list[str], workers: list[str]) 
 
 def test_environments_are_for_their_readers_only(host: Host, tenants: list[str], workers: list[str]) -> None:
     expected = {f"/etc/prefect/worker/{name}.env": "640 root prefect-worker" for name in workers}
+    expected["/etc/prefect/pgprefect.json"] = "644 root root"  # without secrets
     for tenant in tenants:
         expected[f"/etc/prefect/{tenant}.env"] = "640 root prefect"
         expected[f"/etc/prefect/{tenant}-server.env"] = "640 root prefect"

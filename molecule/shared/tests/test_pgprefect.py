@@ -1,0 +1,44 @@
+"""The package pgprefect on a host: as programs call it, and as a command."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from conftest import PROJECT
+from testinfra.host import Host
+
+PYTHON = "/opt/prefect/3.8.8/bin/python"
+(EXAMPLE,) = re.findall(r"```python\n(.*?)```", (PROJECT / "docs/pgprefect.md").read_text(), re.DOTALL)
+SHOW = """
+import json
+print(json.dumps([one, prefect_db.health_check(), prefect_db.verify_schema_separation()], default=str))
+"""
+
+
+@pytest.mark.usefixtures("completed_run")
+def test_the_documented_program(host: Host) -> None:
+    one, health, verification = json.loads(host.check_output(f"{PYTHON} -c %s", EXAMPLE + SHOW))
+    assert one == 1
+    assert health["checks"]["app_database"] == health["checks"]["schema_separation"] == "healthy", health
+    assert health["pool"]["limit"] == 5
+    assert verification["connection_test"] and verification["search_path"] == "public, prefect"
+    assert "flow_run" in verification["prefect_schema"]["tables"]
+    assert "market_data" in verification["public_schema"]["tables"]
+
+
+@pytest.mark.usefixtures("completed_run")
+def test_a_flow_may_do_all_but_delete(host: Host, workers: list[str]) -> None:
+    command = "set -a; . /etc/prefect/worker/%s.env; exec runuser --user prefect-worker -- %s -c %s"
+    first, last = EXAMPLE.rsplit("\n", 2)[:2]
+    host.check_output(command, workers[0], PYTHON, first)
+    result = host.run(command, workers[0], PYTHON, EXAMPLE)
+    assert last.startswith("prefect_db.cleanup_old_workflow_data") and result.rc == 1
+    assert "prefect_server" in result.stderr.splitlines()[-1], result.stderr
+
+
+def test_the_commands_end_well(host: Host) -> None:
+    for command in re.findall(r"^pgprefect .*", (PROJECT / "docs/pgprefect.md").read_text(), re.MULTILINE):
+        result = host.run(command)
+        assert result.rc == 0, (command, result.stdout, result.stderr)

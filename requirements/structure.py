@@ -1,0 +1,50 @@
+"""What requirements/structure runs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from pathlib import Path
+
+from pgprefect.revision import head_of, installed_migrations
+from pgprefect.structure import as_text, read_structures
+from pgprefect.structure_data import STRUCTURES
+
+from tests.conftest import ROOT, VIRTUALENV, Site, migrated_site, running_postgresql
+
+OUTPUT = ROOT / "module_utils/pgprefect/structure_data.py"
+HEADER = '''"""What releases of Prefect make of their schema, by newest migration. Made by requirements/structure."""
+
+# ruff: noqa: E501
+
+from __future__ import annotations
+
+# One part on each line: kind, table, name and definition.
+STRUCTURES: dict[str, str] = {
+'''
+
+
+def fresh_structure(site: Site) -> str:
+    """Return the structure of a migrated site as it stands in the file."""
+    with contextlib.closing(site.server.connect(site.database)) as connection, connection.cursor() as cursor:
+        cursor.execute("SET search_path TO pg_catalog")
+        schema = site.tenant.schema
+        return as_text(read_structures(cursor, [schema], site.declaration.extensions_schema)[schema])
+
+
+def main() -> None:
+    """Migrate, read and write."""
+    head = head_of(installed_migrations(str(VIRTUALENV)))
+    with running_postgresql() as server, tempfile.TemporaryDirectory() as home:
+        structures = {**STRUCTURES, head: fresh_structure(migrated_site(server, "structure", Path(home)))}
+    entries = [f'    {json.dumps(revision)}: """\\\n{_escaped(text)}""",\n' for revision, text in structures.items()]
+    OUTPUT.write_text(HEADER + "".join(entries) + "}\n")
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""The text of a structure, without the names of schemas."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pgprefect.statement import quote, quote_literal
+from pgprefect.structure import Found, Part, as_text, drift, known_structure, portable
+from pgprefect.structure_data import STRUCTURES
+
+
+@pytest.mark.parametrize(
+    ("definition", "expected"),
+    [
+        ("prefect.state_type NOT NULL", "$schema.state_type NOT NULL"),
+        ("GIN (name extensions.gin_trgm_ops)", "GIN (name $extensions.gin_trgm_ops)"),
+        ("'prefect.flow'::character varying", "'prefect.flow'::character varying"),
+        ("'it''s prefect.'::prefect.state_type", "'it''s prefect.'::$schema.state_type"),
+        ("my_prefect.x, prefect_x.y, a.prefect.z", "my_prefect.x, prefect_x.y, a.prefect.z"),
+        ('"prefect.x", prefectural.y, éprefect.z', '"prefect.x", prefectural.y, éprefect.z'),
+    ],
+)
+def test_only_the_names_of_the_schemas_are_replaced(definition: str, expected: str) -> None:
+    assert portable(definition, "prefect", "extensions") == expected
+
+
+@given(st.text(min_size=1), st.text())
+def test_any_name_is_found_and_no_literal_is_touched(schema: str, literal: str) -> None:
+    literal = quote_literal(literal)
+    definition = f"a {quote(schema)}.state_type DEFAULT {literal}::{quote(schema)}.state_type"
+    assert (
+        portable(definition, quote(schema), "extensions")
+        == f"a $schema.state_type DEFAULT {literal}::$schema.state_type"
+    )
+
+
+@pytest.mark.parametrize("revision", STRUCTURES)
+def test_what_is_known_can_be_read(revision: str) -> None:
+    structure = known_structure(revision)
+    assert structure is not None and as_text(structure) == STRUCTURES[revision]
+    assert {part.kind for part in structure} == {"column", "constraint", "enum", "index"}
+    assert len({part.table for part in structure}) > 30
+    assert list(drift(structure, structure, "prefect", "extensions")) == []
+    assert list(drift({}, structure, "prefect", "extensions")) == []  # tables that are missing are told elsewhere
+    assert known_structure("no such") is None
+
+
+def test_remedies_have_the_names_of_the_schemas() -> None:
+    part = Part("index", "flow", "i")
+    wanted = {part: Found("CREATE INDEX i ON $schema.flow USING gin (name $extensions.gin_trgm_ops)", True)}
+    present = {Part("column", "flow", "name"): Found("text", True)}
+    (problem,) = drift(present, {**present, **wanted}, "My Schema", "Ext,s")
+    assert problem.remedy == 'CREATE INDEX CONCURRENTLY i ON "My Schema".flow USING gin (name "Ext,s".gin_trgm_ops);'
