@@ -10,16 +10,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-from tests.conftest import PASSWORD, ROOT, VIRTUALENV, Site, migrated_site, running_postgresql
-
-from .data import fill
+from bench.data import fill
+from bench.support import prefect_database, prefect_server, show
+from tests.conftest import PASSWORD, ROOT, VIRTUALENV
 
 RUNS = 2000  # with all that belongs to them, 184,000 rows
 PREFECT = [
@@ -44,44 +42,6 @@ PSQL = [
 ]
 
 
-@contextlib.contextmanager
-def prefect_server(site: Site, home: Path) -> Iterator[dict[str, str]]:
-    """A real Prefect server; gives the environment of its clients."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}/api"
-    quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "PREFECT_HOME": str(home)}
-    client = {"PATH": os.environ["PATH"], "HOME": str(home), **quiet, "PREFECT_API_URL": url}
-    environment = {
-        **site.environment(role=site.tenant.server),
-        **client,
-        "PREFECT_SERVER_DATABASE_MIGRATE_ON_START": "false",
-        "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": "3650d",
-    }
-    command: list[str | Path] = [
-        VIRTUALENV / "bin/prefect",
-        "server",
-        "start",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-    ]
-    with (home / "server.log").open("wb") as log:
-        server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        subprocess.run(
-            [VIRTUALENV / "bin/python", "-m", "pgprefect", "wait", url + "/ready"],
-            env={**client, "PYTHONPATH": str(ROOT / "module_utils")},
-            check=True,
-            timeout=120,
-        )
-        yield client
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
 def timed(command: list[str | Path], environment: dict[str, str], text: str | None = None) -> tuple[float, str]:
     started = time.monotonic()
     done = subprocess.run(command, env=environment, input=text, capture_output=True, text=True, check=False)
@@ -92,18 +52,19 @@ def timed(command: list[str | Path], environment: dict[str, str], text: str | No
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder, running_postgresql() as postgresql:
-        home = Path(folder)
-        site = migrated_site(postgresql, "bench_health", home)
+    with tempfile.TemporaryDirectory() as home, prefect_database() as site:
+        postgresql = site.server
         with contextlib.closing(postgresql.connect(site.database)) as connection:
-            fill(connection, "prefect", RUNS)
-        with prefect_server(site, home) as client:
+            fill(connection, site.tenant.schema, RUNS)
+        with prefect_server(site) as url:
+            quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+            client = {"PATH": os.environ["PATH"], "HOME": home, "PREFECT_HOME": home, "PREFECT_API_URL": url, **quiet}
             arguments = {
                 "login_host": "127.0.0.1",
                 "login_port": postgresql.port,
                 "login_password": PASSWORD,
                 "database": site.database,
-                "tenants": [{"name": "prefect", "schema": "prefect", "api_url": client["PREFECT_API_URL"]}],
+                "tenants": [{"name": "prefect", "schema": "prefect", "api_url": url}],
             }
             bridge = (
                 "import ansible.module_utils as m, runpy;"
@@ -121,9 +82,8 @@ def main() -> None:
             inside = ["docker", "exec", postgresql.container, "psql", "--username=postgres", "--dbname", site.database]
             psql = sum(timed([*inside, "--command", query], own)[0] for query in PSQL)
     against = f"{len(PREFECT)} prefect + {len(PSQL)} psql commands, {prefect:.1f} + {psql:.1f} s"
-    print(f"{'health at ' + format(RUNS, ',') + ' runs':<44} {'seconds':>8} {'against':>48} {'ratio':>6}")
     what = f"one module call, {len(result['checks'])} checks"
-    print(f"{what:<44} {ours:>8.2f} {against:>48} {(prefect + psql) / ours:>6.1f}")
+    show(f"Health at {RUNS:,} runs", [(what, ours, against, (prefect + psql) / ours)])
 
 
 if __name__ == "__main__":

@@ -19,13 +19,12 @@ from . import configuration, environment, report, revision
 from .configuration import ConfigurationError, Site
 from .connection import ConnectionFailed, Login, connect
 from .events import EventTable, read_events
-from .health import DEGRADED, HEALTHY, Part, check_health
+from .health import DEGRADED, HEALTHY
 from .problems import ERROR, Problem, in_words
 from .ready import wait_until_ready
 from .retention import Policy, RetentionError, clean_up, plan
 from .seal import seal
 from .statistics import Statistics, StatisticsUnavailable, to_csv, workflow_statistics
-from .thresholds import Thresholds
 
 FINE, ATTENTION, BROKEN, UNKNOWN = range(4)
 
@@ -131,9 +130,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _health(options: argparse.Namespace) -> int:
     site = configuration.load(options.config)
-    parts = [Part.from_arguments(tenant) for tenant in site.tenants]
-    thresholds = Thresholds.from_arguments(site.health)
-    health = check_health(site.login, site.database, parts, options.timeout, thresholds)
+    health = site.check_health(timeout=options.timeout)
     if options.json:
         report.as_json(health.as_dict())
     else:

@@ -9,6 +9,8 @@ from typing import Any
 
 from .connection import Login
 from .declaration import DECLARATION_ARGUMENTS, Declaration, DeclarationError, Tenant, declare
+from .health import Health, Part, check_health
+from .thresholds import Thresholds
 from .verify import Verification, verify
 
 PATH = "/etc/prefect/pgprefect.json"
@@ -54,6 +56,15 @@ class Site:
             check_server=True,
             listen_addresses=self.listen_addresses,
         )
+
+    def check_health(self, login: Login | None = None, timeout: float = 4.0) -> Health:
+        """Ask the database, the servers and the workers, by this host's login or another one, within some seconds.
+
+        Raises ThresholdError.
+        """
+        parts = [Part.from_arguments(tenant) for tenant in self.tenants]
+        thresholds = Thresholds.from_arguments(self.health)
+        return check_health(login or self.login, self.database, parts, timeout, thresholds)
 
     def login_as(self, role: str) -> Login:
         """Return the login of a role whose password this host has; the administrator needs no other."""

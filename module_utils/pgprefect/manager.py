@@ -25,7 +25,6 @@ from .events import EventBuffer, log_workflow_event
 from .health import Part, check_health
 from .retention import Policy, clean_up
 from .statistics import workflow_statistics
-from .thresholds import Thresholds
 
 if TYPE_CHECKING:
     import sqlalchemy
@@ -173,10 +172,7 @@ class DatabaseManager:
         self.tenant = self.site.tenant(os.environ.get("PGPREFECT_TENANT")) if self.site else None
         self.schema = schema or (self.tenant.schema if self.tenant else "prefect")
         self.app_schema = self.site.declaration.app_schema if self.site else "public"
-        self.pool = _pool(self.login, self.database, self._search_path(), pool_size)
-
-    def _search_path(self) -> tuple[str, ...]:
-        return (self.app_schema, self.schema)
+        self.pool = _pool(self.login, self.database, (self.app_schema, self.schema), pool_size)
 
     @contextlib.contextmanager
     def get_connection(self) -> Iterator[Connection]:
@@ -261,12 +257,10 @@ class PrefectDatabaseManager(DatabaseManager):
         ($PREFECT_API_URL) are known.
         """
         if self.site:
-            parts = [Part.from_arguments(tenant) for tenant in self.site.tenants]
-            thresholds = Thresholds.from_arguments(self.site.health)
+            health = self.site.check_health(self.login, timeout)
         else:
             api_url = os.environ.get("PREFECT_API_URL", "http://127.0.0.1:4200/api")
-            parts, thresholds = [Part(self.schema, self.schema, api_url)], Thresholds()
-        health = check_health(self.login, self.database, parts, timeout, thresholds)
+            health = check_health(self.login, self.database, [Part(self.schema, self.schema, api_url)], timeout)
         return {**health.as_dict(), "pool": self.pool.as_dict()}
 
     def cleanup_old_workflow_data(self, days_to_keep: float | None = None, **policy: Any) -> dict[str, Any]:
