@@ -19,6 +19,7 @@ from typing import Any
 
 from pgprefect.declaration import PUBLIC
 
+from bench.support import show
 from tests.conftest import ROOT, VIRTUALENV, Site, migrated_site, running_postgresql
 
 Task = dict[str, Any]
@@ -161,9 +162,11 @@ def measure(site: Site, folder: Path) -> None:
         times[play["play"]["name"]].append(sum(map(seconds, play["tasks"])))
     count = sum(1 for _ in questions(site))
     ours, theirs = (statistics.median(times[name]) for name in ("ours", "theirs"))
-    print(f"{'verification, median of ' + str(ROUNDS):<36} {'seconds':>8}   {'against':<28} {'ratio':>6}")
-    print(f"{f'community.postgresql, {count} tasks':<36} {theirs:>8.2f}")
-    print(f"{'prefect_schema_verify, 1 task':<36} {ours:>8.2f}   {'community.postgresql':<28} {theirs / ours:>6.1f}")
+    rows: list[tuple[str, float, str, float | None]] = [
+        ("prefect_schema_verify, 1 task", ours, f"community.postgresql, {count} tasks", theirs / ours),
+        (f"community.postgresql, {count} tasks", theirs, "", None),
+    ]
+    show(f"Verification, median of {ROUNDS}", rows)
 
 
 def main() -> None:
