@@ -39,7 +39,8 @@ options:
         What is left out keeps its default, and V(null) switches it off.
       - The names are C(latency_ms), C(connections_percent), C(transaction_s), C(idle_in_transaction_s),
         C(lock_wait_s), C(xid_age), C(dead_percent), C(disk_used_percent), C(late_s), C(scheduler_lag_s),
-        C(late_mark_lag_s), C(events_lag_s), C(backlog), C(running_s), C(pending_s) and C(cancelling_s).
+        C(late_mark_lag_s), C(events_lag_s), C(backlog), C(running_s), C(pending_s), C(cancelling_s) and
+        C(cleanup_age_s).
         C(module_utils/pgprefect/thresholds.py) has their meanings and defaults.
     type: dict
     default: {}
@@ -49,6 +50,13 @@ options:
         login is over the unix socket, and none elsewhere.
     type: list
     elements: path
+    default: []
+  jobs:
+    description:
+      - The jobs that this host runs by itself, each with C(name), which is V(cleanup), C(tenant), and C(schedule), the
+        file of cron that starts it. Each has a check of its name, about its last run and the time since it succeeded.
+    type: list
+    elements: dict
     default: []
   timeout: {description: Seconds that the whole may take., type: float, default: 4}
   login_host: {description: The server's host; empty for the unix socket., type: str, default: ""}
@@ -96,9 +104,8 @@ overall_status:
 checks:
   description: >-
     The status of C(app_database), C(prefect_schema), C(schema_separation), C(connections), C(transactions), C(locks),
-    C(storage), C(disk) where it can be asked, C(workers), C(work_pools), C(services), C(runs) and C(api). For each
-    tenant after the first, C(prefect_schema), C(workers), C(work_pools), C(services), C(runs) and C(api) stand there
-    again with C(:NAME) appended.
+    C(storage), C(disk) where it can be asked, C(workers), C(work_pools), C(services), C(runs), C(api) and those of the
+    jobs. For each tenant after the first, C(prefect_schema) and what follows it stand there again with C(:NAME) appended.
   returned: success
   type: dict
   sample: {api: healthy, app_database: healthy, prefect_schema: healthy, schema_separation: healthy, workers: healthy}
@@ -120,6 +127,7 @@ details:
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.pgprefect.connection import LOGIN_ARGUMENTS, Login
 from ansible.module_utils.pgprefect.health import check_health
+from ansible.module_utils.pgprefect.jobs import Job
 from ansible.module_utils.pgprefect.probes import Part
 from ansible.module_utils.pgprefect.thresholds import Thresholds
 
@@ -133,6 +141,7 @@ def main() -> None:
             "tenants": {"type": "list", "elements": "dict", "required": True},
             "thresholds": {"type": "dict", "default": {}},
             "disk_paths": {"type": "list", "elements": "path", "default": []},
+            "jobs": {"type": "list", "elements": "dict", "default": []},
             "timeout": {"type": "float", "default": 4},
         },
         supports_check_mode=True,
@@ -141,6 +150,10 @@ def main() -> None:
         parts = [Part.from_arguments(tenant) for tenant in module.params["tenants"]]
     except (KeyError, ValueError, AttributeError) as error:
         module.fail_json(msg=f"Each of tenants needs name, schema and api_url, and workers as a number: {error}.")
+    try:
+        jobs = [Job(**job) for job in module.params["jobs"]]
+    except TypeError as error:
+        module.fail_json(msg=f"Each of jobs needs name, tenant and schedule: {error}.")
     try:
         thresholds = Thresholds.from_arguments(module.params["thresholds"])
     except ValueError as error:
@@ -152,6 +165,7 @@ def main() -> None:
         module.params["timeout"],
         thresholds,
         module.params["disk_paths"],
+        jobs,
     )
     module.exit_json(changed=False, **health.as_dict())
 

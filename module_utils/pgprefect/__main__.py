@@ -20,9 +20,10 @@ from .configuration import ConfigurationError, Site
 from .connection import ConnectionFailed, Login, connect
 from .events import EventTable, read_events
 from .health import DEGRADED, HEALTHY
+from .jobs import record
 from .problems import ERROR, Problem, in_words
 from .ready import wait_until_ready
-from .retention import Policy, RetentionError, clean_up, plan
+from .retention import Policy, RetentionError, clean_up, named, plan
 from .seal import seal
 from .statistics import Statistics, StatisticsUnavailable, to_csv, workflow_statistics
 
@@ -201,17 +202,20 @@ def _cleanup(options: argparse.Namespace) -> int:
     site = configuration.load(options.config)
     tenant = site.tenant(options.tenant)
     days = {} if options.days is None else {"days_to_keep": options.days}
-    policy = Policy.from_arguments({**site.retention, **days})
+    job = None if options.dry_run else site.job("cleanup", tenant.name)
     try:
-        with _open(site.login_as(tenant.server), site.database) as connection:
-            expected = plan(connection, tenant.schema, policy)
-            if options.dry_run:
-                return _print_rows(
-                    options, expected.rows, expected.as_dict(), f"Would go, about {expected.bytes:,} bytes"
-                )
-            with _open(site.login_as(tenant.migrator), site.database) as owner:
-                progress = report.Progress(sum(expected.rows.values()))
-                result = clean_up(connection, tenant.schema, policy, progress, owner)
+        with record(job) as figures:
+            policy = Policy.from_arguments({**site.retention, **days})
+            with _open(site.login_as(tenant.server), site.database) as connection:
+                expected = plan(connection, tenant.schema, policy)
+                if options.dry_run:
+                    return _print_rows(
+                        options, expected.rows, expected.as_dict(), f"Would go, about {expected.bytes:,} bytes"
+                    )
+                with _open(site.login_as(tenant.migrator), site.database) as owner:
+                    progress = report.Progress(sum(expected.rows.values()))
+                    result = clean_up(connection, tenant.schema, policy, progress, owner)
+            figures.update(named(result.rows), seconds=result.seconds)
     except RetentionError as error:
         return _refuse(str(error))
     title = f"Deleted in {result.seconds:.1f} s, the longest transaction {result.longest_transaction_seconds:.2f} s"

@@ -10,6 +10,7 @@ from typing import Any
 from .connection import Login
 from .declaration import DECLARATION_ARGUMENTS, Declaration, DeclarationError, Tenant, declare
 from .health import Health, Part, check_health
+from .jobs import Job
 from .thresholds import Thresholds
 from .verify import Verification, verify
 
@@ -24,7 +25,8 @@ class ConfigurationError(Exception):
 class Site:
     """``login`` is the one that this host has: the administrator's where the database runs, elsewhere a lesser one.
 
-    ``tenants`` are as the file has them; ``health`` are thresholds and ``retention`` is a policy, both by name.
+    ``tenants`` are as the file has them; ``health`` are thresholds and ``retention`` is a policy, both by name;
+    ``jobs`` are those that this host runs by itself.
     """
 
     login: Login
@@ -34,6 +36,7 @@ class Site:
     listen_addresses: tuple[str, ...] = ()
     health: Mapping[str, Any] = field(default_factory=dict)
     retention: Mapping[str, Any] = field(default_factory=dict)
+    jobs: tuple[Job, ...] = ()
 
     @property
     def database(self) -> str:
@@ -64,7 +67,11 @@ class Site:
         """
         parts = [Part.from_arguments(tenant) for tenant in self.tenants]
         thresholds = Thresholds.from_arguments(self.health)
-        return check_health(login or self.login, self.database, parts, timeout, thresholds)
+        return check_health(login or self.login, self.database, parts, timeout, thresholds, jobs=self.jobs)
+
+    def job(self, name: str, tenant: str) -> Job | None:
+        """Return a job that this host runs for a tenant, or None."""
+        return next((job for job in self.jobs if (job.name, job.tenant) == (name, tenant)), None)
 
     def login_as(self, role: str) -> Login:
         """Return the login of a role whose password this host has; the administrator needs no other."""
@@ -87,6 +94,7 @@ def load(path: str = PATH) -> Site:
             listen_addresses=tuple(content.get("listen_addresses") or ()),
             health=content.get("health") or {},
             retention=content.get("retention") or {},
+            jobs=tuple(Job(**job) for job in content.get("jobs") or ()),
         )
     except FileNotFoundError as error:
         message = f"{path} is not on this host: run site.yml, which writes it, or name another file with --config."

@@ -17,6 +17,7 @@ from typing import Any
 
 from . import probes
 from .connection import ConnectionFailed, Login, connect
+from .jobs import Job
 from .probes import Ask, Finding, Part
 from .problems import ERROR, WARNING, Problem
 from .ready import get
@@ -75,10 +76,12 @@ def check_health(
     timeout: float = 4.0,
     thresholds: Thresholds | None = None,
     disk_paths: Sequence[str] = (),
+    jobs: Sequence[Job] = (),
 ) -> Health:
     """Run all checks, groups of them at the same time. It takes no longer than the timeout, in seconds.
 
-    The disk is checked at the paths, or at the data directory where the login is over the unix socket.
+    The disk is checked at the paths, or at the data directory where the login is over the unix socket. The jobs are
+    those that this host is to run.
     """
     limits = thresholds or Thresholds()
     schemas = [part.schema for part in parts]
@@ -100,6 +103,8 @@ def check_health(
         checks = {probe.__name__ + suffix: partial(_tenant, probe, limits, part) for probe in probes.TENANT_PROBES}
         groups.append(Group(checks))
         groups.append(Group({f"api{suffix}": partial(_api, part=part, timeout=timeout / 2)}, database=False))
+        own = {job.name + suffix: partial(_job, limits=limits, job=job) for job in jobs if job.tenant == part.name}
+        groups.append(Group(own, database=False))
     results: dict[str, Check] = {}
     deadline = time.monotonic() + timeout
     threads = [
@@ -206,6 +211,10 @@ def _explain(error: Exception, name: str) -> Problem:
         return Problem("answer_too_late", name, message, "See what it is busy with: pg_stat_activity.")
     remedy = "Look into the log of the part that this check asks."
     return Problem("check_failed", name, f"The check {name} failed: {reason or type(error).__name__}", remedy)
+
+
+def _job(_ask: Ask, limits: Thresholds, job: Job) -> Finding:
+    return probes.scheduled_job(limits, job)
 
 
 def _api(_ask: Ask, part: Part, timeout: float) -> Finding:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Callable
 
+from .jobs import Job, RecordBroken, last
 from .prefect_tables import SIGNATURE
 from .problems import ERROR, WARNING, Problem
 from .statement import Names, Statement, Value, quote
@@ -490,6 +492,50 @@ def runs(ask: Ask, limits: Thresholds, part: Part) -> Finding:
         *oldest("runs_running_long", "RUNNING", limits.running_s, "running", gone % "Running"),
         *oldest("runs_cancelling_long", "CANCELLING", limits.cancelling_s, "being cancelled", gone % "Cancelling"),
     ]
+    return problems, details
+
+
+def scheduled_job(limits: Thresholds, job: Job) -> Finding:
+    """Judge the last run of a job that this host is to start by itself."""
+    where = f"{job.name} of tenant {job.tenant}"
+    command = f"pgprefect --tenant {job.tenant} {job.name}"
+    log = f"journalctl -t {os.path.basename(job.schedule)}"
+    again = f"As root on this host: {log}; then, once its reason is gone: {command}"
+    details: dict[str, Any] = {"record": job.path}
+
+    def problem(code: str, message: str, remedy: str = again, severity: str = WARNING) -> Problem:
+        return Problem(code, where, message, remedy, severity)
+
+    try:
+        scheduled = os.stat(job.schedule).st_mtime
+    except FileNotFoundError:
+        message = f"The {where} is declared, but {job.schedule}, which starts it, is not on this host."
+        return [problem("job_not_scheduled", message, "Run site.yml, which writes that file.")], details
+    try:
+        record = last(job)
+    except RecordBroken as broken:
+        return [problem("job_record_broken", f"How the {where} went is not known: {broken}", again)], details
+    problems = []
+    if record is None:
+        message = f"The {where} has not run on this host yet."
+        remedy = f"It begins by itself, as {job.schedule} says; to have it now, as root: {command}"
+        problems.append(problem("job_not_run_yet", message, remedy, NOTICE))
+    else:
+        details.update(record.as_dict())
+        if record.ok is False:
+            message = f"The last {where} failed at {record.ended:%Y-%m-%d %H:%M:%S %Z}: {record.message}"
+            problems.append(problem("job_failed", message))
+        elif record.ended is None and not record.running:
+            message = f"The {where} began at {record.started:%Y-%m-%d %H:%M:%S %Z} and never ended: it was killed."
+            problems.append(problem("job_never_ended", message))
+    # A new or changed schedule has its own time to show that it works.
+    since = max(scheduled, record.succeeded.timestamp() if record and record.succeeded else 0.0)
+    details["age_s"] = age = max(0.0, time.time() - since)
+    severity = getattr(limits, f"{job.name}_age_s").severity(age)
+    if severity:
+        message = f"The {where} has not succeeded for {age / 3600:.0f} hours."
+        remedy = f"As root on this host: systemctl status cron; {log}; then: {command}"
+        problems.append(problem("job_overdue", message, remedy, severity))
     return problems, details
 
 

@@ -62,6 +62,8 @@ class Thresholds:
     running_s: Limit = Limit(86400, None)
     pending_s: Limit = Limit(900, None)
     cancelling_s: Limit = Limit(900, None)
+    # Since the scheduled cleanup last succeeded, or was scheduled.
+    cleanup_age_s: Limit = Limit(172800, None)
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any] | None) -> Thresholds:
