@@ -153,4 +153,3 @@ def _write(job: Job, content: Record, kept_open: contextlib.ExitStack) -> None:
         if new is not None:
             with contextlib.suppress(OSError):
                 os.unlink(new)
-
