@@ -140,7 +140,9 @@ def _write(job: Job, content: Record, kept_open: contextlib.ExitStack) -> None:
         file = kept_open.enter_context(os.fdopen(number, "w", encoding="utf-8"))
         fcntl.flock(file, fcntl.LOCK_EX)
         os.fchmod(number, 0o644)  # whoever asks for the health reads it
-        json.dump(content.as_dict(), file, indent=2)
+        fields = content.as_dict()
+        del fields["running"]  # that is what the lock says
+        json.dump(fields, file, indent=2)
         file.write("\n")
         file.flush()
         os.fsync(number)

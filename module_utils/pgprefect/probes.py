@@ -526,7 +526,8 @@ def scheduled_job(limits: Thresholds, job: Job) -> Finding:
             message = f"The last {where} failed at {record.ended:%Y-%m-%d %H:%M:%S %Z}: {record.message}"
             problems.append(problem("job_failed", message))
         elif record.ended is None and not record.running:
-            message = f"The {where} began at {record.started:%Y-%m-%d %H:%M:%S %Z} and never ended: it was killed."
+            began = f"The {where} began at {record.started:%Y-%m-%d %H:%M:%S %Z}"
+            message = f"{began} and never ended: it was killed, or the host went down."
             problems.append(problem("job_never_ended", message))
     # A new or changed schedule has its own time to show that it works.
     since = max(scheduled, record.succeeded.timestamp() if record and record.succeeded else 0.0)

@@ -284,6 +284,13 @@ ELSEWHERE = {
     'operator class "gin_trgm_ops" does not exist': _PLACEMENT,
     'permission denied to create extension "pg_trgm"': _PLACEMENT,
     "Can't locate revision identified by '…'": _PLACEMENT,
+    "The last cleanup of tenant … failed": "tests/unit/test_jobs.py::test_a_failed_run",
+    "The cleanup of tenant … began at … and never ended": (
+        "tests/unit/test_jobs.py::test_a_run_that_is_killed_and_one_that_lives"
+    ),
+    "The cleanup of tenant … has not succeeded for … hours": (
+        "tests/unit/test_jobs.py::test_the_time_since_it_succeeded"
+    ),
     "HTTP 401": "tests/flows/test_work_pools.py::test_a_wrong_password_is_called_by_its_name",
 }
 

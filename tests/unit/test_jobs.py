@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -83,6 +84,7 @@ def test_a_good_run(job: Job) -> None:
     found = run(job, flow_runs_deleted=7)
     assert (found.ok, found.message, found.figures, found.running) == (True, "", {"flow_runs_deleted": 7}, False)
     assert found.ended and before <= found.started <= found.ended == found.succeeded
+    assert "running" not in json.loads(Path(job.path).read_text())
     assert stat.S_IMODE(os.stat(job.path).st_mode) == 0o644 and os.listdir(job.folder) == ["cleanup-prefect.json"]
     problems, details = health(job)
     assert problems == [] and details["figures"] == {"flow_runs_deleted": 7} and details["age_s"] < 10
@@ -134,6 +136,8 @@ def test_a_run_that_is_killed_and_one_that_lives(job: Job) -> None:
     dead = last(job)
     assert dead == replace(living, running=False)
     assert health(job)[0] == [("warning", "job_never_ended")]
+    (problem,), _ = scheduled_job(Thresholds(), job)
+    assert re.match("The cleanup of tenant prefect began at 20.* UTC and never ended: ", problem.message)
     run(job)
     assert health(job)[0] == []
 
@@ -142,6 +146,9 @@ def test_the_time_since_it_succeeded(job: Job) -> None:
     assert health(job)[0] == [("notice", "job_not_run_yet")]
     age(job, hours=49)
     assert health(job)[0] == [("notice", "job_not_run_yet"), ("warning", "job_overdue")]
+    (_, problem), _ = scheduled_job(Thresholds(), job)
+    assert problem.message == "The cleanup of tenant prefect has not succeeded for 49 hours."
+    assert "systemctl status cron" in problem.remedy
     assert health(job, cleanup_age_s=Limit())[0] == [("notice", "job_not_run_yet")]
     assert health(job, cleanup_age_s=Limit(60, 3600))[0][-1] == ("error", "job_overdue")
     run(job)
