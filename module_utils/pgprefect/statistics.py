@@ -143,11 +143,18 @@ _WINDOW = f"{_WHEN} >= {{since}} AND {_WHEN} <= {{until}}"
 # Subtracting epochs takes half the time of taking the epoch of an interval.
 _SECONDS = "date_part('epoch', end_time) - date_part('epoch', start_time)"
 # As Prefect reckons it: what should have started and has not is late by now; else a dead worker would look prompt.
-_LATENESS = """CASE WHEN start_time > expected_start_time
-                         THEN date_part('epoch', start_time) - date_part('epoch', expected_start_time)
-                         WHEN start_time IS NOT NULL THEN 0
-                         WHEN state_type NOT IN ('COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED')
-                         THEN date_part('epoch', {until}::timestamptz) - date_part('epoch', expected_start_time) END"""
+_UNFINISHED = "state_type NOT IN ('COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED')"
+_LATENESS = f"""CASE WHEN start_time IS NOT NULL
+                         THEN greatest(date_part('epoch', start_time) - date_part('epoch', expected_start_time), 0)
+                         WHEN {_UNFINISHED}
+                         THEN date_part('epoch', {{until}}::timestamptz) - date_part('epoch', expected_start_time) END"""
+
+# Compiling takes longer than these answers; the sorts fit into memory at two million runs in four months. The planner
+# takes a group for as large as a row where it groups by an expression, and would not share the scan among processes.
+_SETTINGS = (
+    "SET LOCAL jit = off; SET LOCAL work_mem = '64MB'; "
+    "SET LOCAL parallel_setup_cost = 0; SET LOCAL parallel_tuple_cost = 0;"
+)
 
 _TOTALS = f"""
 SELECT (SELECT count(*) FROM {{flow}}), count(*), count(*) FILTER (WHERE state_type = 'COMPLETED'),
@@ -165,14 +172,17 @@ FROM (SELECT *, {_SECONDS} AS seconds FROM {{flow_run}} WHERE end_time IS NOT NU
 ORDER BY r.end_time DESC
 """
 
-# One parallel pass with few enough groups to add up here, by flow, by deployment and by day.
+# One parallel pass with few enough groups to add up here, by flow, by deployment and by day. What can be counted
+# without reckoning with times is: those expressions are most of the work.
 _COUNTS = f"""
 SELECT flow_id::text, deployment_id::text, coalesce(state_type::text, 'NONE'), date '1970-01-01' + day, runs, retries,
        ended, seconds, due, lateness, most
 FROM (SELECT flow_id, deployment_id, state_type, floor(date_part('epoch', {_WHEN}) / 86400)::int AS day,
-             count(*) AS runs, sum(greatest(run_count - 1, 0)) AS retries, count({_SECONDS}) AS ended,
-             sum({_SECONDS}) AS seconds, count({_LATENESS}) AS due, sum({_LATENESS}) AS lateness,
-             max({_LATENESS}) AS most
+             count(*) AS runs, coalesce(sum(run_count - 1) FILTER (WHERE run_count > 1), 0) AS retries,
+             count(*) FILTER (WHERE start_time IS NOT NULL AND end_time IS NOT NULL) AS ended,
+             sum({_SECONDS}) AS seconds,
+             count(*) FILTER (WHERE start_time IS NOT NULL OR {_UNFINISHED} AND expected_start_time IS NOT NULL) AS due,
+             sum({_LATENESS}) AS lateness, max({_LATENESS}) AS most
       FROM {{flow_run}} WHERE {_WINDOW} GROUP BY 1, 2, 3, 4) AS groups
 """
 
@@ -353,8 +363,7 @@ class _Questions:
         tables = {name: Names(((self.schema, name),)) for name in ("flow", "flow_run", "deployment", "task_run")}
         values = {"since": Value(self.since), "until": Value(self.until), "limit": Value(limit)}
         values["newest"] = Value(MOST_TASK_RUNS)
-        # Compiling takes longer than these answers; the sorts fit into memory at two million runs in four months.
-        text = f"SET LOCAL jit = off; SET LOCAL work_mem = '64MB'; {question}"
+        text = f"{_SETTINGS} {question}"
         with self.connection.cursor() as cursor:
             Statement(*_positional(text, {**tables, **values})).execute(cursor)
             rows: list[tuple[Any, ...]] = cursor.fetchall()
