@@ -145,9 +145,9 @@ _SECONDS = "date_part('epoch', end_time) - date_part('epoch', start_time)"
 # As Prefect reckons it: what should have started and has not is late by now; else a dead worker would look prompt.
 _UNFINISHED = "state_type NOT IN ('COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED')"
 _LATENESS = f"""CASE WHEN start_time IS NOT NULL
-                         THEN greatest(date_part('epoch', start_time) - date_part('epoch', expected_start_time), 0)
-                         WHEN {_UNFINISHED}
-                         THEN date_part('epoch', {{until}}::timestamptz) - date_part('epoch', expected_start_time) END"""
+                       THEN greatest(date_part('epoch', start_time) - date_part('epoch', expected_start_time), 0)
+                       WHEN {_UNFINISHED}
+                       THEN date_part('epoch', {{until}}::timestamptz) - date_part('epoch', expected_start_time) END"""
 
 # Compiling takes longer than these answers; the sorts fit into memory at two million runs in four months. The planner
 # takes a group for as large as a row where it groups by an expression, and would not share the scan among processes.

@@ -1,0 +1,310 @@
+"""Making a backup set: all its dumps from one snapshot; it is whole, or it is not there."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+from . import backup_set
+from .backup_set import APP, GLOBALS, WORKFLOW, BackupError, Manifest, Part
+from .connection import Login, connect
+from .declaration import Declaration
+from .pipeline import Pipeline, PipelineFailed, libpq_environment
+from .problems import Problem
+from .revision import stored_revisions
+from .statement import Names, Statement, Value
+
+FULL = "full"
+KINDS = (APP, WORKFLOW, FULL)
+# A dump that waits for a lock makes readers wait behind what waits for the dump.
+LOCK_WAIT_SECONDS = 60
+_PARTIAL = ".partial-"
+_OWN_ZSTD = 160000  # from here on pg_dump compresses with zstd by itself
+# A first set may need as much as half of what its tables have; any later one is like the one before, and some more.
+_FIRST_SHARE, _GROWTH = 0.5, 1.5
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A dump that shall be in the set."""
+
+    kind: str
+    schema: str | None = None
+    tenant: str | None = None
+
+
+def wanted_parts(declaration: Declaration, kinds: Sequence[str], tenant: str | None = None) -> list[Wanted]:
+    """Return the dumps of some kinds of backup; those of all tenants unless one is named. Raises ValueError."""
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown or not kinds:
+        raise ValueError(f"kinds is {list(kinds)!r}; it must be some of: {', '.join(KINDS)}.")
+    names = [part.name for part in declaration.tenants]
+    if tenant is not None and tenant not in names:
+        raise ValueError(f"There is no tenant {tenant!r}; there are: {', '.join(names)}.")
+    parts = []
+    if {APP, FULL} & set(kinds):
+        parts.append(Wanted(APP, declaration.app_schema))
+    if {WORKFLOW, FULL} & set(kinds):
+        parts += [
+            Wanted(WORKFLOW, part.schema, part.name) for part in declaration.tenants if tenant in (None, part.name)
+        ]
+    if FULL in kinds:
+        parts.append(Wanted(GLOBALS))
+    return parts
+
+
+def back_up(
+    login: Login,
+    database: str,
+    parts: Sequence[Wanted],
+    directory: str | Path,
+    prefect_version: str | None = None,
+    lock_wait_seconds: float = LOCK_WAIT_SECONDS,
+) -> Manifest:
+    """Write a new set below the directory, read it back in full, and only then give it its name.
+
+    Raises BackupError and ConnectionFailed; then there is no new set, and the others are as they were.
+    """
+    home = Path(directory)
+    began, started = time.monotonic(), datetime.now(timezone.utc)
+    with _only_one(home):
+        _clear(home)
+        existing = backup_set.sets(home)
+        name = _next_name(existing, started)
+        partial = home / f"{_PARTIAL}{name}"
+        try:
+            partial.mkdir(mode=0o700)
+            with _snapshot(login, database, lock_wait_seconds) as snapshot:
+                _want_space(home, snapshot, parts, existing)
+                described = _dump(login, database, snapshot, parts, partial, lock_wait_seconds)
+            manifest = Manifest(
+                name=name,
+                database=database,
+                started=started.isoformat(timespec="seconds"),
+                snapshot=snapshot.name,
+                wal_position=snapshot.wal_position,
+                server_version=snapshot.server_version,
+                prefect_version=prefect_version,
+                extensions=snapshot.extensions,
+                parts=tuple(_finish(partial, part) for part in described),
+                seconds=round(time.monotonic() - began, 3),
+            )
+            backup_set.write(partial, manifest)
+            partial.rename(home / name)
+            backup_set.sync(home)
+        except BaseException as error:
+            shutil.rmtree(partial, ignore_errors=True)  # the next run removes what this one can not
+            if isinstance(error, PipelineFailed):
+                raise _dump_failed(database, login, str(error)) from error
+            if isinstance(error, OSError):
+                raise _not_written(home, error) from error
+            raise
+    return manifest
+
+
+def prune(directory: str | Path, keep: backup_set.Keep, dry_run: bool = False) -> list[str]:
+    """Remove the sets that need not stay, and return their names. Raises BackupError."""
+    home = Path(directory)
+    if dry_run:
+        return [path.name for path in backup_set.prunable(backup_set.sets(home), keep)]
+    with _only_one(home):
+        going = backup_set.prunable(backup_set.sets(home), keep)
+        for path in going:
+            backup_set.remove(path)
+        _clear(home)
+    return [path.name for path in going]
+
+
+def _clear(home: Path) -> None:
+    """Remove what runs left behind that were killed while they wrote or removed a set: nobody else holds the lock."""
+    for left_over in [*home.glob(f"{_PARTIAL}*"), *backup_set.remnants(home)]:
+        shutil.rmtree(left_over)
+
+
+@contextlib.contextmanager
+def _only_one(directory: Path) -> Iterator[None]:
+    """Hold the directory's lock, which ends with the process. Raises BackupError where another one holds it."""
+    try:
+        descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise _not_written(directory, error) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        message = f"Another backup or pruning is at work in {directory}."
+        remedy = "Wait until it has ended; `fuser DIRECTORY/.lock` names its process."
+        raise BackupError(Problem("backup_running", str(directory), message, remedy)) from error
+    finally:
+        os.close(descriptor)
+
+
+def _next_name(existing: Sequence[Path], now: datetime) -> str:
+    """Return the name by the time, or right after the newest set's where the clock was set back: order is age."""
+    if existing:
+        now = max(now, backup_set.time_of(existing[-1].name) + timedelta(seconds=1))
+    return backup_set.name_of(now)
+
+
+@dataclass(frozen=True)
+class _Snapshot:
+    connection: Any
+    name: str
+    wal_position: str
+    server_version: int
+    extensions: dict[str, str]
+
+    def tables(self, schema: str) -> list[tuple[str, int]]:
+        """The tables with rows of a schema, without those of an extension, and their bytes without indexes."""
+        question = """
+            SELECT c.relname, pg_table_size(c.oid) FROM pg_class c
+            WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = {}) AND c.relkind = 'r'
+                  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
+                                  AND d.objid = c.oid AND d.deptype = 'e')
+            ORDER BY 1"""
+        with self.connection.cursor() as cursor:
+            Statement(question, (Value(schema),)).execute(cursor)
+            return [(name, size) for name, size in cursor.fetchall()]
+
+    def count(self, schema: str) -> dict[str, int]:
+        tables = [name for name, _ in self.tables(schema)]
+        counts = ", ".join("(SELECT count(*) FROM {})" for _ in tables)
+        with self.connection.cursor() as cursor:
+            Statement(f"SELECT {counts}", tuple(Names(((schema, name),)) for name in tables)).execute(cursor)
+            return dict(zip(tables, cursor.fetchone()))
+
+    def revision(self, schema: str) -> str | None:
+        return ", ".join(stored_revisions(self.connection, schema)) or None
+
+
+@contextlib.contextmanager
+def _snapshot(login: Login, database: str, lock_wait_seconds: float) -> Iterator[_Snapshot]:
+    """Hold a snapshot open that other sessions may take up."""
+    import psycopg2
+
+    connection = connect(login, database)
+    try:
+        connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{int(lock_wait_seconds * 1000)}ms",))
+            cursor.execute("""
+                SELECT pg_export_snapshot(), CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
+                                             ELSE pg_current_wal_lsn() END::text""")
+            name, position = cursor.fetchone()
+            cursor.execute("SELECT extname, nspname FROM pg_extension JOIN pg_namespace n ON n.oid = extnamespace")
+            extensions = dict(cursor.fetchall())
+        yield _Snapshot(connection, name, position, connection.server_version, extensions)
+    except psycopg2.Error as error:
+        raise _dump_failed(database, login, str(error).strip().replace("\n", " ")) from error
+    finally:
+        connection.close()
+
+
+def _dump(
+    login: Login, database: str, snapshot: _Snapshot, wanted: Sequence[Wanted], partial: Path, lock_wait: float
+) -> list[Part]:
+    """Write all dumps at the same time, and count the rows meanwhile; say what they are, without size and hash yet."""
+    environment = libpq_environment(login, database)
+    parts: list[Part] = []
+    with contextlib.ExitStack() as files:
+        running: list[Pipeline] = []
+        try:
+            for want in wanted:
+                path = partial / _file_name(want, snapshot)
+                file = files.enter_context(open(path, "xb", opener=_for_owner))
+                running.append(Pipeline(_commands(want, snapshot, database, lock_wait), environment, stdout=file))
+            for want in wanted:
+                rows = snapshot.count(want.schema) if want.schema else {}
+                revision = snapshot.revision(want.schema) if want.kind == WORKFLOW and want.schema else None
+                name = _file_name(want, snapshot)
+                parts.append(Part(want.kind, want.schema, want.tenant, name, 0, "", rows, revision))
+            for pipeline in running:
+                pipeline.wait()
+        except BaseException:
+            for pipeline in running:
+                pipeline.kill()
+            raise
+    return parts
+
+
+def _for_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _file_name(part: Wanted, snapshot: _Snapshot) -> str:
+    if part.kind == GLOBALS:
+        return "globals.sql.zst"
+    stem = "-".join(filter(None, (part.kind, part.tenant)))
+    return f"{stem}.dump" + ("" if snapshot.server_version >= _OWN_ZSTD else ".zst")
+
+
+def _commands(part: Wanted, snapshot: _Snapshot, database: str, lock_wait: float) -> list[list[str]]:
+    zstd = ["zstd", "-1", "--quiet", "--stdout"]
+    if part.schema is None:
+        # Passwords stay where they are: the site's playbooks set them again.
+        return [["pg_dumpall", "--globals-only", "--no-role-passwords", f"--database={database}"], zstd]
+    own = snapshot.server_version >= _OWN_ZSTD
+    dump = [
+        "pg_dump",
+        "--format=custom",
+        f"--compress={'zstd:1' if own else '0'}",
+        f"--snapshot={snapshot.name}",
+        f"--schema={_pattern(part.schema)}",
+        "--strict-names",
+        f"--lock-wait-timeout={int(lock_wait * 1000)}",
+    ]
+    if part.kind == APP:
+        dump.append("--blobs")  # large objects are in no schema; Prefect makes none
+    return [dump] if own else [dump, zstd]
+
+
+def _pattern(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _finish(partial: Path, part: Part) -> Part:
+    """Read a dump back and make it durable."""
+    size, digest = backup_set.read_back(partial / part.file)
+    backup_set.sync(partial / part.file)
+    return replace(part, bytes=size, sha256=digest)
+
+
+def _want_space(home: Path, snapshot: _Snapshot, wanted: Sequence[Wanted], existing: Sequence[Path]) -> None:
+    """Raise BackupError where the set would hardly fit; a set of other kinds says nothing of this one."""
+    files = {_file_name(want, snapshot) for want in wanted}
+    previous = None
+    with contextlib.suppress(BackupError):  # a damaged set is no reason to make none
+        previous = backup_set.read_manifest(existing[-1]) if existing else None
+    if previous and {part.file for part in previous.parts} == files:
+        need = previous.bytes * _GROWTH
+    else:
+        need = _FIRST_SHARE * sum(size for want in wanted if want.schema for _, size in snapshot.tables(want.schema))
+    free = shutil.disk_usage(home).free
+    if free < need:
+        message = f"{home} has {free:,} bytes free, and the set may need {need:,.0f}."
+        remedy = "Make room, keep fewer sets (prefect_backup_keep), or name a directory on another file system."
+        raise BackupError(Problem("backup_no_space", str(home), message, remedy))
+
+
+def _dump_failed(database: str, login: Login, reason: str) -> BackupError:
+    message = f"The backup of {database} as {login.user} failed, and there is no new set: {reason}"
+    if not message.endswith("."):
+        message += "."
+    remedy = (
+        "End the cause; `pgprefect verify` compares the role's rights with what is declared. Then: pgprefect backup."
+    )
+    return BackupError(Problem("backup_failed", f"database {database}", message, remedy))
+
+
+def _not_written(home: Path, error: OSError) -> BackupError:
+    message = f"{error.filename or home} can not be written: {error.strerror}."
+    remedy = "Make room, or run this as root or as the operating system's user of the backups."
+    return BackupError(Problem("backup_not_written", str(home), message, remedy))

@@ -1,0 +1,256 @@
+"""A backup set: a directory of dumps from one snapshot, with a manifest that is written last.
+
+A directory without its manifest, or with another name than a set's, is no set. What the manifest says is checked
+against the files before anything relies on them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import date, datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from .pipeline import Pipeline, PipelineFailed
+from .problems import Problem
+
+APP, WORKFLOW, GLOBALS = "app", "workflow", "globals"
+MANIFEST = "manifest.json"
+VERIFIED = "verified.json"  # written by a restore drill that this set has passed
+FORMAT = 1
+_CHUNK = 1 << 20
+_NAME = re.compile(r"\d{8}T\d{6}Z")
+_TIME = "%Y%m%dT%H%M%SZ"
+
+
+class BackupError(Exception):
+    """No backup, or none to rely on; ``problem`` says why and what to do."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+@dataclass(frozen=True)
+class Part:
+    """One dump of a set. ``rows`` are those of each table in the snapshot, ``revision`` is Prefect's migration."""
+
+    kind: str
+    schema: str | None
+    tenant: str | None
+    file: str
+    bytes: int
+    sha256: str
+    rows: dict[str, int]
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a set holds and where it comes from. Times are in UTC; ``seconds`` is how long the whole took."""
+
+    name: str
+    database: str
+    started: str
+    seconds: float
+    snapshot: str
+    wal_position: str
+    server_version: int
+    prefect_version: str | None
+    extensions: dict[str, str]  # name: the schema it is in
+    parts: tuple[Part, ...]
+    format: int = FORMAT
+
+    @property
+    def bytes(self) -> int:
+        return sum(part.bytes for part in self.parts)
+
+    @property
+    def time(self) -> datetime:
+        return time_of(self.name)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Keep:
+    """How many sets stay: the newest ones, and the newest of so many days, weeks and months that have one."""
+
+    last: int = 3
+    daily: int = 7
+    weekly: int = 4
+    monthly: int = 6
+
+    @classmethod
+    def from_arguments(cls, arguments: Mapping[str, Any]) -> Keep:
+        """Raises ValueError for a name or a number that makes no sense."""
+        known = asdict(cls())
+        for name, count in arguments.items():
+            if name not in known:
+                raise ValueError(f"keep.{name} is not known; there are: {', '.join(known)}.")
+            if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= 1000:
+                raise ValueError(f"keep.{name} is {count!r}; it must be a whole number from 0 to 1000.")
+        keep = cls(**{**known, **arguments})
+        if not any(asdict(keep).values()):
+            raise ValueError("keep is 0 for last, daily, weekly and monthly; at least one must be above 0.")
+        return keep
+
+
+def name_of(time: datetime) -> str:
+    return time.astimezone(timezone.utc).strftime(_TIME)
+
+
+def time_of(name: str) -> datetime:
+    return datetime.strptime(name, _TIME).replace(tzinfo=timezone.utc)
+
+
+def sets(directory: Path) -> list[Path]:
+    """Return the sets below a directory, the oldest first."""
+    return sorted(path for path in _entries(directory) if _NAME.fullmatch(path.name) and (path / MANIFEST).is_file())
+
+
+def _entries(directory: Path) -> list[Path]:
+    try:
+        return list(directory.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise _unreadable(directory, error) from error
+
+
+def remnants(directory: Path) -> list[Path]:
+    """Return what has a set's name and is none: its removal was interrupted."""
+    return [path for path in _entries(directory) if _NAME.fullmatch(path.name) and not (path / MANIFEST).exists()]
+
+
+def is_verified(path: Path) -> bool:
+    return (path / VERIFIED).is_file()
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read what a set says of itself. Raises BackupError."""
+    try:
+        content = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            message = f"The manifest of {path} has format {content['format']!r}, this program knows {FORMAT}."
+            raise BackupError(Problem("backup_manifest_unknown", str(path), message, "Read it by a newer pgprefect."))
+        manifest = Manifest(**{**content, "parts": tuple(Part(**part) for part in content["parts"])})
+    except OSError as error:
+        raise _unreadable(path / MANIFEST, error) from error
+    except (ValueError, TypeError, KeyError) as error:
+        message = f"The manifest of {path} is damaged ({type(error).__name__}: {error})."
+        raise BackupError(Problem("backup_manifest_damaged", str(path), message, _TAKE_ANOTHER)) from error
+    if manifest.name != path.name:
+        message = f"The manifest in {path} is that of the set {manifest.name}."
+        raise BackupError(Problem("backup_manifest_damaged", str(path), message, _TAKE_ANOTHER))
+    return manifest
+
+
+_TAKE_ANOTHER = "Use another set (pgprefect backup list), and make a new one (pgprefect backup)."
+
+
+def check(path: Path) -> Manifest:
+    """Read every file of a set to its end and compare it with the manifest. Raises BackupError."""
+    manifest = read_manifest(path)
+    for part in manifest.parts:
+        file = path / part.file
+        try:
+            size, digest = read_back(file)
+        except (PipelineFailed, OSError) as error:
+            raise _damaged(file, str(error)) from error
+        if (size, digest) != (part.bytes, part.sha256):
+            raise _damaged(
+                file, f"it has {size:,} bytes with the SHA-256 {digest}, not {part.bytes:,} with {part.sha256}"
+            )
+    return manifest
+
+
+def _damaged(file: Path, reason: str) -> BackupError:
+    message = f"{file} is not what was written: {reason}."
+    return BackupError(Problem("backup_damaged", str(file), message, _TAKE_ANOTHER))
+
+
+def _unreadable(path: Path, error: OSError) -> BackupError:
+    message = f"{path} can not be read: {error.strerror}."
+    remedy = "Run this as root or as the operating system's user of the backups, and name the right directory."
+    return BackupError(Problem("backup_unreadable", str(path), message, remedy))
+
+
+def read_back(file: Path) -> tuple[int, str]:
+    """Read a dump to its end, as a restore would, and return its size and SHA-256. Raises PipelineFailed, OSError."""
+    commands = [["zstd", "--decompress", "--stdout", "--quiet"]] if file.suffix == ".zst" else []
+    if ".dump" in file.name:
+        commands.append(["pg_restore", "--file", os.devnull])
+    digest, size = hashlib.sha256(), 0
+    with open(file, "rb") as source:
+        pipeline = Pipeline(
+            commands, {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C.UTF-8"}, subprocess.PIPE
+        )
+        try:
+            while chunk := source.read(_CHUNK):
+                digest.update(chunk)
+                size += len(chunk)
+                pipeline.stdin.write(chunk)
+            pipeline.stdin.close()
+        except BrokenPipeError:
+            pass  # it has ended; its status and its words tell why
+        except BaseException:
+            pipeline.kill()
+            raise
+        pipeline.wait()
+    return size, digest.hexdigest()
+
+
+def prunable(paths: Iterable[Path], keep: Keep) -> list[Path]:
+    """Return which of the sets may go, the oldest first.
+
+    The newest stays, and the newest that a drill has verified, whatever the counts say.
+    """
+    newest_first = sorted(paths, key=lambda path: path.name, reverse=True)
+    staying = set(newest_first[: max(keep.last, 1)])
+    staying.update([path for path in newest_first if is_verified(path)][:1])
+    periods: tuple[tuple[int, Callable[[date], Any]], ...] = (
+        (keep.daily, lambda day: day),
+        (keep.weekly, lambda day: day.isocalendar()[:2]),
+        (keep.monthly, lambda day: (day.year, day.month)),
+    )
+    for count, period in periods:
+        newest: dict[Any, Path] = {}
+        for path in newest_first:
+            newest.setdefault(period(time_of(path.name).date()), path)
+        staying.update(list(newest.values())[:count])
+    return [path for path in reversed(newest_first) if path not in staying]
+
+
+def remove(path: Path) -> None:
+    """Remove a set. Its manifest goes first: what a crash leaves behind is no set any more."""
+    (path / MANIFEST).unlink(missing_ok=True)
+    sync(path)
+    shutil.rmtree(path)
+
+
+def write(path: Path, manifest: Manifest) -> None:
+    """Write the manifest of a finished set, durably."""
+    with open(path / MANIFEST, "x", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(json.dumps(manifest.as_dict(), indent=2, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    sync(path)
+
+
+def sync(path: Path) -> None:
+    """Make a file, or the entries of a directory, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,99 @@
+"""Running PostgreSQL's programs, several at once and in pipes, with an eye on every exit status."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from typing import IO, Any, Optional, Union
+
+from .connection import Login
+
+_Stream = Optional[Union[int, IO[bytes]]]
+
+
+class PipelineFailed(Exception):
+    """A program ended with another status than 0; the message has its name and the last that it said."""
+
+
+def libpq_environment(login: Login, database: str) -> dict[str, str]:
+    """Return the environment in which PostgreSQL's programs log in: no password on a command line."""
+    given = {
+        "PGHOST": login.host,
+        "PGPORT": str(login.port),
+        "PGUSER": login.user,
+        "PGDATABASE": database,
+        "PGPASSWORD": login.password,
+        "PGPASSFILE": login.passfile,
+        "PGSSLMODE": login.ssl_mode,
+        "PGSSLROOTCERT": login.ca_file,
+        "PGCONNECT_TIMEOUT": "10",
+        "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+        "LC_ALL": "C.UTF-8",
+    }
+    return {name: value for name, value in given.items() if value}
+
+
+class Pipeline:
+    """Commands of which each reads what the one before writes. It runs from here until ``wait`` or ``kill``."""
+
+    def __init__(
+        self,
+        commands: Sequence[Sequence[str]],
+        environment: dict[str, str],
+        stdin: _Stream = subprocess.DEVNULL,
+        stdout: _Stream = subprocess.DEVNULL,
+    ) -> None:
+        self._processes: list[tuple[str, subprocess.Popen[bytes], IO[bytes]]] = []
+        source: Any = stdin
+        for command in commands:
+            # A pipe would fill up while nobody reads it.
+            said = tempfile.TemporaryFile()  # noqa: SIM115 (it is closed after the process has ended)
+            last = len(self._processes) == len(commands) - 1
+            try:
+                process = subprocess.Popen(
+                    command,
+                    env=environment,
+                    stdin=source,
+                    stdout=stdout if last else subprocess.PIPE,
+                    stderr=said,
+                )
+            except FileNotFoundError as error:
+                self.kill()
+                raise PipelineFailed(f"{command[0]} is not installed on this host.") from error
+            if self._processes:
+                source.close()  # so that the first one notices when the second one ends
+            self._processes.append((command[0], process, said))
+            source = process.stdout
+
+    @property
+    def stdin(self) -> IO[bytes]:
+        """What the first command reads, where it was asked for as a pipe."""
+        stream = self._processes[0][1].stdin
+        assert stream is not None
+        return stream
+
+    def wait(self) -> None:
+        """Wait until all have ended. Raises PipelineFailed for the first that failed by itself."""
+        failed = []
+        for name, process, said in self._processes:
+            status = process.wait()
+            if status:
+                said.seek(0)
+                lines = said.read().decode(errors="replace").strip().splitlines()
+                # One whose reader ended early is not the cause.
+                failed.append(
+                    (status == -13, f"{name} ended with {status}: {' '.join(lines[-4:]) or 'no reason given'}")
+                )
+            said.close()
+        if failed:
+            raise PipelineFailed(min(failed)[1])
+
+    def kill(self) -> None:
+        """End them at once."""
+        for _, process, _ in self._processes:
+            process.kill()
+        for _, process, said in self._processes:
+            process.wait()
+            said.close()

@@ -1,0 +1,367 @@
+"""Backup sets: consistent, whole or not there, and what is left of them when something goes wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pgprefect import backup, backup_set
+from pgprefect.backup import back_up, wanted_parts
+from pgprefect.backup_set import BackupError
+from pgprefect.connection import ConnectionFailed, Login
+from pgprefect.pipeline import libpq_environment
+from pgprefect.statement import quote
+
+from bench.data import fill
+from tests.conftest import ROOT, Site
+
+KINDS = ["app", "workflow"]
+
+
+def login(site: Site) -> Login:
+    """The backup's own role. Tests come over TCP, so it has a password here."""
+    site.server.sql("postgres", f"ALTER ROLE {quote(site.declaration.backup)} PASSWORD 'backup'")
+    return replace(site.server.login, user=site.declaration.backup, password="backup")
+
+
+def make(site: Site, directory: Path, *kinds: str) -> backup_set.Manifest:
+    return back_up(login(site), site.database, wanted_parts(site.declaration, kinds or KINDS), directory, "3.8.8")
+
+
+def command(site: Site, directory: Path) -> list[str]:
+    """A process of its own that makes a set, to be killed or confined."""
+    script = (
+        "import sys; from pgprefect.backup import *; from pgprefect.connection import Login\n"
+        "try: back_up(Login('127.0.0.1', int(sys.argv[1]), sys.argv[2], 'backup'), sys.argv[3],\n"
+        "             [Wanted('app', 'public'), Wanted('workflow', 'prefect', 'tenant0')], sys.argv[4])\n"
+        "except BackupError as error: sys.exit(error.problem.code + ': ' + error.problem.message)"
+    )
+    who = login(site)
+    return [sys.executable, "-c", script, str(who.port), who.user, site.database, str(directory)]
+
+
+def names(directory: Path) -> list[str]:
+    return [path.name for path in backup_set.sets(directory)]
+
+
+def left_over(directory: Path) -> set[str]:
+    """What is there besides finished sets and the lock."""
+    return {path.name for path in directory.iterdir()} - set(names(directory)) - {".lock"}
+
+
+@contextlib.contextmanager
+def restored(site: Site, directory: Path, manifest: backup_set.Manifest) -> Iterator[Site]:
+    """A database into which the set's dumps went."""
+    name = f"{site.database}_restored"
+    copy = replace(site, declaration=replace(site.declaration, database=name))
+    try:
+        copy.bring_about()
+        environment = libpq_environment(site.server.login, name)
+        for part in manifest.parts:
+            if part.kind == "globals":
+                continue
+            file = directory / manifest.name / part.file
+            read = f"zstd -dc '{file}'" if file.suffix == ".zst" else f"cat '{file}'"
+            # The schema is there already: the grants made it.
+            text = (
+                f"set -o pipefail; {read} | pg_restore -f - | grep -v '^CREATE SCHEMA' | psql -qX -v ON_ERROR_STOP=1 -1"
+            )
+            done = subprocess.run(["bash", "-c", text], env=environment, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+        yield copy
+    finally:
+        site.server.sql("postgres", f"DROP DATABASE {quote(name)} WITH (FORCE)")
+
+
+def fingerprint(site: Site) -> dict[str, tuple[int, str]]:
+    """The rows of each table and a hash of them in their order."""
+    tables = site.sql(
+        "SELECT quote_ident(schemaname) || '.' || quote_ident(tablename) FROM pg_tables"
+        " WHERE schemaname IN ('public', 'prefect') ORDER BY 1"
+    )
+    question = "SELECT count(*), md5(string_agg(t::text, '|' ORDER BY t::text)) FROM {} AS t"
+    return {table: site.sql(question.format(table))[0] for (table,) in tables}
+
+
+def schema_of(site: Site) -> list[str]:
+    """A schema dump without what differs on every run."""
+    done = subprocess.run(
+        ["pg_dump", "--schema-only", "-n", "public", "-n", "prefect"],
+        env=libpq_environment(site.server.login, site.database),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    # What a dump has at random, or is of the database and not of the schema.
+    return sorted(line for line in done.stdout.splitlines() if not re.match(r"\\|--|.* SET \(pg_attver=", line))
+
+
+def test_what_was_restored_equals_the_original(prefect: Site, tmp_path: Path) -> None:
+    with contextlib.closing(prefect.server.connect(prefect.database)) as connection:
+        fill(connection, "prefect", 200)
+    prefect.sql(
+        "INSERT INTO stock_info (symbol, name, currency, source) VALUES ('A', 'a', 'EUR', 's'), ('B', 'é', 'EUR', 's')"
+    )
+    manifest = make(prefect, tmp_path / ".", "full")
+    path = tmp_path / manifest.name
+    assert backup_set.check(path) == manifest
+    assert {part.file.partition(".")[0] for part in manifest.parts} == {"app", "workflow-tenant0", "globals"}
+    assert [oct(file.stat().st_mode & 0o777) for file in path.iterdir()] == ["0o600"] * 4
+    assert oct(path.stat().st_mode & 0o777) == "0o700"
+    before = fingerprint(prefect)
+    app, workflow, _ = manifest.parts
+    assert app.rows["stock_info"] == 2
+    assert workflow.rows["flow_run"] == 200
+    assert (workflow.revision,) == prefect.sql("SELECT version_num FROM prefect.alembic_version")[0]
+    assert {f"{part.schema}.{table}": count for part in manifest.parts for table, count in part.rows.items()} == {
+        table: count for table, (count, _) in before.items()
+    }
+    with restored(prefect, tmp_path, manifest) as copy:
+        assert fingerprint(copy) == before
+        assert schema_of(copy) == schema_of(prefect)
+
+
+def test_globals_have_the_roles_and_no_password(prefect: Site, tmp_path: Path) -> None:
+    manifest = make(prefect, tmp_path, "full")
+    text = subprocess.run(
+        ["zstd", "-dc", tmp_path / manifest.name / "globals.sql.zst"], capture_output=True, text=True, check=True
+    ).stdout
+    assert f"CREATE ROLE {prefect.tenant.server}" in text
+    assert "SCRAM" not in text
+
+
+def test_both_schemas_agree_while_a_writer_writes_pairs(prefect: Site, tmp_path: Path) -> None:
+    prefect.sql("CREATE TABLE public.pair (n int)")
+    prefect.sql("CREATE TABLE prefect.pair (n int)")
+    stop = threading.Event()
+
+    def write() -> None:
+        with contextlib.closing(prefect.server.connect(prefect.database)) as connection, connection.cursor() as cursor:
+            for number in range(1_000_000):
+                if stop.is_set():
+                    return
+                cursor.execute("BEGIN; INSERT INTO public.pair VALUES (%s)", (number,))
+                cursor.execute("INSERT INTO prefect.pair VALUES (%s); COMMIT", (number,))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        manifests = [make(prefect, tmp_path) for _ in range(20)]
+    finally:
+        stop.set()
+        writer.join()
+    counts = []
+    for manifest in manifests:
+        numbers = []
+        for part in manifest.parts:
+            text = f"zstd -dc '{tmp_path / manifest.name / part.file}' | pg_restore --data-only -t pair -f -"
+            done = subprocess.run(["bash", "-c", text], capture_output=True, text=True, check=True)
+            numbers.append([line for line in done.stdout.splitlines() if line.isdigit()])
+        assert numbers[0] == numbers[1]
+        assert len(numbers[0]) == manifest.parts[0].rows["pair"] == manifest.parts[1].rows["pair"]
+        counts.append(len(numbers[0]))
+    assert 0 < counts[0] < counts[-1]
+
+
+def test_large_objects_are_in_the_set_and_one_it_may_not_read_ends_the_backup(prefect: Site, tmp_path: Path) -> None:
+    [(number,)] = prefect.sql("SELECT lo_from_bytea(0, 'abc')")
+    with pytest.raises(BackupError, match=f"permission denied for large object {number}"):
+        make(prefect, tmp_path)
+    prefect.sql(f"GRANT SELECT ON LARGE OBJECT {number} TO {quote(prefect.declaration.backup)}")
+    manifest = make(prefect, tmp_path)
+    with restored(prefect, tmp_path, manifest) as copy:
+        assert copy.sql(f"SELECT convert_from(lo_get({number}), 'UTF8')") == [("abc",)]
+
+
+def test_a_killed_run_leaves_no_set_and_the_next_one_succeeds(prefect: Site, tmp_path: Path) -> None:
+    with contextlib.closing(prefect.server.connect(prefect.database)) as connection:
+        fill(connection, "prefect", 2000)
+    first = make(prefect, tmp_path)
+    chance = random.Random(1)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "module_utils")}
+    interrupted = 0
+    for _ in range(10):
+        process = subprocess.Popen(command(prefect, tmp_path), env=environment, start_new_session=True)
+        time.sleep(chance.uniform(0.1, first.seconds + 0.3))
+        interrupted += process.poll() is None
+        os.killpg(process.pid, signal.SIGKILL) if process.poll() is None else None
+        process.wait()
+        for path in backup_set.sets(tmp_path):
+            backup_set.check(path)  # whatever counts as a set is one
+    assert interrupted >= 5
+    last = make(prefect, tmp_path)
+    assert {first.name, last.name} <= set(names(tmp_path))
+    assert left_over(tmp_path) == set()
+
+
+def test_a_full_disk_leaves_the_sets_that_were_there(prefect: Site, tmp_path: Path) -> None:
+    with contextlib.closing(prefect.server.connect(prefect.database)) as connection:
+        fill(connection, "prefect", 300)
+    # In a mount namespace of its own: the file system is gone with its process. The check of the free space is passed
+    # by what a first set is expected to need, and then another file takes the room.
+    script = """
+        set -eu
+        mount -t tmpfs -o size=6m tmpfs "$1"
+        home=$1; shift
+        "$@"
+        first=$(ls -d "$home"/2*)
+        python3 - "$home" <<'PYTHON'
+import json, pathlib, sys
+[path] = pathlib.Path(sys.argv[1]).glob("2*/manifest.json")
+content = json.loads(path.read_text())
+for part in content["parts"]:
+    part["bytes"] = 1
+path.write_text(json.dumps(content))
+PYTHON
+        free=$(df --output=avail --block-size=1K "$home" | tail -1)
+        head -c "$((free - 40))K" /dev/zero >"$home/filler"
+        status=0; "$@" || status=$?
+        test "$status" = 1; test "$(ls -d "$home"/2*)" = "$first"; test -e "$first/manifest.json"
+        rm "$home/filler"
+        "$@"
+        ls -A "$home"
+    """
+    home = tmp_path / "with space"
+    home.mkdir()
+    done = subprocess.run(
+        ["unshare", "--mount", "bash", "-c", script, "bash", str(home), *command(prefect, home)],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "module_utils")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "No space left on device" in done.stderr
+    assert len(done.stdout.split()) == 3, done.stdout  # the lock and two sets
+
+
+def test_too_little_room_is_said_before_anything_is_written(
+    prefect: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(prefect, tmp_path)
+    monkeypatch.setattr(backup, "_GROWTH", 1e12)
+    with pytest.raises(BackupError, match="bytes free, and the set may need") as failed:
+        make(prefect, tmp_path)
+    assert failed.value.problem.code == "backup_no_space"
+    assert len(names(tmp_path)) == 1
+    assert left_over(tmp_path) == set()
+
+
+def break_password(site: Site) -> None:
+    site.server.sql("postgres", f"ALTER ROLE {quote(site.declaration.backup)} PASSWORD 'another'")
+
+
+def take_the_right(site: Site) -> None:
+    site.server.sql("postgres", f"REVOKE pg_read_all_data FROM {quote(site.declaration.backup)}")
+
+
+def lock_a_table(site: Site) -> None:
+    connection = site.server.connect(site.database)
+    connection.autocommit = False
+    connection.cursor().execute("LOCK TABLE prefect.flow_run")
+    site.__dict__["lock"] = connection
+
+
+def end_sessions(site: Site) -> None:
+    """End the dump's sessions while they are at work, as a stop of the database does."""
+
+    def end() -> None:
+        question = """SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                      WHERE usename = %s AND datname = %s AND application_name = 'pg_dump' AND query LIKE 'COPY%%'"""
+        while site.server.sql("postgres", question, site.declaration.backup, site.database) == [(0,)]:
+            pass
+
+    threading.Thread(target=end).start()
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause"),
+    [
+        (break_password, "password authentication failed"),
+        (take_the_right, "permission denied"),
+        (lock_a_table, "lock"),
+        (end_sessions, "terminating connection due to administrator command|server closed the connection"),
+    ],
+)
+def test_a_fault_names_its_cause_leaves_the_sets_and_the_next_run_succeeds(
+    prefect: Site, tmp_path: Path, fault: Callable[[Site], None], cause: str
+) -> None:
+    with contextlib.closing(prefect.server.connect(prefect.database)) as connection:
+        fill(connection, "prefect", 1000)
+    first = make(prefect, tmp_path)
+    who = login(prefect)
+    fault(prefect)
+    try:
+        with pytest.raises((BackupError, ConnectionFailed), match=cause) as failed:
+            back_up(who, prefect.database, wanted_parts(prefect.declaration, KINDS), tmp_path, lock_wait_seconds=0.5)
+        assert isinstance(failed.value, (BackupError, ConnectionFailed))
+        assert failed.value.problem.code in ("backup_failed", "login_refused")
+        assert names(tmp_path) == [first.name]
+        assert left_over(tmp_path) == set()
+    finally:
+        if "lock" in prefect.__dict__:
+            prefect.__dict__.pop("lock").close()
+        prefect.server.sql("postgres", f"GRANT pg_read_all_data TO {quote(prefect.declaration.backup)}")
+    last = make(prefect, tmp_path)
+    assert names(tmp_path) == [first.name, last.name]
+
+
+def test_two_at_once(prefect: Site, tmp_path: Path) -> None:
+    with backup._only_one(tmp_path), pytest.raises(BackupError, match="Another backup") as failed:
+        make(prefect, tmp_path)
+    assert failed.value.problem.code == "backup_running"
+    make(prefect, tmp_path)
+
+
+def test_the_clock_set_back_does_not_make_an_older_set(prefect: Site, tmp_path: Path) -> None:
+    first = make(prefect, tmp_path)
+    later = tmp_path / "20990101T000000Z"
+    (tmp_path / first.name).rename(later)
+    content = json.loads((later / "manifest.json").read_text())
+    (later / "manifest.json").write_text(json.dumps({**content, "name": later.name}))
+    assert make(prefect, tmp_path).name == "20990101T000001Z"
+
+
+def flip_a_byte(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        flip_a_byte,
+        lambda file: os.truncate(file, file.stat().st_size - 100),
+        lambda file: os.truncate(file, 0),
+        Path.unlink,
+    ],
+    ids=["a flipped byte", "a truncated file", "an empty file", "a missing file"],
+)
+def test_a_damaged_file_is_found(prefect: Site, tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    manifest = make(prefect, tmp_path)
+    file = tmp_path / manifest.name / manifest.parts[1].file
+    damage(file)
+    with pytest.raises(BackupError, match="is not what was written") as failed:
+        backup_set.check(tmp_path / manifest.name)
+    assert failed.value.problem.code == "backup_damaged"
+    assert failed.value.problem.object == str(file)
+    make(prefect, tmp_path)  # and it does not keep the next one from being made
+
+
+def test_a_directory_that_is_not_there_or_may_not_be_written(prefect: Site, tmp_path: Path) -> None:
+    with pytest.raises(BackupError, match="can not be written") as failed:
+        make(prefect, tmp_path / "missing")
+    assert failed.value.problem.code == "backup_not_written"
