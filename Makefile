@@ -34,6 +34,7 @@ flows: ## tests of the flows and of the modules that talk to Prefect's API
 
 database: ## tests on a real PostgreSQL
 	@box/controller prefect
+	@box/clients
 	@box/engine
 	@box/image bookworm
 	@$(PYTEST) tests/database

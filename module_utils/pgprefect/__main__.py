@@ -9,13 +9,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import pwd
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
-from . import configuration, environment, report, revision
+from . import backup, backup_set, configuration, environment, report, revision
+from .backup_set import BackupError
 from .configuration import ConfigurationError, Site
 from .connection import ConnectionFailed, Login, connect
 from .events import EventTable, read_events
@@ -35,6 +38,7 @@ _EXAMPLES = """examples:
   pgprefect stats --days 7              what ran, how long it took, what failed
   pgprefect events --limit 20           the application's newest events
   pgprefect cleanup --days 30 --dry-run what would go
+  pgprefect backup                      a new set of what the site dumps; then those go that need not stay
   pgprefect --tenant research health    another tenant than the first
 """
 
@@ -43,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options))
+    except BackupError as failed:
+        return _refuse(f"{failed.problem.code}: {in_words([failed.problem])}")
     except (ConnectionFailed, StatisticsUnavailable) as failed:
         return _refuse(f"{failed.problem.code}: {in_words([failed.problem])}", UNKNOWN)
     except (ConfigurationError, environment.SettingMissing, revision.RevisionError) as error:
@@ -90,6 +96,20 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--dry-run", action="store_true", help="only count what would go")
     command.add_argument("--json", action="store_true", help="print one JSON document")
     command.set_defaults(run=_cleanup)
+
+    command = commands.add_parser("backup", help="make a backup set of the schemas, and look after the sets")
+    command.add_argument(
+        "action",
+        nargs="?",
+        default="create",
+        choices=_BACKUP_ACTIONS,
+        help="create a set and prune (which is the default); list the sets; check one, reading it in full; prune",
+    )
+    command.add_argument("--kind", action="append", choices=backup.KINDS, help="create: instead of the site's kinds")
+    command.add_argument("--set", help="check: the set's name; else the newest")
+    command.add_argument("--dry-run", action="store_true", help="prune: only say what would go")
+    command.add_argument("--json", action="store_true", help="print one JSON document")
+    command.set_defaults(run=_backup)
 
     command = commands.add_parser("revision", help="compare the database's migration with the installed Prefect's")
     command.add_argument("--require-current", action="store_true", help="fail where they differ")
@@ -233,6 +253,98 @@ def _print_rows(options: argparse.Namespace, rows: Mapping[str, int], content: d
         zombies = [(run["name"], run["state"], run["hours"]) for run in content["zombies"]]
         report.table("Runs without a sign of life, left alone", ["run", "state", "hours"], zombies)
     return FINE
+
+
+def _backup(options: argparse.Namespace) -> int:
+    site = configuration.load(options.config)
+    if site.backups is None:
+        return _refuse("No backups are declared for this host: run site.yml on the host of the database.", UNKNOWN)
+    _become(site.declaration.backup)
+    return _BACKUP_ACTIONS[options.action](options, site, Path(site.backups.directory))
+
+
+def _become(role: str) -> None:
+    """Let root go on as the user that owns the sets and that PostgreSQL knows; anybody else stays who they are."""
+    if os.geteuid() != 0:
+        return
+    try:
+        user = pwd.getpwnam(role)
+    except KeyError as error:
+        raise ConfigurationError(
+            f"There is no user {role} on this host: run site.yml on the database's host."
+        ) from error
+    os.initgroups(role, user.pw_gid)
+    os.setgid(user.pw_gid)
+    os.setuid(user.pw_uid)
+
+
+def _create(options: argparse.Namespace, site: Site, home: Path) -> int:
+    assert site.backups
+    parts = backup.wanted_parts(site.declaration, options.kind or site.backups.kinds, options.tenant)
+    login = replace(site.login, user=site.declaration.backup)
+    version = site.virtualenv and os.path.basename(site.virtualenv)
+    with record(site.job("backup")) as figures:
+        made = backup.back_up(login, site.database, parts, home, version)
+        figures.update(set=made.name, bytes=made.bytes, seconds=made.seconds)
+        pruned = backup.prune(home, site.backups.keep)
+    if options.json:
+        report.as_json({**made.as_dict(), "pruned": pruned})
+        return FINE
+    rows = [(part.file, part.bytes, sum(part.rows.values()), part.revision) for part in made.parts]
+    report.table(f"{home / made.name}, {made.seconds:.1f} s", ["file", "bytes", "rows", "revision"], rows)
+    return _print_pruned(pruned, "Removed")
+
+
+def _list(options: argparse.Namespace, _site: Site, home: Path) -> int:
+    manifests = [(backup_set.read_manifest(path), backup_set.is_verified(path)) for path in backup_set.sets(home)]
+    if options.json:
+        report.as_json([{**manifest.as_dict(), "verified": verified} for manifest, verified in manifests])
+        return FINE
+    columns = ["set", "holds", "bytes", "seconds", "verified"]
+    rows = [
+        (
+            found.name,
+            " ".join(part.file.partition(".")[0] for part in found.parts),
+            found.bytes,
+            found.seconds,
+            verified,
+        )
+        for found, verified in manifests
+    ]
+    report.table(f"Sets in {home}", columns, rows)
+    if not rows:
+        print(f"There is no set in {home}.")
+    return FINE
+
+
+def _check(options: argparse.Namespace, _site: Site, home: Path) -> int:
+    found = backup_set.sets(home)
+    if not found:
+        return _refuse(f"There is no set in {home}: make one (pgprefect backup).")
+    path = home / options.set if options.set else found[-1]
+    manifest = backup_set.check(path)
+    if options.json:
+        report.as_json(manifest.as_dict())
+    else:
+        print(f"{path} is what was written: {len(manifest.parts)} files, {manifest.bytes:,} bytes, read to their ends.")
+    return FINE
+
+
+def _prune(options: argparse.Namespace, site: Site, home: Path) -> int:
+    assert site.backups
+    pruned = backup.prune(home, site.backups.keep, options.dry_run)
+    if options.json:
+        report.as_json({"pruned": pruned})
+        return FINE
+    return _print_pruned(pruned, "Would remove" if options.dry_run else "Removed")
+
+
+def _print_pruned(pruned: list[str], done: str) -> int:
+    print(f"{done}: {', '.join(pruned) or 'no set'}.")
+    return FINE
+
+
+_BACKUP_ACTIONS = {"create": _create, "list": _list, "check": _check, "prune": _prune}
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from .backup_set import Keep
 from .connection import Login
 from .declaration import DECLARATION_ARGUMENTS, Declaration, DeclarationError, Tenant, declare
 from .health import Health, Part, check_health
@@ -19,6 +20,15 @@ PATH = "/etc/prefect/pgprefect.json"
 
 class ConfigurationError(Exception):
     """The file is missing, or is not as the roles write it; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Backups:
+    """Where this site's backup sets are, what they hold and how many stay."""
+
+    directory: str
+    kinds: tuple[str, ...]
+    keep: Keep
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,7 @@ class Site:
     health: Mapping[str, Any] = field(default_factory=dict)
     retention: Mapping[str, Any] = field(default_factory=dict)
     jobs: tuple[Job, ...] = ()
+    backups: Backups | None = None
 
     @property
     def database(self) -> str:
@@ -69,8 +80,8 @@ class Site:
         thresholds = Thresholds.from_arguments(self.health)
         return check_health(login or self.login, self.database, parts, timeout, thresholds, jobs=self.jobs)
 
-    def job(self, name: str, tenant: str) -> Job | None:
-        """Return a job that this host runs for a tenant, or None."""
+    def job(self, name: str, tenant: str = "") -> Job | None:
+        """Return a job that this host runs, for a tenant or for the whole site, or None."""
         return next((job for job in self.jobs if (job.name, job.tenant) == (name, tenant)), None)
 
     def login_as(self, role: str) -> Login:
@@ -95,6 +106,7 @@ def load(path: str = PATH) -> Site:
             health=content.get("health") or {},
             retention=content.get("retention") or {},
             jobs=tuple(Job(**job) for job in content.get("jobs") or ()),
+            backups=_backups(content.get("backups")),
         )
     except FileNotFoundError as error:
         message = f"{path} is not on this host: run site.yml, which writes it, or name another file with --config."
@@ -104,3 +116,9 @@ def load(path: str = PATH) -> Site:
     except (ValueError, TypeError, KeyError, DeclarationError) as error:
         message = f"{path} is not as the roles write it ({type(error).__name__}: {error}): run site.yml."
         raise ConfigurationError(message) from error
+
+
+def _backups(content: Mapping[str, Any] | None) -> Backups | None:
+    if not content:
+        return None
+    return Backups(content["directory"], tuple(content["kinds"]), Keep.from_arguments(content["keep"]))

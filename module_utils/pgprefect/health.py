@@ -98,13 +98,14 @@ def check_health(
         groups.append(Group({"disk": lambda _ask: probes.disk(limits, disk_paths)}, database=False))
     elif not login.host:
         server["disk"] = partial(probes.data_disk, limits=limits)
-    for index, part in enumerate(parts):
-        suffix = f":{part.name}" if index else ""
+    suffixes = {part.name: f":{part.name}" if index else "" for index, part in enumerate(parts)}
+    for part in parts:
+        suffix = suffixes[part.name]
         checks = {probe.__name__ + suffix: partial(_tenant, probe, limits, part) for probe in probes.TENANT_PROBES}
         groups.append(Group(checks))
         groups.append(Group({f"api{suffix}": partial(_api, part=part, timeout=timeout / 2)}, database=False))
-        own = {job.name + suffix: partial(_job, limits=limits, job=job) for job in jobs if job.tenant == part.name}
-        groups.append(Group(own, database=False))
+    own = {job.name + suffixes.get(job.tenant, ""): partial(_job, limits=limits, job=job) for job in jobs}
+    groups.append(Group(own, database=False))
     results: dict[str, Check] = {}
     deadline = time.monotonic() + timeout
     threads = [

@@ -28,16 +28,27 @@ class RecordBroken(Exception):
 
 @dataclass(frozen=True)
 class Job:
-    """A job that this host is to run; ``schedule`` is the file of cron that starts it."""
+    """A job that this host is to run; ``schedule`` is the file of cron that starts it.
+
+    One without a tenant is the whole site's.
+    """
 
     name: str
-    tenant: str
     schedule: str
+    tenant: str = ""
     folder: str = FOLDER
 
     @property
     def path(self) -> str:
-        return os.path.join(self.folder, f"{self.name}-{self.tenant}.json")
+        return os.path.join(self.folder, "-".join(filter(None, (self.name, self.tenant))) + ".json")
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} of tenant {self.tenant}" if self.tenant else self.name
+
+    @property
+    def command(self) -> str:
+        return f"pgprefect --tenant {self.tenant} {self.name}" if self.tenant else f"pgprefect {self.name}"
 
 
 @dataclass(frozen=True)
@@ -136,7 +147,7 @@ def _write(job: Job, content: Record, kept_open: contextlib.ExitStack) -> None:
     new = None
     try:
         os.makedirs(job.folder, mode=0o755, exist_ok=True)
-        number, new = tempfile.mkstemp(prefix=f".{job.name}-{job.tenant}.", dir=job.folder)
+        number, new = tempfile.mkstemp(prefix=f".{job.name}.", dir=job.folder)
         file = kept_open.enter_context(os.fdopen(number, "w", encoding="utf-8"))
         fcntl.flock(file, fcntl.LOCK_EX)
         os.fchmod(number, 0o644)  # whoever asks for the health reads it
@@ -151,7 +162,7 @@ def _write(job: Job, content: Record, kept_open: contextlib.ExitStack) -> None:
         kept_open.callback(os.close, folder)
         os.fsync(folder)
     except OSError as error:
-        print(f"The result of {job.name} of tenant {job.tenant} is not recorded: {error}.", file=sys.stderr)
+        print(f"The result of {job.title} is not recorded: {error}.", file=sys.stderr)
         if new is not None:
             with contextlib.suppress(OSError):
                 os.unlink(new)

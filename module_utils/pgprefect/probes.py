@@ -497,8 +497,7 @@ def runs(ask: Ask, limits: Thresholds, part: Part) -> Finding:
 
 def scheduled_job(limits: Thresholds, job: Job) -> Finding:
     """Judge the last run of a job that this host is to start by itself."""
-    where = f"{job.name} of tenant {job.tenant}"
-    command = f"pgprefect --tenant {job.tenant} {job.name}"
+    where, command = job.title, job.command
     log = f"journalctl -t {os.path.basename(job.schedule)}"
     again = f"As root on this host: {log}; then, once its reason is gone: {command}"
     details: dict[str, Any] = {"record": job.path}

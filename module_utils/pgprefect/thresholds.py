@@ -62,7 +62,8 @@ class Thresholds:
     running_s: Limit = Limit(86400, None)
     pending_s: Limit = Limit(900, None)
     cancelling_s: Limit = Limit(900, None)
-    # Since the scheduled cleanup last succeeded, or was scheduled.
+    # Since the scheduled job last succeeded, or was scheduled.
+    backup_age_s: Limit = Limit(129600, 259200)
     cleanup_age_s: Limit = Limit(172800, None)
 
     @classmethod

@@ -27,7 +27,7 @@ from tests.conftest import ROOT
 BEGIN = """
 import sys, time
 from pgprefect.jobs import Job, record
-with record(Job("cleanup", "prefect", "", sys.argv[1])):
+with record(Job("cleanup", "", "prefect", sys.argv[1])):
     print("begun", flush=True)
     time.sleep(60)
 """
@@ -38,7 +38,7 @@ def job(tmp_path: Path) -> Job:
     """A job that was scheduled a moment ago."""
     schedule = tmp_path / "prefect-retention"
     schedule.touch()
-    return Job("cleanup", "prefect", str(schedule), str(tmp_path / "state/jobs"))
+    return Job("cleanup", str(schedule), "prefect", str(tmp_path / "state/jobs"))
 
 
 def run(job: Job, error: BaseException | None = None, **figures: Any) -> Record:

@@ -1,0 +1,125 @@
+"""The scheduled backup: cron's file, what its line makes when cron runs it, and what health says of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from conftest import Playbook
+from testinfra.host import Host
+
+FILE = "/etc/cron.d/prefect-backup"
+HOME = "/var/backups/prefect"
+RECORD = "/var/lib/prefect_backup/backup.json"
+
+
+@pytest.fixture(scope="module")
+def command(host: Host) -> str:
+    """What cron runs."""
+    (line,) = [line for line in host.file(FILE).content_string.splitlines() if re.match("[0-9*]", line)]
+    fields = line.split(maxsplit=6)
+    assert fields[5] == "prefect_backup"
+    return str(fields[6])
+
+
+def as_cron(host: Host, command: str) -> Any:
+    """Run a line as cron does: in a shell of the user's home that knows next to nothing."""
+    settings = re.findall(r"^(\w+)=(.*)$", host.file(FILE).content_string, re.MULTILINE)
+    environment = " ".join(f"{name}={value}" for name, value in settings)
+    known = f"HOME=/var/lib/prefect_backup LOGNAME=prefect_backup {environment}"
+    inside = f"cd /var/lib/prefect_backup && exec env --ignore-environment {known} /bin/sh -c '{command}' </dev/null"
+    return host.run("runuser --user prefect_backup -- sh -c %s", inside)
+
+
+def sets(host: Host) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(host.check_output("pgprefect backup list --json"))
+    return found
+
+
+def health(host: Host) -> tuple[str, list[str]]:
+    """What root's command says of the backup: the status, and the codes of the problems."""
+    found = json.loads(host.run("pgprefect health --json").stdout)
+    return found["checks"]["backup"], [part["code"] for part in found["problems"] if part["object"] == "backup"]
+
+
+def test_cron_makes_a_whole_set_that_only_its_user_can_read(host: Host, command: str) -> None:
+    before = [found["name"] for found in sets(host)]
+    done = as_cron(host, command)
+    assert (done.rc, done.stdout, done.stderr) == (0, "", "")
+    newest = sets(host)[-1]
+    assert newest["name"] not in before
+    host.check_output("journalctl --sync")
+    assert f"{HOME}/{newest['name']}" in host.check_output("journalctl --no-pager -o cat -t prefect-backup")
+    kinds = [(part["kind"], part["schema"]) for part in newest["parts"]]
+    assert kinds[0] == ("app", "public") and kinds[-1] == ("globals", None) and ("workflow", "prefect") in kinds
+    listed = host.check_output(f"find {HOME} -mindepth 1 -printf '%u %m %y\\n' | sort -u")
+    assert listed.splitlines() == ["prefect_backup 600 f", "prefect_backup 700 d"]
+    assert host.run(f"runuser --user prefect -- ls {HOME}").rc != 0
+    assert health(host) == ("healthy", [])
+
+
+def test_what_the_set_holds_can_be_restored(host: Host) -> None:
+    newest = sets(host)[-1]
+    psql = "runuser --user postgres -- psql --no-psqlrc --set ON_ERROR_STOP=1 --tuples-only --no-align"
+    host.check_output(f"{psql} --command 'CREATE DATABASE aside' --dbname postgres")
+    try:
+        host.check_output(
+            f"{psql} --dbname aside --command 'CREATE SCHEMA extensions; CREATE EXTENSION pg_trgm SCHEMA extensions'"
+        )
+        for part in newest["parts"]:
+            if part["kind"] == "globals":
+                continue
+            file = f"{HOME}/{newest['name']}/{part['file']}"
+            read = f"zstd -dc {file}" if file.endswith(".zst") else f"cat {file}"
+            script = (
+                f"set -o pipefail; {read} | pg_restore -f - | sed '/^CREATE SCHEMA public/d' | {psql} -q -1 -d aside"
+            )
+            host.check_output("bash -c %s", script)
+            for table, count in part["rows"].items():
+                question = f'SELECT count(*) FROM "{part["schema"]}"."{table}"'
+                assert host.check_output(f"{psql} --dbname aside --command %s", question) == str(count)
+    finally:
+        host.check_output(f"{psql} --dbname postgres --command 'DROP DATABASE aside WITH (FORCE)'")
+
+
+def test_a_flipped_byte_is_found(host: Host) -> None:
+    newest = sets(host)[-1]
+    file = f"{HOME}/{newest['name']}/{newest['parts'][0]['file']}"
+    assert host.run("pgprefect backup check").rc == 0
+    host.check_output(f"cp -a {file} /var/tmp/kept && printf x | dd of={file} bs=1 seek=3000 conv=notrunc status=none")
+    try:
+        checked = host.run("pgprefect backup check --set %s", newest["name"])
+        assert checked.rc == 2 and f"backup_damaged: {file} is not what was written" in checked.stderr
+    finally:
+        host.check_output(f"mv /var/tmp/kept {file}")
+    assert host.run("pgprefect backup check").rc == 0
+
+
+def test_a_backup_that_fails_shows_in_health_and_leaves_the_sets(host: Host, command: str) -> None:
+    before = sets(host)
+    change = (
+        "runuser --user postgres -- psql --no-psqlrc --quiet --dbname postgres --command 'ALTER ROLE prefect_backup {}'"
+    )
+    host.check_output(change.format("NOLOGIN"))
+    try:
+        assert as_cron(host, command).rc == 3
+        host.check_output("journalctl --sync")
+        said = host.check_output("journalctl --no-pager -o cat -n 5 -t prefect-backup")
+        assert "login_refused: PostgreSQL at the unix socket of port 5432 refused the login as prefect_backup" in said
+        assert health(host) == ("degraded", ["job_failed"])
+    finally:
+        host.check_output(change.format("LOGIN"))
+    assert sets(host) == before
+    assert as_cron(host, command).rc == 0
+    assert health(host) == ("healthy", [])
+
+
+def test_the_playbook_makes_one_now(host: Host, playbook: Playbook) -> None:
+    before = sets(host)
+    made = playbook("playbooks/backup.yml")
+    assert made.returncode == 0, made.stdout
+    newest = sets(host)[-1]
+    assert newest["name"] not in [found["name"] for found in before]
+    assert newest["name"] in made.stdout
