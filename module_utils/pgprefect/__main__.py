@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import os
 import pwd
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -17,7 +18,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from . import backup, backup_set, configuration, environment, report, revision
+from . import backup, backup_set, configuration, environment, report, restore, revision
 from .backup_set import BackupError
 from .configuration import ConfigurationError, Site
 from .connection import ConnectionFailed, Login, connect
@@ -39,6 +40,7 @@ _EXAMPLES = """examples:
   pgprefect events --limit 20           the application's newest events
   pgprefect cleanup --days 30 --dry-run what would go
   pgprefect backup                      a new set of what the site dumps; then those go that need not stay
+  pgprefect restore --kind workflow     what that would replace; with --yes it does
   pgprefect --tenant research health    another tenant than the first
 """
 
@@ -108,8 +110,24 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--kind", action="append", choices=backup.KINDS, help="create: instead of the site's kinds")
     command.add_argument("--set", help="check: the set's name; else the newest")
     command.add_argument("--dry-run", action="store_true", help="prune: only say what would go")
+    command.add_argument("--no-prune", action="store_true", help="create: remove nothing afterwards")
     command.add_argument("--json", action="store_true", help="print one JSON document")
     command.set_defaults(run=_backup)
+
+    command = commands.add_parser(
+        "restore", help="put a backup set back, in one transaction; a safety set is made first"
+    )
+    command.add_argument("--set", help="the set's name; else the newest")
+    command.add_argument(
+        "--kind", action="append", choices=(backup_set.APP, backup_set.WORKFLOW), help="else all that the set has"
+    )
+    command.add_argument("--into", metavar="DATABASE", help="a database to be made for it, instead of the site's own")
+    command.add_argument("--dry-run", action="store_true", help="check the set and say what would be replaced")
+    command.add_argument("--yes", action="store_true", help="really replace what is there")
+    command.add_argument(
+        "--no-safety-set", action="store_true", help="where what is there can not be backed up any more"
+    )
+    command.set_defaults(run=_restore)
 
     command = commands.add_parser("revision", help="compare the database's migration with the installed Prefect's")
     command.add_argument("--require-current", action="store_true", help="fail where they differ")
@@ -256,11 +274,16 @@ def _print_rows(options: argparse.Namespace, rows: Mapping[str, int], content: d
 
 
 def _backup(options: argparse.Namespace) -> int:
+    site, home = _backups(options)
+    _become(site.declaration.backup)
+    return _BACKUP_ACTIONS[options.action](options, site, home)
+
+
+def _backups(options: argparse.Namespace) -> tuple[Site, Path]:
     site = configuration.load(options.config)
     if site.backups is None:
-        return _refuse("No backups are declared for this host: run site.yml on the host of the database.", UNKNOWN)
-    _become(site.declaration.backup)
-    return _BACKUP_ACTIONS[options.action](options, site, Path(site.backups.directory))
+        raise ConfigurationError("No backups are declared for this host: run site.yml on the host of the database.")
+    return site, Path(site.backups.directory)
 
 
 def _become(role: str) -> None:
@@ -286,7 +309,7 @@ def _create(options: argparse.Namespace, site: Site, home: Path) -> int:
     with record(site.job("backup")) as figures:
         made = backup.back_up(login, site.database, parts, home, version)
         figures.update(set=made.name, bytes=made.bytes, seconds=made.seconds)
-        pruned = backup.prune(home, site.backups.keep)
+        pruned = [] if options.no_prune else backup.prune(home, site.backups.keep)
     if options.json:
         report.as_json({**made.as_dict(), "pruned": pruned})
         return FINE
@@ -317,11 +340,18 @@ def _list(options: argparse.Namespace, _site: Site, home: Path) -> int:
     return FINE
 
 
+def _chosen(options: argparse.Namespace, home: Path) -> Path:
+    """Return the set that was asked for, or the newest. Raises BackupError."""
+    found = {path.name: path for path in backup_set.sets(home)}
+    name = options.set or max(found, default="of any name")
+    if name not in found:
+        message = f"There is no set {name} in {home}."
+        raise BackupError(Problem("backup_missing", str(home), message, "Name one that pgprefect backup list shows."))
+    return found[name]
+
+
 def _check(options: argparse.Namespace, _site: Site, home: Path) -> int:
-    found = backup_set.sets(home)
-    if not found:
-        return _refuse(f"There is no set in {home}: make one (pgprefect backup).")
-    path = home / options.set if options.set else found[-1]
+    path = _chosen(options, home)
     manifest = backup_set.check(path)
     if options.json:
         report.as_json(manifest.as_dict())
@@ -341,6 +371,30 @@ def _prune(options: argparse.Namespace, site: Site, home: Path) -> int:
 
 def _print_pruned(pruned: list[str], done: str) -> int:
     print(f"{done}: {', '.join(pruned) or 'no set'}.")
+    return FINE
+
+
+def _restore(options: argparse.Namespace) -> int:
+    site, home = _backups(options)
+    path = _chosen(options, home)
+    manifest = backup_set.read_manifest(path)
+    held = dict.fromkeys(part.kind for part in manifest.parts if part.schema)
+    parts = restore.choose(manifest, site.declaration, options.kind or list(held), options.tenant)
+    target = options.into or site.database
+    schemas = ", ".join(part.schema for part in parts if part.schema)
+    if options.dry_run or not (options.yes or options.into):
+        restore.examine(site.login, path, parts, site.virtualenv, options.into)
+        print(f"The set {path.name} is whole. It would replace {schemas} in the database {target}.")
+        return FINE if options.dry_run else _refuse("Nothing was changed: say --yes to restore it.")
+    if not options.into and not options.no_safety_set:
+        # By the user of the backups, which this process can not become and come back from.
+        kinds = [word for part in parts for word in ("--kind", part.kind)]
+        command = [sys.executable, "-m", "pgprefect", "--config", options.config, "backup", "--no-prune", *kinds]
+        print("The safety set:", flush=True)
+        if subprocess.run(command, check=False).returncode:
+            return _refuse("Nothing was changed, because the safety set failed: end the cause, or say --no-safety-set.")
+    rows = restore.restore(site.login, site.declaration, path, parts, site.virtualenv, options.into)
+    report.table(f"Restored {path.name}: {schemas} in {target}", ["table", "rows"], sorted(rows.items()))
     return FINE
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -11,6 +13,9 @@ from typing import IO, Any, Optional, Union
 from .connection import Login
 
 _Stream = Optional[Union[int, IO[bytes]]]
+
+
+_BROKEN_PIPE = -signal.SIGPIPE
 
 
 class PipelineFailed(Exception):
@@ -44,6 +49,7 @@ class Pipeline:
         environment: dict[str, str],
         stdin: _Stream = subprocess.DEVNULL,
         stdout: _Stream = subprocess.DEVNULL,
+        user: str | None = None,
     ) -> None:
         self._processes: list[tuple[str, subprocess.Popen[bytes], IO[bytes]]] = []
         source: Any = stdin
@@ -58,6 +64,8 @@ class Pipeline:
                     stdin=source,
                     stdout=stdout if last else subprocess.PIPE,
                     stderr=said,
+                    # Root becomes the user that PostgreSQL knows over the unix socket.
+                    user=user if os.geteuid() == 0 else None,
                 )
             except FileNotFoundError as error:
                 self.kill()
@@ -74,17 +82,26 @@ class Pipeline:
         assert stream is not None
         return stream
 
-    def wait(self) -> None:
-        """Wait until all have ended. Raises PipelineFailed for the first that failed by itself."""
+    def end(self) -> None:
+        """Say that there is nothing more to read, and wait."""
+        with contextlib.suppress(BrokenPipeError):
+            self.stdin.close()
+        self.wait()
+
+    def wait(self, ends_early: bool = False) -> None:
+        """Wait until all have ended. Raises PipelineFailed for the first that failed by itself.
+
+        ``ends_early`` is for a last command that need not read everything, which ends those before it.
+        """
         failed = []
         for name, process, said in self._processes:
             status = process.wait()
-            if status:
+            if status and not (ends_early and status == _BROKEN_PIPE):
                 said.seek(0)
                 lines = said.read().decode(errors="replace").strip().splitlines()
                 # One whose reader ended early is not the cause.
                 failed.append(
-                    (status == -13, f"{name} ended with {status}: {' '.join(lines[-4:]) or 'no reason given'}")
+                    (status == _BROKEN_PIPE, f"{name} ended with {status}: {' '.join(lines[-4:]) or 'no reason given'}")
                 )
             said.close()
         if failed:
