@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Callable
 
 from . import workflow_runs
 from .catalog import Catalog, DefaultRights, Object, Rights, clean_database, read, read_cluster
@@ -77,31 +77,37 @@ def bring_about(
         administration.close()
     connection = connect(login, declaration.database)
     try:
-        return changes + _bring_about(connection, declaration, app_schema_sql, dry_run)
+        return changes + carry_out(
+            connection,
+            declaration.database,
+            lambda: difference(read(connection, declaration), declaration, app_schema_sql),
+            dry_run,
+        )
     finally:
         connection.close()
 
 
-def _bring_about(connection: Any, declaration: Declaration, app_schema_sql: str, dry_run: bool) -> list[Change]:
+def carry_out(connection: Any, database: str, plan: Callable[[], Difference], dry_run: bool) -> list[Change]:
+    """Do what the plan says in one transaction, after which it must be empty; return it. Raises Barred."""
     with connection, connection.cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_xact_lock(hashtext('pgprefect'))")
         if cursor.fetchone() != (True,):
-            raise Barred([_another_run(declaration)])
-        planned = difference(read(connection, declaration), declaration, app_schema_sql)
+            raise Barred([_another_run(database)])
+        planned = plan()
         if planned.barriers:
             raise Barred(planned.barriers)
         if dry_run or not planned.changes:
             return planned.changes
         _execute(planned.changes, cursor)
-        left = difference(read(connection, declaration), declaration, app_schema_sql)
+        left = plan()
         if left.barriers or left.changes:
             raise Barred([*left.barriers, *map(_resists, left.changes)])
     return planned.changes
 
 
-def _another_run(declaration: Declaration) -> Problem:
-    message = f"Another run is at work on the database {declaration.database}."
-    return Problem("another_run", f"database {declaration.database}", message, "Wait for its end, and run this again.")
+def _another_run(database: str) -> Problem:
+    message = f"Another run is at work on the database {database}."
+    return Problem("another_run", f"database {database}", message, "Wait for its end, and run this again.")
 
 
 def _execute(changes: list[Change], cursor: Any) -> None:
@@ -240,8 +246,9 @@ def prefect_in_public(catalog: Catalog, declaration: Declaration) -> Problem:
         "prefect_in_public",
         f"schema {public}",
         f"Prefect's tables are in the schema {public}, from an earlier installation: {', '.join(tables)}.",
-        f"Stop that Prefect; pg_dump the database; then, as a superuser and in one transaction, without any table "
-        f"of this list that is the application's own: {' '.join(moves)}",
+        "Stop that Prefect, and let playbooks/adopt.yml move them (docs/adopt.md); or by hand: pg_dump the database; "
+        "then, as a superuser and in one transaction, without any table of this list that is the application's own: "
+        f"{' '.join(moves)}",
     )
 
 

@@ -137,7 +137,9 @@ FROM (SELECT 'pg_proc'::regclass AS class, oid, pronamespace AS namespace, 'ROUT
       FROM pg_proc
       UNION ALL
       SELECT 'pg_type'::regclass, oid, typnamespace, 'TYPE', oid::regtype::text, typowner
-      FROM pg_type WHERE typtype IN ('e', 'd', 'r') AND typname <> ALL(%(enums)s::name[])
+      FROM pg_type t
+      WHERE typname <> ALL(%(enums)s::name[])
+        AND (typtype IN ('e', 'd', 'r') OR EXISTS (SELECT FROM pg_class WHERE oid = typrelid AND relkind = 'c'))
       UNION ALL
       SELECT 'pg_class'::regclass, oid, relnamespace, 'SEQUENCE', oid::regclass::text, relowner
       FROM pg_class WHERE relkind = 'S') AS things JOIN pg_namespace n ON n.oid = namespace
@@ -473,18 +475,23 @@ def _security_definers(cursor: Any, declaration: Declaration) -> Iterator[Proble
         )
 
 
-def _owners(cursor: Any, declaration: Declaration) -> Iterator[Problem]:
+def other_owners(cursor: Any, declaration: Declaration) -> Iterator[tuple[str, str, str, str]]:
+    """Yield kind, name as SQL has it, owner and declared owner of what is no table and has another owner."""
     cursor.execute(_OWNERS, {"schemas": list(declaration.owners), "enums": list(ENUMS)})
     for schema, kind, name, owner in cursor:
-        wanted = declaration.owners[schema]
-        if owner != wanted:
-            yield Problem(
-                "owner_differs",
-                f"{kind.lower()} {name}",
-                f"The {kind.lower()} {name} belongs to {owner}, not to {wanted}, who owns its schema.",
-                f"ALTER {kind} {name} OWNER TO {quote(wanted)};",
-                WARNING,
-            )
+        if owner != declaration.owners[schema]:
+            yield kind, name, owner, declaration.owners[schema]
+
+
+def _owners(cursor: Any, declaration: Declaration) -> Iterator[Problem]:
+    for kind, name, owner, wanted in other_owners(cursor, declaration):
+        yield Problem(
+            "owner_differs",
+            f"{kind.lower()} {name}",
+            f"The {kind.lower()} {name} belongs to {owner}, not to {wanted}, who owns its schema.",
+            f"ALTER {kind} {name} OWNER TO {quote(wanted)};",
+            WARNING,
+        )
 
 
 def _structure(
