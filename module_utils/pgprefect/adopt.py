@@ -236,8 +236,8 @@ def _not_prefects(where: str, what: str, have: Mapping[str, str], want: Mapping[
     return Problem(
         "prefect_table_unclear",
         where,
-        f"The {where} has a name of Prefect's and other {what}: it {' and '.join(listed) or 'has another order'}. It is "
-        "the application's, or somebody changed it.",
+        f"The {where} has a name of Prefect's and other {what}: it {' and '.join(listed) or 'has another order'}. It "
+        "is the application's, or somebody changed it.",
         f"Where it is the application's, rename it; where it is Prefect's, make its {what} as Prefect does.",
     )
 
