@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
+import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -20,6 +23,7 @@ from pgprefect.verify import verify
 from bench.data import fill
 from tests.conftest import (
     PASSWORD,
+    ROOT,
     TRADING_SQL,
     VIRTUALENV,
     Result,
@@ -28,8 +32,10 @@ from tests.conftest import (
     Site,
     declaration_of,
     disposable,
+    docker,
     migrate,
     pgprefect,
+    running_postgresql,
 )
 from tests.database.conftest import everything
 
@@ -199,15 +205,7 @@ def test_a_naive_installation_comes_to_the_design(
     assert either.sql(insert, role=app) == [(4,)]
     assert either.sql("SELECT nextval('tickets')", role=app) == [(1,)]
     assert either.sql("""SELECT public."Odd {name}"((1, 2))""", role=app) == [(1,)]
-    owners = (
-        "SELECT count(*) FROM pg_shdepend WHERE deptype = 'o' AND refobjid = %s::regrole "
-        "AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND classid <> ALL(%s::regclass[])"
-    )
-    # The owner of the extension alone.
-    assert either.sql(owners, SOLO, ["pg_extension", "pg_proc", "pg_opclass", "pg_opfamily", "pg_operator"]) in (
-        [(0,)],
-        [(1,)],
-    )
+    assert either.sql("SELECT has_table_privilege(%s, 'prefect.flow_run', 'SELECT')", SOLO) == [(False,)]
 
 
 def test_prefect_apart_already_but_owned_by_one_login(prefect: Site) -> None:
@@ -410,3 +408,92 @@ def test_wrong_input(run_module: Callable[..., Result], clean: Site) -> None:
     wrong = run_module("prefect_adopt", **{**clean.arguments(), "app_owner": "pg_x"})
     assert wrong["failed"] and "'pg_x' is reserved" in wrong["msg"]
     assert PASSWORD not in str(wrong)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[tuple[Naive, Callable[..., str]]]:
+    """A host of its own with a naive installation, and its playbook, which returns what it says."""
+    with running_postgresql() as server:
+        database = naive_template(server, "postgres", server.password, tmp_path)
+        site = Naive(server, declaration_of(database), "postgres")
+        inventory = tmp_path / "inventory"
+        inventory.mkdir()
+        connection = {"ansible_connection": "community.docker.docker", "ansible_user": "root"}
+        hosts = {"hosts": {"database": {"ansible_docker_host": server.container, **connection}}}
+        variables = {"app_database": database, "app_schema": "trading"}
+        groups = {"postgresql": hosts, "prefect_server": hosts, "all": {"vars": variables}}
+        (inventory / "hosts.json").write_text(json.dumps(groups))
+
+        def play(*arguments: str, succeeds: bool = True) -> str:
+            done = subprocess.run(
+                [
+                    Path(sys.executable).with_name("ansible-playbook"),
+                    "--inventory",
+                    inventory,
+                    "playbooks/adopt.yml",
+                    *arguments,
+                ],
+                cwd=ROOT,
+                env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=False,
+            )
+            print(done.stdout)
+            assert (done.returncode == 0) == succeeds, done.stdout
+            # Long lines are folded.
+            return " ".join(done.stdout.split())
+
+        yield site, play
+
+
+def test_the_playbook(host: tuple[Naive, Callable[..., str]]) -> None:
+    site, play = host
+    before, untouched = rows(site), (everything(site), placed(site))
+    folder = "/var/backups/prefect"
+
+    def backups() -> list[str]:
+        found = docker("exec", "--user", "root", site.server.container, "find", folder, "-printf", "%m %u %p\\n")
+        return sorted(found.splitlines())
+
+    # The plan alone, wrong input, and a Prefect that runs.
+    for arguments in ((), ("--check", "--diff"), ("--check", "-e", "adopt_confirm=true")):
+        said = play(*arguments)
+        assert "ALTER TABLE public.flow_run SET SCHEMA prefect" in said
+        assert "playbooks/adopt.yml -e adopt_confirm=true" in said
+        assert f"changed={int('--check' in arguments)} " in said
+    assert "table prefect.flow_run" in play("--check", "--diff")
+    assert "say -e adopt_confirm=true" in play("-e", "adopt_confirm=perhaps", succeeds=False)
+    assert "over the local socket" in play("-e", "prefect_database_login_host=x", succeeds=False)
+    pool = site.server.connect(site.database)
+    with pool.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM flow_run")
+    assert "Prefect seems to run" in play("-e", "adopt_confirm=true", succeeds=False)
+    pool.close()
+    assert (everything(site), placed(site)) == untouched
+
+    # No backup, no adoption.
+    docker("exec", "--user", "root", site.server.container, "sh", "-c", "chmod 0 /usr/bin/pg_restore")
+    assert "Permission denied" in play("-e", "adopt_confirm=true", succeeds=False)
+    assert backups() == [f"700 postgres {folder}"]
+    assert (everything(site), placed(site)) == untouched
+    docker("exec", "--user", "root", site.server.container, "sh", "-c", "chmod 755 /usr/bin/pg_restore")
+
+    said = play("-e", "adopt_confirm=true")
+    first, backup = backups()[::-1] if backups()[0].startswith("600") else backups()
+    mode, owner, path = backup.split()
+    assert first == f"700 postgres {folder}" and (mode, owner) == ("600", "postgres")
+    assert path.startswith(f"{folder}/{site.database}-before-adoption-") and path.endswith(".dump") and path in said
+    assert rows(site) == before
+    assert "apart as declared" in said
+
+    # What the backup holds is the database as it was.
+    site.server.sql("postgres", "CREATE DATABASE restored")
+    docker("exec", site.server.container, "pg_restore", "--dbname", "restored", "--exit-on-error", path)
+    assert rows(replace(site, declaration=replace(site.declaration, database="restored"))) == before
+
+    # A second time there is nothing to do, and no backup is made.
+    said = play("-e", "adopt_confirm=true")
+    assert "Nothing is to be adopted" in said and "changed=0 " in said
+    assert len(backups()) == 2
