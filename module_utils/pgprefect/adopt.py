@@ -76,10 +76,14 @@ WHERE NOT tgisinternal AND NOT prosecdef AND (nspname || '.' || relname) = ANY(%
 ORDER BY 1, 2, 3
 """
 
+# The text of a function is looked up when it runs, so nothing follows a table there.
 _FUNCTIONS = """
-SELECT p.oid::regprocedure::text, prosrc
+SELECT p.oid::regprocedure::text
 FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace
-WHERE n.nspname !~ '^pg_|^information_schema$' AND prosrc ~* %(names)s
+WHERE n.nspname !~ '^pg_|^information_schema$'
+  AND (prosrc ~* %(qualified)s
+       OR prosrc ~* %(signature)s
+          AND (prosecdef OR EXISTS (SELECT FROM unnest(proconfig) entry WHERE entry LIKE 'search\\_path=%%')))
   AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_proc'::regclass AND objid = p.oid AND deptype = 'e')
 ORDER BY 1
 """
@@ -283,17 +287,17 @@ def _sessions(connection: Any, database: str) -> Iterator[Problem]:
 
 
 def _functions(connection: Any, declaration: Declaration) -> Iterator[Problem]:
-    """What finds Prefect's tables by a text that no catalog follows."""
-    public = declaration.app_schema
-    names = rf"\y{public}\.({'|'.join(sorted({*TABLES, *ENUMS}))})\y"
+    public, target = declaration.app_schema, quote(declaration.tenants[0].schema)
+    qualified = rf"\y{public}\.({'|'.join(sorted({*TABLES, *ENUMS}))})\y"
     with connection.cursor() as cursor:
-        cursor.execute(_FUNCTIONS, {"names": names})
-        for function, _text in cursor:
+        cursor.execute(_FUNCTIONS, {"qualified": qualified, "signature": rf"\y({'|'.join(SIGNATURE)})\y"})
+        for (function,) in cursor:
             yield Problem(
                 "function_names_prefect",
                 f"function {function}",
-                f"The function {function} speaks of Prefect's tables as the schema {public}'s, where they will not be.",
-                f"CREATE OR REPLACE it with {quote(declaration.tenants[0].schema)} instead of {public} after this.",
+                f"The function {function} names Prefect's tables, and will not find them, or not be allowed to read "
+                f"them, when they are not in the schema {public}.",
+                f"After this let it name them with {target}, and run with the rights of a role that may read them.",
             )
 
 
@@ -367,9 +371,9 @@ def _moved_owners(
     catalog: Catalog, moving: tuple[list[str], list[str]], source: str, target: str, wanted: str
 ) -> Iterator[Change]:
     for name in moving[0]:
-        yield from _owner("TABLE", (target, name), catalog.owners[Object("table", source, name)], wanted)
+        yield from _owner("TABLE", (target, name), catalog.owners[Object("table", source, name)], wanted, source)
     for name in moving[1]:
-        yield from _owner("TYPE", (target, name), catalog.enums[(source, name)], wanted)
+        yield from _owner("TYPE", (target, name), catalog.enums[(source, name)], wanted, source)
 
 
 def _application_owners(
@@ -385,7 +389,8 @@ def _application_owners(
             yield from _owner("TYPE", (public, name), owner, declaration.app_owner)
 
 
-def _owner(kind: str, name: tuple[str, str], owner: str, wanted: str) -> Iterator[Change]:
+def _owner(kind: str, name: tuple[str, str], owner: str, wanted: str, source: str = "") -> Iterator[Change]:
+    """``source`` is the schema that it was in before."""
     if owner != wanted:
         where = f"{kind.lower()} {quote(name)}"
         yield Change(
@@ -393,7 +398,7 @@ def _owner(kind: str, name: tuple[str, str], owner: str, wanted: str) -> Iterato
             where,
             f"The {where} belongs to {owner} instead of {wanted}.",
             Statement(f"ALTER {kind} {{}} OWNER TO {{}}", (Names((name,)), wanted)),
-            f"{where}: owner {owner}",
+            f"{kind.lower()} {quote((source or name[0], name[1]))}: owner {owner}",
             f"{where}: owner {wanted}",
         )
 

@@ -119,6 +119,8 @@ def _execute(changes: list[Change], cursor: Any) -> None:
         except psycopg2.Error as error:
             message = f"PostgreSQL refused a statement, and all was rolled back: {change.statement}: {error}".strip()
             remedy = "End what PostgreSQL names, and run this again."
+            if error.pgcode == "55P03":
+                remedy = "Let the session end that holds the lock (pg_locks, pg_stat_activity), and run this again."
             raise Barred([Problem("statement_refused", change.object, message, remedy)]) from error
 
     for change in changes:
