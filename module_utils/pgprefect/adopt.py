@@ -25,6 +25,9 @@ from .verify import other_owners
 # What adoption ends. Whatever else bars the declaration bars adoption too.
 _ENDED = frozenset({"prefect_in_public", "extension_schema", "database_owner", "schema_owner"})
 
+# What a running Prefect would notice.
+_DISTURBING = frozenset({"prefect_in_public", "object_owner", "extension_schema", "schema_owner"})
+
 OLDEST_INVOKER = 150000  # the first server with views that have their reader's rights
 
 
@@ -100,7 +103,7 @@ def adopt(login: Login, declaration: Declaration, dry_run: bool = False) -> Adop
 
     def plan() -> Difference:
         planned = plan_adoption(connection, declaration)
-        if planned.changes:
+        if any(change.code in _DISTURBING for change in planned.changes):
             sessions[:] = _sessions(connection, declaration.database)
             planned.barriers += [] if dry_run else sessions
         return planned

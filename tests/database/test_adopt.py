@@ -170,6 +170,8 @@ def test_a_naive_installation_comes_to_the_design(
     assert sum(trigram for _, _, trigram in before[1]) > 1
 
     untouched = everything(either), placed(either)
+    kinds = {change.code for change in adopt(either.server.login, either.declaration, dry_run=True).changes}
+    assert {"prefect_in_public", "extension_schema", "database_owner", "owner_differs", "view_reads_prefect"} < kinds
     planned = run_module("prefect_adopt", check=True, **either.arguments())
     assert planned["changed"] and (everything(either), placed(either)) == untouched
     assert "ALTER TABLE public.flow_run SET SCHEMA prefect" in planned["statements"]
@@ -247,6 +249,19 @@ def test_there_is_nothing_to_adopt(prefect: Site, clean: Site) -> None:
         "CREATE TABLE alembic_version (version text); CREATE TYPE worker_status AS ENUM ('busy')"
     )
     assert Naive(clean.server, clean.declaration, "").adopt() == []
+
+
+def test_a_table_of_the_administrators_beside_a_running_prefect(prefect: Site) -> None:
+    """Prefect does not notice, so it may go on."""
+    prefect.sql("CREATE TABLE public.by_hand (id int)")
+    listener = prefect.server.connect(prefect.database, prefect.tenant.server, PASSWORD)
+    with listener.cursor() as cursor:
+        cursor.execute('LISTEN "prefect_automation_changes"')
+    site = Naive(prefect.server, prefect.declaration, "postgres")
+    assert site.adopt() == ["ALTER TABLE public.by_hand OWNER TO mltrading_owner"]
+    listener.close()
+    site.bring_about()
+    assert verify(site.server.login, site.declaration).problems == []
 
 
 NOTE = "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
