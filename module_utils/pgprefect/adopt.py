@@ -13,7 +13,7 @@ from typing import Any
 from .catalog import Catalog, Object, read
 from .connection import Login, connect
 from .declaration import Declaration
-from .difference import Change, Difference, carry_out, difference
+from .difference import Barred, Change, Difference, carry_out, difference
 from .prefect_tables import ENUMS, SIGNATURE, TABLES
 from .problems import WARNING, Problem
 from .revision import stored_revisions
@@ -99,6 +99,8 @@ def adopt(login: Login, declaration: Declaration, dry_run: bool = False) -> Adop
     ConnectionFailed before anything is changed.
     """
     connection = connect(login, declaration.database)
+    import psycopg2
+
     sessions: list[Problem] = []
 
     def plan() -> Difference:
@@ -109,10 +111,17 @@ def adopt(login: Login, declaration: Declaration, dry_run: bool = False) -> Adop
         return planned
 
     try:
+        functions = list(_functions(connection, declaration))
         changes = carry_out(connection, declaration.database, plan, dry_run)
-        moved = any(change.code == "prefect_in_public" for change in changes)
-        functions = _functions(connection, declaration) if moved else []
+        if not any(change.code == "prefect_in_public" for change in changes):
+            functions = []
         warnings = [replace(problem, severity=WARNING) for problem in (*sessions, *functions)]
+    except psycopg2.Error as error:
+        message = f"The adoption of the database {declaration.database} stopped, and all is as it was: {error}".strip()
+        remedy = (
+            "Look what locks a table (pg_locks, pg_stat_activity), as a migration does, and run this again after it."
+        )
+        raise Barred([Problem("adoption_stopped", f"database {declaration.database}", message, remedy)]) from error
     finally:
         connection.close()
     return Adoption(changes, warnings)

@@ -419,6 +419,16 @@ def test_a_failure_half_way_leaves_all_as_it_was(naive: Naive) -> None:
     assert naive.adopt()
 
 
+def test_a_migration_that_runs_now(naive: Naive) -> None:
+    """Not even its revision can be read."""
+    holder = naive.server.connect(naive.database)
+    holder.autocommit = False
+    with holder.cursor() as cursor:
+        cursor.execute("LOCK TABLE alembic_version")
+    assert set(refused(naive)) == {"adoption_stopped"}
+    holder.close()
+
+
 def test_only_one_run_at_a_time(naive: Naive) -> None:
     holder = naive.server.connect(naive.database)
     holder.autocommit = False
