@@ -486,7 +486,7 @@ def host(tmp_path: Path) -> Iterator[tuple[Naive, Callable[..., str]]]:
 def test_the_playbook(host: tuple[Naive, Callable[..., str]]) -> None:
     site, play = host
     before, untouched = rows(site), (everything(site), placed(site))
-    folder = "/var/backups/prefect"
+    folder = "/var/backups/prefect-adoption"
 
     def backups() -> list[str]:
         found = docker("exec", "--user", "root", site.server.container, "find", folder, "-printf", "%m %u %p\\n")

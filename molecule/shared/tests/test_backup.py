@@ -88,6 +88,8 @@ def test_a_flipped_byte_is_found(host: Host) -> None:
     newest = sets(host)[-1]
     file = f"{HOME}/{newest['name']}/{newest['parts'][0]['file']}"
     assert host.run("pgprefect backup check").rc == 0
+    missing = host.run("pgprefect backup check --set 20200101T000000Z")
+    assert missing.rc == 2 and "backup_missing: There is no set 20200101T000000Z" in missing.stderr
     host.check_output(f"cp -a {file} /var/tmp/kept && printf x | dd of={file} bs=1 seek=3000 conv=notrunc status=none")
     try:
         checked = host.run("pgprefect backup check --set %s", newest["name"])
