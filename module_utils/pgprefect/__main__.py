@@ -340,18 +340,8 @@ def _list(options: argparse.Namespace, _site: Site, home: Path) -> int:
     return FINE
 
 
-def _chosen(options: argparse.Namespace, home: Path) -> Path:
-    """Return the set that was asked for, or the newest. Raises BackupError."""
-    found = {path.name: path for path in backup_set.sets(home)}
-    name = options.set or max(found, default="of any name")
-    if name not in found:
-        message = f"There is no set {name} in {home}."
-        raise BackupError(Problem("backup_missing", str(home), message, "Name one that pgprefect backup list shows."))
-    return found[name]
-
-
 def _check(options: argparse.Namespace, _site: Site, home: Path) -> int:
-    path = _chosen(options, home)
+    path = backup_set.find(home, options.set)
     manifest = backup_set.check(path)
     if options.json:
         report.as_json(manifest.as_dict())
@@ -376,7 +366,7 @@ def _print_pruned(pruned: list[str], done: str) -> int:
 
 def _restore(options: argparse.Namespace) -> int:
     site, home = _backups(options)
-    path = _chosen(options, home)
+    path = backup_set.find(home, options.set)
     manifest = backup_set.read_manifest(path)
     held = dict.fromkeys(part.kind for part in manifest.parts if part.schema)
     parts = restore.choose(manifest, site.declaration, options.kind or list(held), options.tenant)

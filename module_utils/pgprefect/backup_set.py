@@ -126,6 +126,17 @@ def _entries(directory: Path) -> list[Path]:
         raise _unreadable(directory, error) from error
 
 
+def find(directory: Path, name: str | None = None) -> Path:
+    """Return a set by its name, or the newest. Raises BackupError."""
+    found = {path.name: path for path in sets(directory)}
+    wanted = name or max(found, default="of any name")
+    if wanted not in found:
+        message = f"There is no set {wanted} in {directory}."
+        remedy = "Name one that pgprefect backup list shows, or make one (pgprefect backup)."
+        raise BackupError(Problem("backup_missing", str(directory), message, remedy))
+    return found[wanted]
+
+
 def remnants(directory: Path) -> list[Path]:
     """Return what has a set's name and is none: its removal was interrupted."""
     return [path for path in _entries(directory) if _NAME.fullmatch(path.name) and not (path / MANIFEST).exists()]

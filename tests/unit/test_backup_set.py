@@ -94,6 +94,17 @@ def test_counts_that_make_no_sense(arguments: dict[str, object], said: str) -> N
         Keep.from_arguments(arguments)
 
 
+def test_a_set_is_found_by_its_name_or_as_the_newest(tmp_path: Path) -> None:
+    with pytest.raises(BackupError, match="There is no set of any name"):
+        backup_set.find(tmp_path)
+    older, newest = make_set(tmp_path, NEWEST - timedelta(days=1)), make_set(tmp_path, NEWEST)
+    assert backup_set.find(tmp_path) == newest
+    assert backup_set.find(tmp_path, older.name) == older
+    with pytest.raises(BackupError, match=r"There is no set \.\./elsewhere") as failed:
+        backup_set.find(tmp_path, "../elsewhere")
+    assert failed.value.problem.code == "backup_missing"
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1}'])
 def test_a_damaged_manifest(tmp_path: Path, text: str) -> None:
     path = make_set(tmp_path, NEWEST)
