@@ -9,15 +9,13 @@ from typing import Any
 
 from pgprefect.events import EventBuffer, EventTable, log_workflow_event
 
-from bench.support import show, timed
+from bench.support import DURABLE, show, timed
 from tests.conftest import TRADING_SQL, Site, declaration_of, running_postgresql
 
 SINGLY = 1000
 BUFFERED = 10_000
 ROUNDS = 3
 METADATA = {"symbols_processed": 100, "records_collected": 5000, "processing_time": 45.2}
-# The tests' PostgreSQL is quick because it is not durable; an application's is.
-DURABLE = "-c fsync=on -c synchronous_commit=on -c full_page_writes=on -c log_statement=none"
 
 
 def singly(connection: Any) -> float:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import http.client
-import json
 import subprocess
 import tempfile
-import threading
 import time
 import urllib.parse
 
 from pgprefect.retention import Policy, Result, clean_up
 
 from bench.data import fill
-from bench.support import copied, prefect_database, prefect_server, show
+from bench.support import copied, latencies_beside, p99, prefect_database, prefect_server, show
 from tests.conftest import VIRTUALENV, Site
 
 DAYS = 30.1  # between the days of the generated runs
@@ -107,51 +105,6 @@ def rest(site: Site, url: str, sample: int) -> float:
     return seconds / len(ids)
 
 
-def latencies(url: str, stop: threading.Event) -> list[float]:
-    """Ask the API for the newest runs, as its UI does, until told to stop; return the sorted seconds."""
-    parts = urllib.parse.urlsplit(url)
-    connection = http.client.HTTPConnection(parts.netloc)
-    body = json.dumps({"limit": 20, "sort": "EXPECTED_START_TIME_DESC"})
-    taken = []
-    while not stop.is_set():
-        started = time.perf_counter()
-        connection.request("POST", f"{parts.path}/flow_runs/filter", body, {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        answer.read()
-        assert answer.status == 200, answer.status
-        taken.append(time.perf_counter() - started)
-        time.sleep(0.01)
-    connection.close()
-    return sorted(taken)
-
-
-def p99(taken: list[float]) -> float:
-    return taken[int(len(taken) * 0.99)]
-
-
-def beside_the_api(site: Site, url: str) -> tuple[list[float], list[float]]:
-    """Return the API's latencies while it is idle, and while a cleanup runs."""
-    stop, quiet = threading.Event(), 10.0
-    threading.Timer(2, stop.set).start()
-    latencies(url, stop)  # warms up
-    stop = threading.Event()
-    threading.Timer(quiet, stop.set).start()
-    idle = latencies(url, stop)
-    stop = threading.Event()
-
-    def clean() -> None:
-        try:
-            ours(site)
-        finally:
-            stop.set()
-
-    cleaning = threading.Thread(target=clean)
-    cleaning.start()
-    busy = latencies(url, stop)
-    cleaning.join()
-    return idle, busy
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=20_000)
@@ -169,7 +122,7 @@ def main() -> None:
             print(f"the longest of {result.longest_transaction_seconds} s; rows: {result.rows}")
         with prefect_server(site) as url:
             one = rest(site, url, options.sample)
-            idle, busy = beside_the_api(site, url)
+            idle, busy = latencies_beside(url, lambda: ours(site))
     runs = result.rows["flow_run"]
     by_rest = f"REST DELETE one by one ({options.sample} sampled)"
     show(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import socket
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Sequence
+import urllib.parse
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +20,15 @@ from pgprefect.statement import quote
 
 from tests.conftest import VIRTUALENV, Site, migrated_site, running_postgresql
 
+# The tests' PostgreSQL is quick because it is not durable; an application's is.
+DURABLE = "-c fsync=on -c synchronous_commit=on -c full_page_writes=on -c log_statement=none"
+
 
 @contextlib.contextmanager
-def prefect_database() -> Iterator[Site]:
+def prefect_database(settings: str = "") -> Iterator[Site]:
     """A PostgreSQL of its own with Prefect's real tables in a declared database."""
     # As on a host of 8 GB; parallel queries want more shared memory than docker gives.
-    options = ("--shm-size=1g", "--env", "POSTGRES_OPTIONS=-c shared_buffers=2GB")
+    options = ("--shm-size=1g", "--env", f"POSTGRES_OPTIONS=-c shared_buffers=2GB {settings}")
     with running_postgresql(*options) as server, tempfile.TemporaryDirectory() as home:
         yield migrated_site(server, "bench", Path(home))
 
@@ -67,6 +74,51 @@ def prefect_server(site: Site) -> Iterator[str]:
         finally:
             process.terminate()
             process.wait()
+
+
+def latencies(url: str, stop: threading.Event) -> list[float]:
+    """Ask the API for the newest runs, as its UI does, until told to stop; return the sorted seconds."""
+    parts = urllib.parse.urlsplit(url)
+    connection = http.client.HTTPConnection(parts.netloc)
+    body = json.dumps({"limit": 20, "sort": "EXPECTED_START_TIME_DESC"})
+    taken = []
+    while not stop.is_set():
+        started = time.perf_counter()
+        connection.request("POST", f"{parts.path}/flow_runs/filter", body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == 200, answer.status
+        taken.append(time.perf_counter() - started)
+        time.sleep(0.01)
+    connection.close()
+    return sorted(taken)
+
+
+def p99(taken: list[float]) -> float:
+    return taken[int(len(taken) * 0.99)]
+
+
+def latencies_beside(url: str, work: Callable[[], object]) -> tuple[list[float], list[float]]:
+    """Return the API's latencies while it is idle, and while the work is done."""
+    stop, quiet = threading.Event(), 10.0
+    threading.Timer(2, stop.set).start()
+    latencies(url, stop)  # warms up
+    stop = threading.Event()
+    threading.Timer(quiet, stop.set).start()
+    idle = latencies(url, stop)
+    stop = threading.Event()
+
+    def do() -> None:
+        try:
+            work()
+        finally:
+            stop.set()
+
+    working = threading.Thread(target=do)
+    working.start()
+    busy = latencies(url, stop)
+    working.join()
+    return idle, busy
 
 
 @contextlib.contextmanager
