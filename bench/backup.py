@@ -16,7 +16,8 @@ from statistics import median
 from unittest import mock
 
 from pgprefect import backup_set
-from pgprefect.backup import APP, WORKFLOW, back_up, wanted_parts
+from pgprefect.backup import back_up, wanted_parts
+from pgprefect.backup_set import APP, WORKFLOW
 from pgprefect.connection import Login
 from pgprefect.pipeline import libpq_environment
 from pgprefect.statement import quote

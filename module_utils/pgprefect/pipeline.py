@@ -12,6 +12,7 @@ from typing import IO, Any, Optional, Union
 
 from .connection import Login
 
+_NICENESS = 10
 _Stream = Optional[Union[int, IO[bytes]]]
 
 
@@ -70,6 +71,9 @@ class Pipeline:
             except FileNotFoundError as error:
                 self.kill()
                 raise PipelineFailed(f"{command[0]} is not installed on this host.") from error
+            # Somebody waits for what runs beside this, such as Prefect's API.
+            niceness = max(_NICENESS, os.getpriority(os.PRIO_PROCESS, process.pid))
+            os.setpriority(os.PRIO_PROCESS, process.pid, niceness)
             if self._processes:
                 source.close()  # so that the first one notices when the second one ends
             self._processes.append((command[0], process, said))

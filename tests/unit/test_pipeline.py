@@ -1,0 +1,32 @@
+"""The programs give way to others."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = """
+import os, subprocess, sys
+from pgprefect.pipeline import Pipeline
+
+pipeline = Pipeline([["sh", "-c", "read line; nice"]], dict(os.environ), subprocess.PIPE, sys.stdout.buffer)
+pipeline.stdin.write(b"now\\n")
+pipeline.stdin.close()
+pipeline.wait()
+"""
+
+
+@pytest.mark.parametrize(("own", "theirs"), [(0, 10), (15, 15)])
+def test_programs_have_a_low_priority(own: int, theirs: int) -> None:
+    done = subprocess.run(
+        ["nice", "-n", str(own), sys.executable, "-c", SCRIPT],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "module_utils")},
+        check=True,
+        stdout=subprocess.PIPE,
+    )
+    assert int(done.stdout) == theirs
