@@ -26,7 +26,6 @@ FULL = "full"
 KINDS = (APP, WORKFLOW, FULL)
 # A dump that waits for a lock makes readers wait behind what waits for the dump.
 LOCK_WAIT_SECONDS = 60
-_PARTIAL = ".partial-"
 _OWN_ZSTD = 160000  # from here on pg_dump compresses with zstd by itself
 # A first set may need as much as half of what its tables have; any later one is like the one before, and some more.
 _FIRST_SHARE, _GROWTH = 0.5, 1.5
@@ -78,8 +77,8 @@ def back_up(
     with _only_one(home):
         _clear(home)
         existing = backup_set.sets(home)
-        name = _next_name(existing, started)
-        partial = home / f"{_PARTIAL}{name}"
+        name = _next_name(backup_set.names(home), started)
+        partial = backup_set.partial(home, name)
         try:
             partial.mkdir(mode=0o700)
             with _snapshot(login, database, lock_wait_seconds) as snapshot:
@@ -124,9 +123,9 @@ def prune(directory: str | Path, keep: backup_set.Keep, dry_run: bool = False) -
 
 
 def _clear(home: Path) -> None:
-    """Remove what runs left behind that were killed while they wrote or removed a set: nobody else holds the lock."""
-    for left_over in [*home.glob(f"{_PARTIAL}*"), *backup_set.remnants(home)]:
-        shutil.rmtree(left_over)
+    """Remove what killed runs left behind: nobody else holds the lock."""
+    for path in backup_set.left_over(home):
+        shutil.rmtree(path)
 
 
 @contextlib.contextmanager
@@ -147,10 +146,10 @@ def _only_one(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _next_name(existing: Sequence[Path], now: datetime) -> str:
-    """Return the name by the time, or right after the newest set's where the clock was set back: order is age."""
-    if existing:
-        now = max(now, backup_set.time_of(existing[-1].name) + timedelta(seconds=1))
+def _next_name(taken: Sequence[str], now: datetime) -> str:
+    """Return the name by the time, or right after the newest one where the clock was set back: order is age."""
+    if taken:
+        now = max(now, backup_set.time_of(taken[-1]) + timedelta(seconds=1))
     return backup_set.name_of(now)
 
 

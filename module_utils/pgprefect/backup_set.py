@@ -27,6 +27,7 @@ VERIFIED = "verified.json"  # written by a restore drill that this set has passe
 FORMAT = 1
 _CHUNK = 1 << 20
 _NAME = re.compile(r"\d{8}T\d{6}Z")
+_PARTIAL, _REMOVED = ".partial-", ".removed-"
 _TIME = "%Y%m%dT%H%M%SZ"
 
 
@@ -112,9 +113,19 @@ def time_of(name: str) -> datetime:
     return datetime.strptime(name, _TIME).replace(tzinfo=timezone.utc)
 
 
+def partial(directory: Path, name: str) -> Path:
+    """Return where a set is written that is not finished."""
+    return directory / (_PARTIAL + name)
+
+
+def names(directory: Path) -> list[str]:
+    """Return the names that are taken, the oldest first; a directory that has one need not be a set."""
+    return sorted(path.name for path in _entries(directory) if _NAME.fullmatch(path.name))
+
+
 def sets(directory: Path) -> list[Path]:
     """Return the sets below a directory, the oldest first."""
-    return sorted(path for path in _entries(directory) if _NAME.fullmatch(path.name) and (path / MANIFEST).is_file())
+    return [directory / name for name in names(directory) if (directory / name / MANIFEST).is_file()]
 
 
 def _entries(directory: Path) -> list[Path]:
@@ -137,9 +148,9 @@ def find(directory: Path, name: str | None = None) -> Path:
     return found[wanted]
 
 
-def remnants(directory: Path) -> list[Path]:
-    """Return what has a set's name and is none: its removal was interrupted."""
-    return [path for path in _entries(directory) if _NAME.fullmatch(path.name) and not (path / MANIFEST).exists()]
+def left_over(directory: Path) -> list[Path]:
+    """Return what runs left behind that were killed while they wrote or removed a set."""
+    return [path for path in _entries(directory) if path.name.startswith((_PARTIAL, _REMOVED))]
 
 
 def is_verified(path: Path) -> bool:
@@ -242,10 +253,10 @@ def prunable(paths: Iterable[Path], keep: Keep) -> list[Path]:
 
 
 def remove(path: Path) -> None:
-    """Remove a set. Its manifest goes first: what a crash leaves behind is no set any more."""
-    (path / MANIFEST).unlink(missing_ok=True)
-    sync(path)
-    shutil.rmtree(path)
+    """Remove a set. It loses its name first: what a crash leaves behind is no set any more."""
+    going = path.rename(path.with_name(_REMOVED + path.name))
+    sync(path.parent)
+    shutil.rmtree(going)
 
 
 def write(path: Path, manifest: Manifest) -> None:

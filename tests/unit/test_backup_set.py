@@ -70,13 +70,21 @@ def test_a_dry_run_removes_nothing_and_names_what_would_go(tmp_path: Path) -> No
     assert backup_set.sets(tmp_path) == paths[2:]
 
 
-def test_what_an_interrupted_removal_left_is_no_set_and_goes_with_the_next(tmp_path: Path) -> None:
+def test_what_killed_runs_left_is_no_set_and_goes_with_the_next(tmp_path: Path) -> None:
+    for name in (".partial-20261125T020000Z", ".removed-20261125T020000Z"):
+        make_set(tmp_path, NEWEST).rename(tmp_path / name)
+    assert backup_set.sets(tmp_path) == []
+    assert backup.prune(tmp_path, Keep()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_directory_without_a_manifest_is_no_set_and_is_left_alone(tmp_path: Path) -> None:
     path = make_set(tmp_path, NEWEST)
     (path / backup_set.MANIFEST).unlink()
     (path / "app.dump.zst").touch()
     assert backup_set.sets(tmp_path) == []
-    assert backup.prune(tmp_path, Keep()) == []
-    assert not path.exists()
+    assert backup.prune(tmp_path, Keep(1, 0, 0, 0)) == []
+    assert (path / "app.dump.zst").exists()
 
 
 @pytest.mark.parametrize(
