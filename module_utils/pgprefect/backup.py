@@ -194,6 +194,8 @@ def _snapshot(login: Login, database: str, lock_wait_seconds: float) -> Iterator
         connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
         with connection.cursor() as cursor:
             cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{int(lock_wait_seconds * 1000)}ms",))
+            # Counting leaves the other processors to those who wait for an answer.
+            cursor.execute("SET LOCAL max_parallel_workers_per_gather = 0")
             cursor.execute("""
                 SELECT pg_export_snapshot(), CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
                                              ELSE pg_current_wal_lsn() END::text""")
