@@ -22,6 +22,8 @@ from . import backup, backup_set, configuration, environment, report, restore, r
 from .backup_set import BackupError
 from .configuration import ConfigurationError, Site
 from .connection import ConnectionFailed, Login, connect
+from .difference import Barred
+from .drill import drill
 from .events import EventTable, read_events
 from .health import DEGRADED, HEALTHY
 from .jobs import record
@@ -53,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(f"{failed.problem.code}: {in_words([failed.problem])}")
     except (ConnectionFailed, StatisticsUnavailable) as failed:
         return _refuse(f"{failed.problem.code}: {in_words([failed.problem])}", UNKNOWN)
+    except Barred as barred:
+        return _refuse(in_words(barred.problems))
     except (ConfigurationError, environment.SettingMissing, revision.RevisionError) as error:
         return _refuse(str(error), UNKNOWN)
     except ValueError as error:  # an argument that makes no sense
@@ -113,6 +117,13 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--no-prune", action="store_true", help="create: remove nothing afterwards")
     command.add_argument("--json", action="store_true", help="print one JSON document")
     command.set_defaults(run=_backup)
+
+    command = commands.add_parser(
+        "drill", help="prove a set: restore it into a throwaway cluster and start Prefect on it"
+    )
+    command.add_argument("--set", help="the set's name; else the newest")
+    command.add_argument("--json", action="store_true", help="print one JSON document")
+    command.set_defaults(run=_drill)
 
     command = commands.add_parser(
         "restore", help="put a backup set back, in one transaction; a safety set is made first"
@@ -361,6 +372,22 @@ def _prune(options: argparse.Namespace, site: Site, home: Path) -> int:
 
 def _print_pruned(pruned: list[str], done: str) -> int:
     print(f"{done}: {', '.join(pruned) or 'no set'}.")
+    return FINE
+
+
+def _drill(options: argparse.Namespace) -> int:
+    site, home = _backups(options)
+    _become(site.declaration.backup)
+    with record(site.job("drill")) as figures, backup.only_one(home):
+        path = backup_set.find(home, options.set)
+        passed = drill(path, site.declaration, site.virtualenv)
+        figures.update(asdict(passed), set=path.name)
+    if options.json:
+        report.as_json({"set": path.name, **asdict(passed)})
+        return FINE
+    served = ", ".join(f"Prefect of {tenant} listed {flows} flows" for tenant, flows in passed.servers.items())
+    print(f"{path} is verified after {passed.seconds:.1f} s: {passed.rows:,} rows.")
+    print(f"{served or 'No Prefect is installed on this host, so none was started on the copy'}.")
     return FINE
 
 

@@ -74,7 +74,7 @@ def back_up(
     """
     home = Path(directory)
     began, started = time.monotonic(), datetime.now(timezone.utc)
-    with _only_one(home):
+    with only_one(home):
         _clear(home)
         existing = backup_set.sets(home)
         name = _next_name(backup_set.names(home), started)
@@ -114,7 +114,7 @@ def prune(directory: str | Path, keep: backup_set.Keep, dry_run: bool = False) -
     home = Path(directory)
     if dry_run:
         return [path.name for path in backup_set.prunable(backup_set.sets(home), keep)]
-    with _only_one(home):
+    with only_one(home):
         going = backup_set.prunable(backup_set.sets(home), keep)
         for path in going:
             backup_set.remove(path)
@@ -129,7 +129,7 @@ def _clear(home: Path) -> None:
 
 
 @contextlib.contextmanager
-def _only_one(directory: Path) -> Iterator[None]:
+def only_one(directory: Path) -> Iterator[None]:
     """Hold the directory's lock, which ends with the process. Raises BackupError where another one holds it."""
     try:
         descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -184,6 +184,18 @@ class _Snapshot:
         return ", ".join(stored_revisions(self.connection, schema)) or None
 
 
+def structure_counts(connection: Any, schema: str) -> tuple[int, int]:
+    """Return how many indexes and constraints a schema has."""
+    question = """
+        SELECT (SELECT count(*) FROM pg_class WHERE relnamespace = n.oid AND relkind IN ('i', 'I')),
+               (SELECT count(*) FROM pg_constraint WHERE connamespace = n.oid)
+        FROM pg_namespace n WHERE nspname = {}"""
+    with connection.cursor() as cursor:
+        Statement(question, (Value(schema),)).execute(cursor)
+        indexes, constraints = cursor.fetchone()
+    return indexes, constraints
+
+
 @contextlib.contextmanager
 def _snapshot(login: Login, database: str, lock_wait_seconds: float) -> Iterator[_Snapshot]:
     """Hold a snapshot open that other sessions may take up."""
@@ -226,7 +238,8 @@ def _dump(
                 rows = snapshot.count(want.schema) if want.schema else {}
                 revision = snapshot.revision(want.schema) if want.kind == WORKFLOW and want.schema else None
                 name = _file_name(want, snapshot)
-                parts.append(Part(want.kind, want.schema, want.tenant, name, 0, "", rows, revision))
+                counts = structure_counts(snapshot.connection, want.schema) if want.schema else (0, 0)
+                parts.append(Part(want.kind, want.schema, want.tenant, name, 0, "", rows, *counts, revision))
             for pipeline in running:
                 pipeline.wait()
         except BaseException:

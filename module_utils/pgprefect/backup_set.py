@@ -50,6 +50,8 @@ class Part:
     bytes: int
     sha256: str
     rows: dict[str, int]
+    indexes: int = 0
+    constraints: int = 0
     revision: str | None = None
 
 
@@ -266,6 +268,18 @@ def write(path: Path, manifest: Manifest) -> None:
         file.write(json.dumps(manifest.as_dict(), indent=2, ensure_ascii=False) + "\n")
         file.flush()
         os.fsync(file.fileno())
+    sync(path)
+
+
+def mark_verified(path: Path, result: Mapping[str, Any]) -> None:
+    """Write what a set has passed, as a whole and durably."""
+    new = path / f"{VERIFIED}.new"
+    with open(new, "w", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(json.dumps(result, indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    new.rename(path / VERIFIED)
     sync(path)
 
 

@@ -71,9 +71,10 @@ class Pipeline:
             except FileNotFoundError as error:
                 self.kill()
                 raise PipelineFailed(f"{command[0]} is not installed on this host.") from error
-            # Somebody waits for what runs beside this, such as Prefect's API.
-            niceness = max(_NICENESS, os.getpriority(os.PRIO_PROCESS, process.pid))
-            os.setpriority(os.PRIO_PROCESS, process.pid, niceness)
+            if user is None:  # another user's process is not to be touched, even by root in a container
+                # Somebody waits for what runs beside this, such as Prefect's API.
+                niceness = max(_NICENESS, os.getpriority(os.PRIO_PROCESS, process.pid))
+                os.setpriority(os.PRIO_PROCESS, process.pid, niceness)
             if self._processes:
                 source.close()  # so that the first one notices when the second one ends
             self._processes.append((command[0], process, said))

@@ -319,7 +319,7 @@ def test_a_fault_names_its_cause_leaves_the_sets_and_the_next_run_succeeds(
 
 
 def test_two_at_once(prefect: Site, tmp_path: Path) -> None:
-    with backup._only_one(tmp_path), pytest.raises(BackupError, match="Another backup") as failed:
+    with backup.only_one(tmp_path), pytest.raises(BackupError, match="Another backup") as failed:
         make(prefect, tmp_path)
     assert failed.value.problem.code == "backup_running"
     make(prefect, tmp_path)

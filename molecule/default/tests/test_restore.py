@@ -35,7 +35,9 @@ def test_prefect_s_schema_comes_back_after_it_was_destroyed(host: Host, playbook
     host.check_output("systemctl stop 'prefect-worker@*' prefect-server@prefect")
     host.check_output("pgprefect backup")
     host.check_output(
-        PSQL, "DELETE FROM prefect.flow_run; INSERT INTO system_logs (event_type, message) VALUES ('r', 'later')"
+        PSQL,
+        "DELETE FROM prefect.flow_run; DELETE FROM system_logs WHERE event_type = 'r';"
+        " INSERT INTO system_logs (event_type, message) VALUES ('r', 'later')",
     )
     done = playbook("playbooks/restore.yml", *CONFIRMED, "--extra-vars", "prefect_backup_restore_set=" + newest(host))
     assert done.returncode == 0, done.stdout
@@ -75,3 +77,20 @@ def test_into_a_database_beside(host: Host) -> None:
         assert aside != "0"
     finally:
         host.check_output(PSQL.replace("mltrading", "postgres"), "DROP DATABASE aside WITH (FORCE)")
+
+
+def test_a_killed_drill_proves_nothing_and_the_next_one_clears_up(host: Host) -> None:
+    host.check_output("pgprefect backup")
+    started = "nohup pgprefect drill >/dev/null 2>&1 & "
+    wait = "until ls /var/backups/prefect/drill-*/data/postmaster.pid >/dev/null 2>&1; do sleep 0.1; done; "
+    host.check_output("timeout 60 bash -c %s", f"{started}{wait}kill -9 $!; wait; true")
+    # The user's Python is a child of the shell that cron would have started; the cluster lives on.
+    host.run("pkill -9 --full '[p]gprefect drill'")
+    assert host.run("pgrep --full '/var/backups/prefect/[d]rill-'").rc == 0
+    assert not json.loads(host.check_output("pgprefect backup list --json"))[-1]["verified"]
+    assert "job_never_ended" in host.run("pgprefect health --json").stdout
+    assert host.run("pgprefect drill").rc == 0
+    assert host.run("pgrep --full '/var/backups/prefect/[d]rill-'").rc == 1
+    assert host.run("ls -d /var/backups/prefect/drill-*").rc != 0
+    assert json.loads(host.check_output("pgprefect backup list --json"))[-1]["verified"]
+    assert health(host) == "healthy"

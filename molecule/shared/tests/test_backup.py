@@ -17,8 +17,9 @@ RECORD = "/var/lib/prefect_backup/backup.json"
 
 @pytest.fixture(scope="module")
 def command(host: Host) -> str:
-    """What cron runs."""
-    (line,) = [line for line in host.file(FILE).content_string.splitlines() if re.match("[0-9*]", line)]
+    """What cron runs each night."""
+    lines = host.file(FILE).content_string.splitlines()
+    (line,) = [line for line in lines if re.match("[0-9*].* backup$", line)]
     fields = line.split(maxsplit=6)
     assert fields[5] == "prefect_backup"
     return str(fields[6])
@@ -125,3 +126,40 @@ def test_the_playbook_makes_one_now(host: Host, playbook: Playbook) -> None:
     newest = sets(host)[-1]
     assert newest["name"] not in [found["name"] for found in before]
     assert newest["name"] in made.stdout
+
+
+def test_a_drill_proves_the_newest_set_and_leaves_nothing_behind(host: Host) -> None:
+    lines = host.file(FILE).content_string.splitlines()
+    (line,) = [line for line in lines if re.match("[0-9*].* drill$", line)]
+    host.check_output("pgprefect backup")
+    newest = sets(host)[-1]
+    assert not newest["verified"]
+    done = as_cron(host, line.split(maxsplit=6)[6])
+    host.check_output("journalctl --sync")
+    said = host.check_output("journalctl --no-pager -o cat -n 40 -t prefect-backup")
+    assert done.rc == 0, said
+    assert sets(host)[-1]["verified"]
+    passed = json.loads(host.file(f"{HOME}/{newest['name']}/verified.json").content_string)
+    assert passed["rows"] == sum(sum(part["rows"].values()) for part in newest["parts"])
+    if host.file("/usr/local/bin/prefect").exists:
+        assert sorted(passed["servers"]) == sorted(part["tenant"] for part in newest["parts"] if part["tenant"])
+    assert host.run(f"ls -d {HOME}/drill-*").rc != 0
+    assert host.run("pgrep --full '/var/backups/prefect/[d]rill-'").rc == 1
+    found = json.loads(host.run("pgprefect health --json").stdout)
+    assert found["checks"]["drill"] == "healthy" and found["details"]["drill"]["ok"]
+
+
+def test_a_set_that_does_not_come_back_as_it_was_is_not_verified(host: Host) -> None:
+    host.check_output("pgprefect backup")
+    newest = sets(host)[-1]
+    manifest = f"{HOME}/{newest['name']}/manifest.json"
+    host.check_output(f'sed -i \'s/"indexes": [1-9][0-9]*/"indexes": 1/\' {manifest}')
+    try:
+        done = host.run("pgprefect drill")
+        assert done.rc == 2 and "drill_failed" in done.stderr and "the manifest says (1, " in done.stderr
+        assert not sets(host)[-1]["verified"]
+        assert host.run(f"ls -d {HOME}/drill-*").rc != 0
+        found = json.loads(host.run("pgprefect health --json").stdout)
+        assert found["checks"]["drill"] == "degraded"
+    finally:
+        host.check_output(f"rm -r {HOME}/{newest['name']} && pgprefect drill")

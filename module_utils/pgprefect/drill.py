@@ -1,0 +1,236 @@
+"""The restore drill: a set is put into a throwaway cluster on this host, compared with its manifest and used.
+
+Only a set that has passed is called verified.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import glob
+import http.client
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+from . import backup_set
+from .backup import structure_counts
+from .backup_set import WORKFLOW, BackupError, Manifest, Part
+from .connection import Login, connect
+from .declaration import Declaration
+from .pipeline import Pipeline, PipelineFailed
+from .problems import ERROR, Problem, in_words
+from .ready import is_ready
+from .restore import restore
+from .revision import stored_revisions
+from .statement import quote
+from .verify import verify
+
+_CLUSTERS = "drill-"
+# Nothing here need survive a power cut: the set does.
+_SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "max_wal_size": "4GB",
+    "autovacuum": "off",
+    "maintenance_work_mem": "256MB",
+}
+_START_SECONDS = 120
+_PAGE = 200  # the most that Prefect lists at once
+
+
+@dataclass(frozen=True)
+class Drill:
+    """What a set has passed. ``servers`` are the tenants whose Prefect server answered on it, with their flows."""
+
+    verified: str
+    seconds: float
+    rows: int
+    servers: dict[str, int]
+
+
+def drill(path: Path, declaration: Declaration, virtualenv: str | None = None) -> Drill:
+    """Restore a set beside its directory, compare it, let a Prefect server run on it, and mark it as verified.
+
+    With Prefect's virtualenv a server of each tenant starts on the copy. It runs as a user that is not root, because
+    PostgreSQL does. Raises BackupError, ConnectionFailed and Barred; then the set is not marked.
+    """
+    began = time.monotonic()
+    manifest = backup_set.check(path)
+    parts = [part for part in manifest.parts if part.schema]
+    servers: dict[str, int] = {}
+    with _cluster(path.parent) as login:
+        # No role needs its password here: only this drill can reach the cluster.
+        copied = replace(declaration, passwords={})
+        rows = restore(login, copied, path, parts, into=declaration.database)
+        _compare(login, copied, manifest, parts)
+        for part in parts:
+            if part.kind == WORKFLOW and virtualenv and os.path.exists(f"{virtualenv}/bin/prefect"):
+                servers[str(part.tenant)] = _serve(
+                    login, copied, str(part.schema), virtualenv, part.rows.get("flow", 0)
+                )
+    passed = Drill(
+        verified=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - began, 3),
+        rows=sum(rows.values()),
+        servers=servers,
+    )
+    backup_set.mark_verified(path, asdict(passed))
+    return passed
+
+
+@contextlib.contextmanager
+def _cluster(home: Path) -> Iterator[Login]:
+    """A PostgreSQL of its own below the directory, which is gone afterwards; gives its administrator."""
+    programs = _programs()
+    for left_over in home.glob(f"{_CLUSTERS}*"):
+        _stop(programs, left_over)
+    folder = Path(tempfile.mkdtemp(prefix=_CLUSTERS, dir=home))
+    data, port, password = folder / "data", _free_port(), secrets.token_urlsafe(24)
+    try:
+        (folder / "password").write_text(password)
+        _run([f"{programs}/initdb", f"--pgdata={data}", "--username=postgres", f"--pwfile={folder / 'password'}",
+              "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"])  # fmt: skip
+        settings = {**_SETTINGS, "port": str(port), "unix_socket_directories": ""}
+        with open(data / "postgresql.conf", "a", encoding="utf-8") as file:
+            file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
+        log = f"--log={folder / 'log'}"
+        _run([f"{programs}/pg_ctl", "start", "--wait", f"--timeout={_START_SECONDS}", f"--pgdata={data}", log])
+        yield Login("127.0.0.1", port, "postgres", password, ssl_mode="disable")
+    finally:
+        _stop(programs, folder)
+
+
+def _programs() -> str:
+    """Return the folder of the newest PostgreSQL server's programs, which Debian keeps off the path."""
+    found = glob.glob("/usr/lib/postgresql/*/bin/initdb")
+    if not found:
+        raise _failed("this host has no PostgreSQL server (/usr/lib/postgresql/*/bin/initdb)")
+    return os.path.dirname(max(found, key=lambda path: float(path.split("/")[4])))
+
+
+def _stop(programs: str, folder: Path) -> None:
+    """End a throwaway cluster, this one's or one of a drill that was killed, and remove it."""
+    if (folder / "data/postmaster.pid").exists():
+        with contextlib.suppress(BackupError):  # it has died by itself
+            _run([f"{programs}/pg_ctl", "stop", "--mode=immediate", f"--pgdata={folder / 'data'}"])
+    shutil.rmtree(folder)
+
+
+def _run(command: Sequence[str]) -> None:
+    try:
+        # pg_ctl's server would hold a pipe open, so nothing reads its output.
+        Pipeline([command], {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}).wait()
+    except PipelineFailed as error:
+        raise _failed(str(error)) from error
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def _compare(login: Login, declaration: Declaration, manifest: Manifest, parts: Sequence[Part]) -> None:
+    """Compare what the restore has not: indexes, constraints, the revision, and what verification looks at."""
+    with contextlib.closing(connect(login, declaration.database)) as connection:
+        for part in parts:
+            schema = str(part.schema)
+            found = {
+                "indexes, constraints": structure_counts(connection, schema),
+                "revision": ", ".join(stored_revisions(connection, schema)) or None if part.revision else None,
+            }
+            promised = {"indexes, constraints": (part.indexes, part.constraints), "revision": part.revision}
+            for what, value in found.items():
+                if value != promised[what]:
+                    raise _failed(f"{schema} has the {what} {value} in the copy, the manifest says {promised[what]}")
+    if {part.schema for part in parts} != {declaration.app_schema, *(part.schema for part in declaration.tenants)}:
+        return  # what is not in the set would be missing
+    _verify(login, declaration, manifest)
+
+
+def _verify(login: Login, declaration: Declaration, manifest: Manifest) -> None:
+    found = verify(login, declaration)
+    errors = [problem for problem in found.problems if problem.severity == ERROR]
+    if errors:
+        raise _failed(f"the copy of {manifest.name} is not as declared: {in_words(errors)}")
+
+
+def _serve(login: Login, declaration: Declaration, schema: str, virtualenv: str, flows: int) -> int:
+    """Start a Prefect server on the copy, ask whether it is ready and for its flows, and return their number."""
+    port, key = _free_port(), secrets.token_urlsafe(24)
+    url = f"http://127.0.0.1:{port}/api"
+    with tempfile.TemporaryDirectory() as home, open(Path(home) / "log", "w+", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            [f"{virtualenv}/bin/prefect", "server", "start", "--no-services", "--host=127.0.0.1", f"--port={port}"],
+            cwd=home,
+            env={
+                "PATH": "/usr/bin:/bin",
+                "HOME": home,
+                "PREFECT_HOME": home,
+                "PREFECT_API_URL": url,
+                "PREFECT_SERVER_DATABASE_DRIVER": "postgresql+asyncpg",
+                "PREFECT_SERVER_DATABASE_HOST": login.host,
+                "PREFECT_SERVER_DATABASE_PORT": str(login.port),
+                "PREFECT_SERVER_DATABASE_NAME": declaration.database,
+                "PREFECT_SERVER_DATABASE_USER": login.user,
+                "PREFECT_SERVER_DATABASE_PASSWORD": str(login.password),
+                "PREFECT_SERVER_DATABASE_SQLALCHEMY_CONNECT_ARGS_SEARCH_PATH": ", ".join(
+                    map(quote, (schema, declaration.extensions_schema))
+                ),
+                "PREFECT_SERVER_DATABASE_MIGRATE_ON_START": "false",
+                "PREFECT_SERVER_API_AUTH_STRING": f"drill:{key}",
+                "PREFECT_API_AUTH_STRING": f"drill:{key}",
+                "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": "P3650D",
+                "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+                "DO_NOT_TRACK": "1",
+            },
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            deadline = time.monotonic() + _START_SECONDS
+            while not is_ready(f"{url}/ready"):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    log.seek(0)
+                    raise _failed(f"Prefect's server did not start on the copy: {log.read()[-2000:].strip()}")
+                time.sleep(0.2)
+            listed = _list_flows(port, key)
+        finally:
+            process.terminate()
+            process.wait()
+    if listed != min(flows, _PAGE):
+        raise _failed(f"Prefect's server lists {listed} flows of the copy, the manifest has {flows}")
+    return listed
+
+
+def _list_flows(port: int, key: str) -> int:
+    """Ask the server for its first page of flows, and return how many are on it."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    token = base64.b64encode(f"drill:{key}".encode()).decode()
+    headers = {"Content-Type": "application/json", "Authorization": f"Basic {token}"}
+    with contextlib.closing(connection):
+        connection.request("POST", "/api/flows/filter", json.dumps({"limit": _PAGE}), headers)
+        answer = connection.getresponse()
+        content = answer.read()
+    if answer.status != http.client.OK:
+        raise _failed(f"Prefect's server on the copy answered {answer.status} when asked for its flows")
+    return len(json.loads(content))
+
+
+def _failed(reason: str) -> BackupError:
+    message = f"The restore drill failed, and the set is not verified: {reason}."
+    remedy = "End the cause, or make another set (pgprefect backup); then: pgprefect drill."
+    return BackupError(Problem("drill_failed", "restore drill", message, remedy))

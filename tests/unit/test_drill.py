@@ -1,0 +1,28 @@
+"""Which PostgreSQL a drill takes, and what it says where something of it fails."""
+
+from __future__ import annotations
+
+import glob
+
+import pytest
+from pgprefect import drill
+from pgprefect.backup_set import BackupError
+
+
+def test_the_newest_postgresql_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [f"/usr/lib/postgresql/{version}/bin/initdb" for version in ("9.6", "17", "15")]
+    monkeypatch.setattr(glob, "glob", lambda _pattern: found)
+    assert drill._programs() == "/usr/lib/postgresql/17/bin"
+
+
+def test_a_host_without_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(glob, "glob", lambda _pattern: [])
+    with pytest.raises(BackupError, match="this host has no PostgreSQL server") as failed:
+        drill._programs()
+    assert failed.value.problem.code == "drill_failed"
+
+
+def test_a_program_that_fails_is_quoted() -> None:
+    with pytest.raises(BackupError, match="not verified: sh ended with 3: out of luck") as failed:
+        drill._run(["sh", "-c", "echo out of luck >&2; exit 3"])
+    assert failed.value.problem.code == "drill_failed"
