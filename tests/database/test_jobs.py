@@ -134,4 +134,4 @@ def test_a_killed_cleanup_shows(prefect: Site, site_file: Path, health: Callable
 
 def test_jobs_that_are_no_jobs(run_module: Callable[..., Result]) -> None:
     result = run_module("prefect_health_check", database="x", tenants=[], jobs=[{"name": "cleanup"}])
-    assert result["failed"] and "tenant" in result["msg"]
+    assert result["failed"] and "schedule" in result["msg"]
