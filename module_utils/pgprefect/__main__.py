@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--kind", action="append", choices=backup.KINDS, help="create: instead of the site's kinds")
     command.add_argument("--set", help="check: the set's name; else the newest")
     command.add_argument("--dry-run", action="store_true", help="prune: only say what would go")
-    command.add_argument("--no-prune", action="store_true", help="create: remove nothing afterwards")
+    command.add_argument("--safety", action="store_true", help="create: one that nothing takes for the newest")
     command.add_argument("--json", action="store_true", help="print one JSON document")
     command.set_defaults(run=_backup)
 
@@ -317,10 +317,11 @@ def _create(options: argparse.Namespace, site: Site, home: Path) -> int:
     parts = backup.wanted_parts(site.declaration, options.kind or site.backups.kinds, options.tenant)
     login = replace(site.login, user=site.declaration.backup)
     version = site.virtualenv and os.path.basename(site.virtualenv)
-    with record(site.job("backup")) as figures:
-        made = backup.back_up(login, site.database, parts, home, version)
+    # What is made by the way says nothing of the nightly job.
+    with record(None if options.safety else site.job("backup")) as figures:
+        made = backup.back_up(login, site.database, parts, home, version, safety=options.safety)
         figures.update(set=made.name, bytes=made.bytes, seconds=made.seconds)
-        pruned = [] if options.no_prune else backup.prune(home, site.backups.keep)
+        pruned = [] if options.safety else backup.prune(home, site.backups.keep)
     if options.json:
         report.as_json({**made.as_dict(), "pruned": pruned})
         return FINE
@@ -406,7 +407,7 @@ def _restore(options: argparse.Namespace) -> int:
     if not options.into and not options.no_safety_set:
         # By the user of the backups, which this process can not become and come back from.
         kinds = [word for part in parts for word in ("--kind", part.kind)]
-        command = [sys.executable, "-m", "pgprefect", "--config", options.config, "backup", "--no-prune", *kinds]
+        command = [sys.executable, "-m", "pgprefect", "--config", options.config, "backup", "--safety", *kinds]
         print("The safety set:", flush=True)
         if subprocess.run(command, check=False).returncode:
             return _refuse("Nothing was changed, because the safety set failed: end the cause, or say --no-safety-set.")

@@ -67,9 +67,11 @@ def back_up(
     directory: str | Path,
     prefect_version: str | None = None,
     lock_wait_seconds: float = LOCK_WAIT_SECONDS,
+    safety: bool = False,
 ) -> Manifest:
     """Write a new set below the directory, read it back in full, and only then give it its name.
 
+    A safety set is one of what a restore is about to replace; nothing takes it for the newest.
     Raises BackupError and ConnectionFailed; then there is no new set, and the others are as they were.
     """
     home = Path(directory)
@@ -77,7 +79,7 @@ def back_up(
     with only_one(home):
         _clear(home)
         existing = backup_set.sets(home)
-        name = _next_name(backup_set.names(home), started)
+        name = _next_name(backup_set.names(home), started, safety)
         partial = backup_set.partial(home, name)
         try:
             partial.mkdir(mode=0o700)
@@ -146,11 +148,11 @@ def only_one(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _next_name(taken: Sequence[str], now: datetime) -> str:
+def _next_name(taken: Sequence[str], now: datetime, safety: bool) -> str:
     """Return the name by the time, or right after the newest one where the clock was set back: order is age."""
     if taken:
         now = max(now, backup_set.time_of(taken[-1]) + timedelta(seconds=1))
-    return backup_set.name_of(now)
+    return backup_set.name_of(now, safety)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ MANIFEST = "manifest.json"
 VERIFIED = "verified.json"  # written by a restore drill that this set has passed
 FORMAT = 1
 _CHUNK = 1 << 20
-_NAME = re.compile(r"\d{8}T\d{6}Z")
+_SAFETY = "-safety"  # made before a restore, of what that replaces: no restore takes it unless it is named
+_NAME = re.compile(rf"\d{{8}}T\d{{6}}Z({_SAFETY})?")
 _PARTIAL, _REMOVED = ".partial-", ".removed-"
 _TIME = "%Y%m%dT%H%M%SZ"
 
@@ -107,12 +108,16 @@ class Keep:
         return keep
 
 
-def name_of(time: datetime) -> str:
-    return time.astimezone(timezone.utc).strftime(_TIME)
+def name_of(time: datetime, safety: bool = False) -> str:
+    return time.astimezone(timezone.utc).strftime(_TIME) + (_SAFETY if safety else "")
 
 
 def time_of(name: str) -> datetime:
-    return datetime.strptime(name, _TIME).replace(tzinfo=timezone.utc)
+    return datetime.strptime(name[: -len(_SAFETY)] if is_safety(name) else name, _TIME).replace(tzinfo=timezone.utc)
+
+
+def is_safety(name: str) -> bool:
+    return name.endswith(_SAFETY)
 
 
 def partial(directory: Path, name: str) -> Path:
@@ -140,9 +145,9 @@ def _entries(directory: Path) -> list[Path]:
 
 
 def find(directory: Path, name: str | None = None) -> Path:
-    """Return a set by its name, or the newest. Raises BackupError."""
+    """Return a set by its name, or the newest that is no safety set. Raises BackupError."""
     found = {path.name: path for path in sets(directory)}
-    wanted = name or max(found, default="of any name")
+    wanted = name or max((name for name in found if not is_safety(name)), default="of any name")
     if wanted not in found:
         message = f"There is no set {wanted} in {directory}."
         remedy = "Name one that pgprefect backup list shows, or make one (pgprefect backup)."
@@ -236,10 +241,13 @@ def read_back(file: Path) -> tuple[int, str]:
 def prunable(paths: Iterable[Path], keep: Keep) -> list[Path]:
     """Return which of the sets may go, the oldest first.
 
-    The newest stays, and the newest that a drill has verified, whatever the counts say.
+    The newest stays, and the newest that a drill has verified, whatever the counts say. Safety sets take nobody's
+    place: as many of them stay as of the newest others.
     """
-    newest_first = sorted(paths, key=lambda path: path.name, reverse=True)
+    every = sorted(paths, key=lambda path: path.name, reverse=True)
+    newest_first = [path for path in every if not is_safety(path.name)]
     staying = set(newest_first[: max(keep.last, 1)])
+    staying.update([path for path in every if is_safety(path.name)][: max(keep.last, 1)])
     staying.update([path for path in newest_first if is_verified(path)][:1])
     periods: tuple[tuple[int, Callable[[date], Any]], ...] = (
         (keep.daily, lambda day: day),
@@ -251,7 +259,7 @@ def prunable(paths: Iterable[Path], keep: Keep) -> list[Path]:
         for path in newest_first:
             newest.setdefault(period(time_of(path.name).date()), path)
         staying.update(list(newest.values())[:count])
-    return [path for path in reversed(newest_first) if path not in staying]
+    return [path for path in reversed(every) if path not in staying]
 
 
 def remove(path: Path) -> None:

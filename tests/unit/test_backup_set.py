@@ -25,8 +25,8 @@ DECLARATION = declare(
 )
 
 
-def make_set(directory: Path, time: datetime, verified: bool = False) -> Path:
-    name = backup_set.name_of(time)
+def make_set(directory: Path, time: datetime, verified: bool = False, safety: bool = False) -> Path:
+    name = backup_set.name_of(time, safety)
     path = directory / name
     path.mkdir()
     part = Part("app", "public", None, "app.dump.zst", 1, "0", {})
@@ -60,6 +60,15 @@ def test_the_newest_verified_set_stays_whatever_the_counts_say(tmp_path: Path) -
 def test_the_newest_set_stays_even_where_only_months_are_kept(tmp_path: Path) -> None:
     path = make_set(tmp_path, NEWEST)
     assert backup_set.prunable([path], Keep(0, 0, 0, 1)) == []
+
+
+def test_safety_sets_take_nobody_s_place(tmp_path: Path) -> None:
+    safety = [make_set(tmp_path, NEWEST + timedelta(hours=hours), safety=True) for hours in (1, 2, 3)]
+    nightly = make_set(tmp_path, NEWEST)
+    assert backup_set.find(tmp_path) == nightly
+    assert backup_set.find(tmp_path, safety[0].name) == safety[0]
+    assert backup_set.time_of(safety[0].name) == NEWEST + timedelta(hours=1)
+    assert backup_set.prunable(backup_set.sets(tmp_path), Keep(2, 0, 0, 0)) == safety[:1]
 
 
 def test_a_dry_run_removes_nothing_and_names_what_would_go(tmp_path: Path) -> None:

@@ -63,6 +63,9 @@ def test_a_restore_that_fails_leaves_all_as_it_was_and_running(host: Host, playb
         assert failed.returncode != 0
         assert "1 objects of other schemas stand on what would be replaced" in failed.stdout
         assert host.check_output(PSQL, "SELECT count(*) > 0 FROM public.in_the_way") == "t"
+        # What was made for safety is not what the next try restores.
+        assert newest(host).endswith("-safety")
+        assert newest(host) not in host.check_output("pgprefect restore --kind workflow --dry-run")
         assert host.service("prefect-server@prefect").is_running
     finally:
         host.check_output(PSQL, "DROP VIEW public.in_the_way")
