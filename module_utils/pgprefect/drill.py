@@ -127,7 +127,13 @@ def _stop(programs: str, folder: Path) -> None:
     if (folder / "data/postmaster.pid").exists():
         with contextlib.suppress(BackupError):  # it has died by itself
             _run([f"{programs}/pg_ctl", "stop", "--mode=immediate", f"--pgdata={folder / 'data'}"])
-    shutil.rmtree(folder)
+    deadline = time.monotonic() + _START_SECONDS
+    # The initdb of a drill that was killed lives on for some seconds, and still writes.
+    while folder.exists() and time.monotonic() < deadline:
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.1)
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 def _run(command: Sequence[str]) -> None:
