@@ -6,6 +6,7 @@ against the files before anything relies on them.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -227,14 +228,13 @@ def read_back(file: Path) -> tuple[int, str]:
             while chunk := source.read(_CHUNK):
                 digest.update(chunk)
                 size += len(chunk)
-                pipeline.stdin.write(chunk)
-            pipeline.stdin.close()
-        except BrokenPipeError:
-            pass  # it has ended; its status and its words tell why
+                # What has ended need not have read the last bytes; its status tells whether it failed.
+                with contextlib.suppress(BrokenPipeError):
+                    pipeline.stdin.write(chunk)
         except BaseException:
             pipeline.kill()
             raise
-        pipeline.wait()
+        pipeline.end()
     return size, digest.hexdigest()
 
 

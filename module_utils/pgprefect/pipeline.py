@@ -93,21 +93,20 @@ class Pipeline:
             self.stdin.close()
         self.wait()
 
-    def wait(self, ends_early: bool = False) -> None:
+    def wait(self) -> None:
         """Wait until all have ended. Raises PipelineFailed for the first that failed by itself.
 
-        ``ends_early`` is for a last command that need not read everything, which ends those before it.
+        It is none's failure that the one behind it ended well before it had read everything.
         """
+        statuses = [process.wait() for _, process, _ in self._processes]
         failed = []
-        for name, process, said in self._processes:
-            status = process.wait()
-            if status and not (ends_early and status == _BROKEN_PIPE):
+        for (name, _, said), status in zip(self._processes, statuses):
+            if status and not (status == _BROKEN_PIPE and statuses[-1] == 0):
                 said.seek(0)
                 lines = said.read().decode(errors="replace").strip().splitlines()
+                reason = f"{name} ended with {status}: {' '.join(lines[-4:]) or 'no reason given'}"
                 # One whose reader ended early is not the cause.
-                failed.append(
-                    (status == _BROKEN_PIPE, f"{name} ended with {status}: {' '.join(lines[-4:]) or 'no reason given'}")
-                )
+                failed.append((status == _BROKEN_PIPE, reason))
             said.close()
         if failed:
             raise PipelineFailed(min(failed)[1])

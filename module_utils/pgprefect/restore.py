@@ -157,7 +157,7 @@ def _send(file: Path, session: Any) -> None:
     environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
     with tempfile.TemporaryFile() as listed, open(file, "rb") as source:
         listing = Pipeline([*read, ["pg_restore", "--list"]], environment, source, listed)
-        listing.wait(ends_early=bool(read))
+        listing.wait()
         listed.seek(0)
         entries = [line for line in listed.read().splitlines() if not re.match(rb"\d+; \d+ \d+ SCHEMA - ", line)]
     with tempfile.NamedTemporaryFile() as wanted, open(file, "rb") as source:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pgprefect.pipeline import Pipeline, PipelineFailed
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
@@ -30,3 +31,9 @@ def test_programs_have_a_low_priority(own: int, theirs: int) -> None:
         stdout=subprocess.PIPE,
     )
     assert int(done.stdout) == theirs
+
+
+def test_one_whose_reader_had_enough_has_not_failed() -> None:
+    Pipeline([["yes"], ["head", "-n", "1"]], dict(os.environ)).wait()
+    with pytest.raises(PipelineFailed, match="false ended with 1"):
+        Pipeline([["yes"], ["false"]], dict(os.environ)).wait()

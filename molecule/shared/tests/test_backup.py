@@ -73,10 +73,8 @@ def test_what_the_set_holds_can_be_restored(host: Host) -> None:
             if part["kind"] == "globals":
                 continue
             file = f"{HOME}/{newest['name']}/{part['file']}"
-            read = f"zstd -dc {file}" if file.endswith(".zst") else f"cat {file}"
-            script = (
-                f"set -o pipefail; {read} | pg_restore -f - | sed '/^CREATE SCHEMA public/d' | {psql} -q -1 -d aside"
-            )
+            read = f"zstd -dc {file} | pg_restore -f -" if file.endswith(".zst") else f"pg_restore -f - {file}"
+            script = f"set -o pipefail; {read} | sed '/^CREATE SCHEMA public/d' | {psql} -q -1 -d aside"
             host.check_output("bash -c %s", script)
             for table, count in part["rows"].items():
                 question = f'SELECT count(*) FROM "{part["schema"]}"."{table}"'
