@@ -19,8 +19,8 @@ from .connection import Login, connect
 from .declaration import Declaration
 from .pipeline import Pipeline, PipelineFailed, libpq_environment
 from .problems import Problem
-from .revision import stored_revisions
-from .statement import Names, Statement, Value
+from .revision import stored_revision
+from .statement import Names, Statement, Value, quote
 
 FULL = "full"
 KINDS = (APP, WORKFLOW, FULL)
@@ -182,9 +182,6 @@ class _Snapshot:
             Statement(f"SELECT {counts}", tuple(Names(((schema, name),)) for name in tables)).execute(cursor)
             return dict(zip(tables, cursor.fetchone()))
 
-    def revision(self, schema: str) -> str | None:
-        return ", ".join(stored_revisions(self.connection, schema)) or None
-
 
 def structure_counts(connection: Any, schema: str) -> tuple[int, int]:
     """Return how many indexes and constraints a schema has."""
@@ -238,7 +235,9 @@ def _dump(
                 running.append(Pipeline(_commands(want, snapshot, database, lock_wait), environment, stdout=file))
             for want in wanted:
                 rows = snapshot.count(want.schema) if want.schema else {}
-                revision = snapshot.revision(want.schema) if want.kind == WORKFLOW and want.schema else None
+                revision = (
+                    stored_revision(snapshot.connection, want.schema) if want.kind == WORKFLOW and want.schema else None
+                )
                 name = _file_name(want, snapshot)
                 counts = structure_counts(snapshot.connection, want.schema) if want.schema else (0, 0)
                 parts.append(Part(want.kind, want.schema, want.tenant, name, 0, "", rows, *counts, revision))
@@ -273,17 +272,13 @@ def _commands(part: Wanted, snapshot: _Snapshot, database: str, lock_wait: float
         "--format=custom",
         f"--compress={'zstd:1' if own else '0'}",
         f"--snapshot={snapshot.name}",
-        f"--schema={_pattern(part.schema)}",
+        f"--schema={quote(part.schema)}",
         "--strict-names",
         f"--lock-wait-timeout={int(lock_wait * 1000)}",
     ]
     if part.kind == APP:
         dump.append("--blobs")  # large objects are in no schema; Prefect makes none
     return [dump] if own else [dump, zstd]
-
-
-def _pattern(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _finish(partial: Path, part: Part) -> Part:

@@ -19,7 +19,7 @@ from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from .pipeline import Pipeline, PipelineFailed
+from .pipeline import Pipeline, PipelineFailed, decompression
 from .problems import Problem
 
 APP, WORKFLOW, GLOBALS = "app", "workflow", "globals"
@@ -216,14 +216,12 @@ def _unreadable(path: Path, error: OSError) -> BackupError:
 
 def read_back(file: Path) -> tuple[int, str]:
     """Read a dump to its end, as a restore would, and return its size and SHA-256. Raises PipelineFailed, OSError."""
-    commands = [["zstd", "--decompress", "--stdout", "--quiet"]] if file.suffix == ".zst" else []
+    commands = decompression(file.name)
     if ".dump" in file.name:
         commands.append(["pg_restore", "--file", os.devnull])
     digest, size = hashlib.sha256(), 0
     with open(file, "rb") as source:
-        pipeline = Pipeline(
-            commands, {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C.UTF-8"}, subprocess.PIPE
-        )
+        pipeline = Pipeline(commands, stdin=subprocess.PIPE)
         try:
             while chunk := source.read(_CHUNK):
                 digest.update(chunk)
@@ -271,24 +269,24 @@ def remove(path: Path) -> None:
 
 def write(path: Path, manifest: Manifest) -> None:
     """Write the manifest of a finished set, durably."""
-    with open(path / MANIFEST, "x", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), 0o600)
-        file.write(json.dumps(manifest.as_dict(), indent=2, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    _write_json(path / MANIFEST, manifest.as_dict())
     sync(path)
 
 
 def mark_verified(path: Path, result: Mapping[str, Any]) -> None:
     """Write what a set has passed, as a whole and durably."""
     new = path / f"{VERIFIED}.new"
-    with open(new, "w", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), 0o600)
-        file.write(json.dumps(result, indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    _write_json(new, result)
     new.rename(path / VERIFIED)
     sync(path)
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def sync(path: Path) -> None:

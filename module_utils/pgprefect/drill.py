@@ -31,7 +31,7 @@ from .pipeline import Pipeline, PipelineFailed
 from .problems import ERROR, Problem, in_words
 from .ready import is_ready
 from .restore import restore
-from .revision import stored_revisions
+from .revision import stored_revision
 from .statement import quote
 from .verify import verify
 
@@ -69,7 +69,7 @@ def drill(path: Path, declaration: Declaration, virtualenv: str | None = None) -
     PostgreSQL does. Raises BackupError, ConnectionFailed and Barred; then the set is not marked.
     """
     began = time.monotonic()
-    manifest = backup_set.check(path)
+    manifest = backup_set.read_manifest(path)  # the restore reads and checks the rest
     parts = [part for part in manifest.parts if part.schema]
     servers: dict[str, int] = {}
     with _cluster(path.parent) as login:
@@ -139,7 +139,7 @@ def _stop(programs: str, folder: Path) -> None:
 def _run(command: Sequence[str]) -> None:
     try:
         # pg_ctl's server would hold a pipe open, so nothing reads its output.
-        Pipeline([command], {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}).wait()
+        Pipeline([command]).wait()
     except PipelineFailed as error:
         raise _failed(str(error)) from error
 
@@ -156,7 +156,7 @@ def _compare(login: Login, declaration: Declaration, manifest: Manifest, parts: 
             schema = str(part.schema)
             found = {
                 "indexes, constraints": structure_counts(connection, schema),
-                "revision": ", ".join(stored_revisions(connection, schema)) or None if part.revision else None,
+                "revision": stored_revision(connection, schema) if part.revision else None,
             }
             promised = {"indexes, constraints": (part.indexes, part.constraints), "revision": part.revision}
             for what, value in found.items():
@@ -164,12 +164,7 @@ def _compare(login: Login, declaration: Declaration, manifest: Manifest, parts: 
                     raise _failed(f"{schema} has the {what} {value} in the copy, the manifest says {promised[what]}")
     if {part.schema for part in parts} != {declaration.app_schema, *(part.schema for part in declaration.tenants)}:
         return  # what is not in the set would be missing
-    _verify(login, declaration, manifest)
-
-
-def _verify(login: Login, declaration: Declaration, manifest: Manifest) -> None:
-    found = verify(login, declaration)
-    errors = [problem for problem in found.problems if problem.severity == ERROR]
+    errors = [problem for problem in verify(login, declaration).problems if problem.severity == ERROR]
     if errors:
         raise _failed(f"the copy of {manifest.name} is not as declared: {in_words(errors)}")
 

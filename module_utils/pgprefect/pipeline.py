@@ -14,13 +14,16 @@ from .connection import Login
 
 _NICENESS = 10
 _Stream = Optional[Union[int, IO[bytes]]]
-
-
 _BROKEN_PIPE = -signal.SIGPIPE
 
 
 class PipelineFailed(Exception):
     """A program ended with another status than 0; the message has its name and the last that it said."""
+
+
+def _environment() -> dict[str, str]:
+    """What every program gets, and no secret of this process."""
+    return {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C.UTF-8"}
 
 
 def libpq_environment(login: Login, database: str) -> dict[str, str]:
@@ -35,10 +38,13 @@ def libpq_environment(login: Login, database: str) -> dict[str, str]:
         "PGSSLMODE": login.ssl_mode,
         "PGSSLROOTCERT": login.ca_file,
         "PGCONNECT_TIMEOUT": "10",
-        "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
-        "LC_ALL": "C.UTF-8",
     }
-    return {name: value for name, value in given.items() if value}
+    return {**_environment(), **{name: value for name, value in given.items() if value}}
+
+
+def decompression(name: str) -> list[list[str]]:
+    """Return the commands that come before one which reads a file of this name."""
+    return [["zstd", "--decompress", "--stdout", "--quiet"]] if name.endswith(".zst") else []
 
 
 class Pipeline:
@@ -47,7 +53,7 @@ class Pipeline:
     def __init__(
         self,
         commands: Sequence[Sequence[str]],
-        environment: dict[str, str],
+        environment: dict[str, str] | None = None,
         stdin: _Stream = subprocess.DEVNULL,
         stdout: _Stream = subprocess.DEVNULL,
         user: str | None = None,
@@ -61,7 +67,7 @@ class Pipeline:
             try:
                 process = subprocess.Popen(
                     command,
-                    env=environment,
+                    env=environment or _environment(),
                     stdin=source,
                     stdout=stdout if last else subprocess.PIPE,
                     stderr=said,

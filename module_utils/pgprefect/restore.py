@@ -16,7 +16,7 @@ from .backup_set import APP, WORKFLOW, BackupError, Manifest, Part
 from .connection import Login, connect
 from .declaration import Declaration
 from .difference import bring_about
-from .pipeline import Pipeline, PipelineFailed, libpq_environment
+from .pipeline import Pipeline, PipelineFailed, decompression, libpq_environment
 from .problems import Problem
 
 _LOCK_TIMEOUT = "10s"
@@ -153,18 +153,16 @@ def _load(login: Login, target: Declaration, path: Path, parts: Sequence[Part]) 
 
 def _send(file: Path, session: Any) -> None:
     """Write a dump as SQL, without the statement that makes its schema. Raises PipelineFailed."""
-    read = [["zstd", "--decompress", "--stdout", "--quiet"]] if file.suffix == ".zst" else []
-    environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
+    read = decompression(file.name)
     with tempfile.TemporaryFile() as listed, open(file, "rb") as source:
-        listing = Pipeline([*read, ["pg_restore", "--list"]], environment, source, listed)
-        listing.wait()
+        Pipeline([*read, ["pg_restore", "--list"]], stdin=source, stdout=listed).wait()
         listed.seek(0)
         entries = [line for line in listed.read().splitlines() if not re.match(rb"\d+; \d+ \d+ SCHEMA - ", line)]
     with tempfile.NamedTemporaryFile() as wanted, open(file, "rb") as source:
         wanted.write(b"\n".join(entries) + b"\n")
         wanted.flush()
         command = ["pg_restore", "--file", "-", "--use-list", wanted.name]
-        Pipeline([*read, command], environment, source, session).wait()
+        Pipeline([*read, command], stdin=source, stdout=session).wait()
 
 
 def _frame(login: Login, target: Declaration, parts: Sequence[Part]) -> tuple[str, str]:

@@ -74,6 +74,11 @@ def stored_revisions(connection: Any, schema: str) -> list[str]:
         return [name for (name,) in cursor]
 
 
+def stored_revision(connection: Any, schema: str) -> str | None:
+    """Return the same as one text, or None where there is nothing."""
+    return ", ".join(stored_revisions(connection, schema)) or None
+
+
 def compare(stored: list[str], migrations: dict[str, tuple[str, ...]]) -> Revision:
     """Say where a database stands."""
     head = head_of(migrations)
