@@ -253,6 +253,8 @@ def _cleanup(options: argparse.Namespace) -> int:
     days = {} if options.days is None else {"days_to_keep": options.days}
     job = None if options.dry_run else site.job("cleanup", tenant.name)
     try:
+        if days:  # a slip of the hand is no failed job
+            Policy.from_arguments({**site.retention, **days})
         with record(job) as figures:
             policy = Policy.from_arguments({**site.retention, **days})
             with _open(site.login_as(tenant.server), site.database) as connection:
