@@ -25,6 +25,7 @@ attributes:
   idempotent:
     support: full
     description: A second one finds only what has become old in between.
+extends_documentation_fragment: [login]
 options:
   database: {description: The database., type: str, required: true}
   schema: {description: The schema of the Prefect server., type: str, required: true}
@@ -44,19 +45,10 @@ options:
         C(max_active_sessions) and C(pause_timeout) say how gently it is done.
     type: dict
     default: {}
-  login_host: {description: The server's host; empty for the unix socket., type: str, default: ""}
-  login_port: {description: The server's port., type: int, default: 5432}
   login_user:
     description: A role that may delete, as the tenant's server role, or a superuser.
     type: str
     default: postgres
-  login_password: {description: Its password. Not needed over the unix socket., type: str}
-  login_ssl_mode:
-    description: How far the connection is protected by TLS, as libpq's C(sslmode).
-    type: str
-    default: prefer
-    choices: [disable, allow, prefer, require, verify-ca, verify-full]
-  login_ca_file: {description: The certificate authority that signed the server's certificate., type: path}
   vacuum_login_user:
     description:
       - A role that owns the tables or becomes their owner, as the tenant's migrator; it vacuums what lost rows.

@@ -23,6 +23,7 @@ attributes:
   idempotent:
     support: full
     description: The module only reads.
+extends_documentation_fragment: [login]
 options:
   database: {description: The database., type: str, required: true}
   tenants:
@@ -60,16 +61,8 @@ options:
     elements: dict
     default: []
   timeout: {description: Seconds that the whole may take., type: float, default: 4}
-  login_host: {description: The server's host; empty for the unix socket., type: str, default: ""}
-  login_port: {description: The server's port., type: int, default: 5432}
   login_user: {description: A role that may read the tenants' schemas., type: str, default: prefect_monitor}
   login_password: {description: Its password., type: str}
-  login_ssl_mode:
-    description: How far the connection is protected by TLS, as libpq's C(sslmode).
-    type: str
-    default: prefer
-    choices: [disable, allow, prefer, require, verify-ca, verify-full]
-  login_ca_file: {description: The certificate authority that signed the server's certificate., type: path}
 """
 
 EXAMPLES = r"""

@@ -21,20 +21,12 @@ attributes:
   idempotent:
     support: full
     description: The module only reads.
+extends_documentation_fragment: [login]
 options:
   database: {description: The database., type: str, required: true}
   schema: {description: The tenant's schema., type: str, required: true}
   virtualenv: {description: The virtualenv with Prefect., type: path, required: true}
-  login_host: {description: The server's host; empty for the unix socket., type: str, default: ""}
-  login_port: {description: The server's port., type: int, default: 5432}
   login_user: {description: A role that may read the schema., type: str, default: postgres}
-  login_password: {description: Its password. Not needed over the unix socket., type: str}
-  login_ssl_mode:
-    description: How far the connection is protected by TLS, as libpq's C(sslmode).
-    type: str
-    default: prefer
-    choices: [disable, allow, prefer, require, verify-ca, verify-full]
-  login_ca_file: {description: The certificate authority that signed the server's certificate., type: path}
 """
 
 EXAMPLES = r"""

@@ -31,59 +31,18 @@ attributes:
   idempotent:
     support: full
     description: A second run changes nothing.
+extends_documentation_fragment: [declaration, login]
 options:
-  database: {description: The database., type: str, required: true}
-  app_owner:
-    description: The role that owns the database and the schema C(public). An existing one keeps its attributes.
-    type: str
-    required: true
-  app_login: {description: The role that the application logs in as., type: str, required: true}
-  tenants:
-    description:
-      - One dictionary for each Prefect server with C(name), C(schema), C(owner), C(migrator) and C(server), the last
-        three being roles. Other keys are ignored.
-    type: list
-    elements: dict
-    required: true
-  monitor: {description: The role that monitoring logs in as., type: str, required: true}
-  backup: {description: The role that backups log in as., type: str, required: true}
-  extensions_schema: {description: The schema for extensions., type: str, default: extensions}
-  extensions: {description: The extensions that Prefect needs., type: list, elements: str, default: [pg_trgm]}
   app_schema_tables:
     description: The application's tables. When one is missing in C(public), O(app_schema_sql) is run.
     type: list
     elements: str
     default: []
-  events_table:
-    description:
-      - The table of C(public) that the application's events are in. With it there is a view C(public.workflow_runs),
-        which shows each flow run of every tenant with its events.
-      - When empty, no view is made; one that is there stays.
-    type: str
-    default: ""
-  events_columns:
-    description:
-      - The table's columns for the fields C(created_at), C(level), C(event_type), C(workflow_name), C(status),
-        C(message), C(flow_run_id) (a uuid) and C(metadata), where their names differ; an empty one for a field that it
-        does not have.
-    type: dict
-    default: {}
   app_schema_sql:
     description: The application's script, run as O(app_owner). It must leave existing tables alone.
     type: str
     default: ""
-  connection_limits: {description: "Connections that a role may open, by role.", type: dict, default: {}}
   passwords: {description: "The passwords of the login roles, by role.", type: dict, default: {}}
-  login_host: {description: The server's host; empty for the unix socket., type: str, default: ""}
-  login_port: {description: The server's port., type: int, default: 5432}
-  login_user: {description: A superuser., type: str, default: postgres}
-  login_password: {description: Its password. Not needed over the unix socket., type: str}
-  login_ssl_mode:
-    description: How far the connection is protected by TLS, as libpq's C(sslmode).
-    type: str
-    default: prefer
-    choices: [disable, allow, prefer, require, verify-ca, verify-full]
-  login_ca_file: {description: The certificate authority that signed the server's certificate., type: path}
 """
 
 EXAMPLES = r"""

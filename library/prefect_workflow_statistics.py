@@ -23,6 +23,7 @@ attributes:
   idempotent:
     support: full
     description: The module only reads.
+extends_documentation_fragment: [login]
 options:
   database: {description: The database., type: str, required: true}
   schema: {description: The schema of the Prefect server., type: str, default: prefect}
@@ -30,16 +31,8 @@ options:
   recent: {description: How many of the newest finished runs to list., type: int, default: 20}
   slowest: {description: How many of the slowest tasks to list., type: int, default: 10}
   failing: {description: How many of the deployments that fail most to list., type: int, default: 10}
-  login_host: {description: The server's host; empty for the unix socket., type: str, default: ""}
-  login_port: {description: The server's port., type: int, default: 5432}
   login_user: {description: A role that may read the schema., type: str, default: prefect_monitor}
   login_password: {description: Its password., type: str}
-  login_ssl_mode:
-    description: How far the connection is protected by TLS, as libpq's C(sslmode).
-    type: str
-    default: prefer
-    choices: [disable, allow, prefer, require, verify-ca, verify-full]
-  login_ca_file: {description: The certificate authority that signed the server's certificate., type: path}
 """
 
 EXAMPLES = r"""

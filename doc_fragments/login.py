@@ -1,0 +1,19 @@
+"""How a module reaches PostgreSQL: what ``pgprefect.connection.LOGIN_ARGUMENTS`` takes."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    DOCUMENTATION = r"""
+options:
+  login_host: {description: The server's host; empty for the unix socket., type: str, default: ""}
+  login_port: {description: The server's port., type: int, default: 5432}
+  login_user: {description: A superuser., type: str, default: postgres}
+  login_password: {description: Its password. Not needed over the unix socket., type: str}
+  login_ssl_mode:
+    description: How far the connection is protected by TLS, as libpq's C(sslmode).
+    type: str
+    default: prefer
+    choices: [disable, allow, prefer, require, verify-ca, verify-full]
+  login_ca_file: {description: The certificate authority that signed the server's certificate., type: path}
+"""
