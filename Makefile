@@ -37,7 +37,7 @@ database: ## tests on a real PostgreSQL
 	@box/clients
 	@box/engine
 	@box/image bookworm
-	@$(PYTEST) tests/database
+	@$(PYTEST) --numprocesses 2 --dist loadfile tests/database
 
 molecule: ## the whole site on clean hosts of each tested Debian
 	@box/molecule
