@@ -392,6 +392,7 @@ class _Work:
         try:
             with self.transaction():
                 self._check_rights()
+                self._check_sight()
                 self._set_values()
             yield self
         finally:
@@ -488,6 +489,17 @@ class _Work:
             f"The role {tables[0][2]} may not delete from the schema {self.schema}. Log in as one that may: "
             f"{', '.join(row[0] for row in able) or 'a superuser'}."
         )
+
+    def _check_sight(self) -> None:
+        """Refuse to pause for what this role can not see: PostgreSQL hides it without an error."""
+        names = ("max_replication_lag_bytes", "max_replication_lag_seconds", "max_active_sessions")
+        limits = [name for name in names if getattr(self.policy, name) is not None]
+        sees, role = self.ask("SELECT pg_has_role('pg_read_all_stats', 'USAGE'), current_user")[0]
+        if limits and not sees:
+            raise RetentionError(
+                f"{', '.join(limits)}: the role {role} sees neither replicas nor other roles' sessions. Clean up on "
+                f'the database\'s host (pgprefect cleanup), or as a superuser: GRANT pg_read_all_stats TO "{role}"'
+            )
 
     def _set_values(self) -> None:
         """Turn days into points in time, once, by the server's clock."""

@@ -433,10 +433,16 @@ def test_it_pauses_while_the_database_is_busy(site: Site) -> None:
         try:
             time.sleep(0.1)
             policy = replace(POLICY, max_active_sessions=0)
+            with pytest.raises(
+                RetentionError, match=f"max_active_sessions: the role {site.tenant.server} sees neither"
+            ):
+                cleaned(site, policy)
+            site.sql(f"GRANT pg_read_all_stats TO {site.tenant.server}")
             with pytest.raises(RetentionError, match=r"paused for .* because of 1 active sessions"):
                 cleaned(site, replace(policy, pause_timeout=0.1))
             result = cleaned(site, policy)
         finally:
+            site.sql(f"REVOKE pg_read_all_stats FROM {site.tenant.server}")
             sleeper.join()
     assert 0.2 < result.paused_seconds < 5
 
