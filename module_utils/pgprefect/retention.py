@@ -229,7 +229,8 @@ def clean_up(
         with work.prepared(), work.alone():
             return work.clean_up(vacuum_connection or connection)
     except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
-        if not connection.closed:
+        # A server that goes down says so (57P01, 57P02) before the connection is seen to be closed.
+        if not connection.closed and not (error.pgcode or "").startswith("57P"):
             raise
         raise RetentionError(
             f"The connection broke after {sum(work.rows.values())} deleted rows ({str(error).strip()}). They stay "

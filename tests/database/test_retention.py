@@ -355,7 +355,7 @@ def test_a_server_that_restarts_in_the_middle(tmp_path: Path) -> None:
             seen.append(batch)
             if len(seen) == 3:
                 # The database's own crash recovery: one process that dies takes all sessions with it.
-                docker("exec", server.container, "sh", "-c", "kill -9 $(pgrep -f 'postgres.*checkpointer')")
+                docker("exec", server.container, "pkill", "-9", "-f", "postgres.*checkpointer")
 
         with pytest.raises(RetentionError, match="run the cleanup again"):
             cleaned(site, GENTLE, restart)
