@@ -117,7 +117,7 @@ def check_health(
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
     finished = dict(results)  # a late thread may still write into the other one
-    names = list(dict.fromkeys([*FIRST, *(name for group in groups for name in group.checks)]))
+    names = sorted((name for group in groups for name in group.checks), key=lambda name: FIRST.get(name, len(FIRST)))
     return Health({name: finished.get(name) or _silent(name, timeout) for name in names})
 
 
@@ -126,7 +126,7 @@ def _tenant(probe: Callable[[Ask, Thresholds, Part], Finding], limits: Threshold
 
 
 # Where readers look first; the others follow by group.
-FIRST = ("app_database", "prefect_schema", "schema_separation")
+FIRST = {"app_database": 0, "prefect_schema": 1, "schema_separation": 2}
 
 
 def _silent(name: str, timeout: float) -> Check:

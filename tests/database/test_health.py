@@ -110,6 +110,13 @@ def test_all_is_well(run_module: Callable[..., Result], prefect: Site, api_url: 
     assert not result["changed"]
 
 
+def test_a_host_without_a_server(prefect: Site) -> None:
+    """A database's host asks for itself and its jobs."""
+    health = check_health(prefect.server.login, prefect.database, [])
+    assert (health.overall_status, health.problems) == ("healthy", [])
+    assert set(health.checks) == SERVER
+
+
 def test_tenants_that_are_no_tenants(run_module: Callable[..., Result]) -> None:
     result = run_module("prefect_health_check", database="x", tenants=[{"name": "prefect"}])
     assert result["failed"] and "schema" in result["msg"]

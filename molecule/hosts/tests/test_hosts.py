@@ -9,6 +9,7 @@ import shlex
 import psycopg2
 import pytest
 import testinfra
+from conftest import Playbook
 from testinfra.host import Host
 
 WORKER = "/etc/prefect/worker/prefect-default-1.env"
@@ -151,3 +152,14 @@ def test_the_command_answers_on_each_host(database: Host, server: Host, worker: 
     server.check_output("pgprefect cleanup --dry-run")
     server.check_output("pgprefect cleanup")
     assert worker.run("pgprefect cleanup").rc != 0
+
+
+def test_the_site_s_health_has_the_jobs_of_the_database_s_host(database: Host, playbook: Playbook) -> None:
+    assert "backup: healthy, drill: healthy" in playbook("playbooks/health.yml").stdout
+    database.check_output("mv /etc/cron.d/prefect-backup /root")
+    try:
+        said = playbook("playbooks/health.yml")
+    finally:
+        database.check_output("mv /root/prefect-backup /etc/cron.d")
+    assert said.returncode == 0, said.stdout
+    assert "backup: degraded, drill: degraded" in said.stdout
