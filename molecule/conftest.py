@@ -55,7 +55,8 @@ def playbook() -> Playbook:
 @pytest.fixture(scope="session")
 def secrets() -> dict[str, str]:
     """Every secret of the scenario by its name: those made once, and the user's own."""
-    variables = yaml.safe_load((SCENARIO / "inventory/group_vars/all.yml").read_text())
+    files = (SCENARIO / "inventory/group_vars").rglob("*.yml")
+    variables = {name: value for path in files for name, value in yaml.safe_load(path.read_text()).items()}
     made = {path.name: path.read_text().strip() for path in (SCENARIO / "inventory/.secrets").iterdir()}
     return {**made, **variables.get("prefect_secrets", {})}
 
