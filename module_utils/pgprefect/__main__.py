@@ -29,6 +29,7 @@ from .health import DEGRADED, HEALTHY
 from .jobs import record
 from .problems import ERROR, Problem, in_words
 from .ready import wait_until_ready
+from .restore_table import restore_table
 from .retention import Policy, RetentionError, clean_up, named, plan
 from .seal import seal
 from .statistics import Statistics, StatisticsUnavailable, to_csv, workflow_statistics
@@ -43,6 +44,7 @@ _EXAMPLES = """examples:
   pgprefect cleanup --days 30 --dry-run what would go
   pgprefect backup                      a new set of what the site dumps; then those go that need not stay
   pgprefect restore --kind workflow     what that would replace; with --yes it does
+  pgprefect restore --table public.orders its rows, in a schema beside
   pgprefect --tenant research health    another tenant than the first
 """
 
@@ -133,6 +135,11 @@ def _parser() -> argparse.ArgumentParser:
         "--kind", action="append", choices=(backup_set.APP, backup_set.WORKFLOW), help="else all that the set has"
     )
     command.add_argument("--into", metavar="DATABASE", help="a database to be made for it, instead of the site's own")
+    command.add_argument(
+        "--table",
+        metavar="SCHEMA.TABLE",
+        help="only this table's rows, into a schema restored_... beside what is there",
+    )
     command.add_argument("--dry-run", action="store_true", help="check the set and say what would be replaced")
     command.add_argument("--yes", action="store_true", help="really replace what is there")
     command.add_argument(
@@ -397,6 +404,8 @@ def _drill(options: argparse.Namespace) -> int:
 def _restore(options: argparse.Namespace) -> int:
     site, home = _backups(options)
     path = backup_set.find(home, options.set)
+    if options.table:
+        return _restore_table(options, site, path)
     manifest = backup_set.read_manifest(path)
     held = dict.fromkeys(part.kind for part in manifest.parts if part.schema)
     parts = restore.choose(manifest, site.declaration, options.kind or list(held), options.tenant)
@@ -415,6 +424,15 @@ def _restore(options: argparse.Namespace) -> int:
             return _refuse("Nothing was changed, because the safety set failed: end the cause, or say --no-safety-set.")
     rows = restore.restore(site.login, site.declaration, path, parts, site.virtualenv, options.into)
     report.table(f"Restored {path.name}: {schemas} in {target}", ["table", "rows"], sorted(rows.items()))
+    return FINE
+
+
+def _restore_table(options: argparse.Namespace, site: Site, path: Path) -> int:
+    if options.kind or options.into or options.tenant:
+        raise ValueError("--table goes alone or with --set and --dry-run: its schema says the rest.")
+    table = restore_table(site.login, site.declaration, path, options.table, options.dry_run)
+    done = "It would make" if options.dry_run else "It made"
+    print(f"The set {path.name} is whole. {done} the table {table} in the database {site.database}.")
     return FINE
 
 

@@ -31,6 +31,7 @@ _SAFETY = "-safety"  # made before a restore, of what that replaces: no restore 
 _NAME = re.compile(rf"\d{{8}}T\d{{6}}Z({_SAFETY})?")
 _PARTIAL, _REMOVED = ".partial-", ".removed-"
 _TIME = "%Y%m%dT%H%M%SZ"
+_SIDE_SCHEMA = re.compile(r"restored_\d{8}t\d{6}z(_safety)?")
 
 
 class BackupError(Exception):
@@ -119,6 +120,15 @@ def time_of(name: str) -> datetime:
 
 def is_safety(name: str) -> bool:
     return name.endswith(_SAFETY)
+
+
+def side_schema(name: str) -> str:
+    """Return the schema into which single tables of a set are restored: a name that needs no quotes."""
+    return f"restored_{name.lower().replace('-', '_')}"
+
+
+def is_side_schema(schema: str) -> bool:
+    return _SIDE_SCHEMA.fullmatch(schema) is not None
 
 
 def partial(directory: Path, name: str) -> Path:

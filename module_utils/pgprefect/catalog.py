@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from .backup_set import is_side_schema
 from .declaration import PUBLIC, Declaration
 from .prefect_tables import SIGNATURE
 from .workflow_runs import Found, find
@@ -233,6 +234,7 @@ def read(connection: Any, declaration: Declaration) -> Catalog:
             where = DefaultRights(creator, schema, kind)
             catalog.default_rights.setdefault(where, {}).setdefault(grantee, {})[privilege] = grantable
         cursor.execute(_PREFECT_SCHEMAS, parameters)
-        catalog.prefect_schemas = frozenset(name for (name,) in cursor)
+        # What a restore has put beside is nobody's installation.
+        catalog.prefect_schemas = frozenset(name for (name,) in cursor if not is_side_schema(name))
         catalog.workflow_runs = find(cursor, declaration.app_schema)
     return catalog

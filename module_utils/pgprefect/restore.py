@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from . import backup_set, revision
 from .backup_set import APP, WORKFLOW, BackupError, Manifest, Part
@@ -20,13 +20,20 @@ from .pipeline import Pipeline, PipelineFailed, decompression, libpq_environment
 from .problems import Problem
 
 _LOCK_TIMEOUT = "10s"
-# What would be lost elsewhere: views, functions and keys of other schemas that stand on this one.
+# What would be lost elsewhere: views, functions, keys, columns, defaults and triggers of other schemas that stand on
+# this one.
 _OTHERS = """
-    SELECT 'pg_class'::regclass AS class, oid FROM pg_class
+    SELECT 'pg_class'::regclass AS class, oid, 0 AS part FROM pg_class
     WHERE relnamespace NOT IN ({schemas}) AND relkind IN ('r', 'v', 'm', 'p', 'f', 'S')
-    UNION ALL SELECT 'pg_proc'::regclass, oid FROM pg_proc WHERE pronamespace NOT IN ({schemas})
-    UNION ALL SELECT 'pg_extension'::regclass, oid FROM pg_extension
-    UNION ALL SELECT 'pg_constraint'::regclass, oid FROM pg_constraint WHERE connamespace NOT IN ({schemas})
+    UNION ALL SELECT 'pg_class'::regclass, attrelid, attnum FROM pg_attribute JOIN pg_class c ON c.oid = attrelid
+    WHERE relnamespace NOT IN ({schemas}) AND relkind IN ('r', 'p', 'f') AND attnum > 0 AND NOT attisdropped
+    UNION ALL SELECT 'pg_attrdef'::regclass, d.oid, 0 FROM pg_attrdef d JOIN pg_class c ON c.oid = adrelid
+    WHERE relnamespace NOT IN ({schemas})
+    UNION ALL SELECT 'pg_trigger'::regclass, t.oid, 0 FROM pg_trigger t JOIN pg_class c ON c.oid = tgrelid
+    WHERE relnamespace NOT IN ({schemas}) AND NOT tgisinternal
+    UNION ALL SELECT 'pg_proc'::regclass, oid, 0 FROM pg_proc WHERE pronamespace NOT IN ({schemas})
+    UNION ALL SELECT 'pg_extension'::regclass, oid, 0 FROM pg_extension
+    UNION ALL SELECT 'pg_constraint'::regclass, oid, 0 FROM pg_constraint WHERE connamespace NOT IN ({schemas})
 """
 
 
@@ -124,34 +131,45 @@ def examine(
 
 
 def _load(login: Login, target: Declaration, path: Path, parts: Sequence[Part]) -> None:
-    """Send everything to one psql. Only the last word commits: what ends before it is undone by PostgreSQL."""
-    database = target.database
+    """Replace the schemas. Raises BackupError."""
     begin, end = _frame(login, target, parts)
+
+    def send(session: IO[bytes]) -> None:
+        session.write(begin.encode())
+        for part in parts:
+            session.flush()
+            _send(path / part.file, session)
+        session.write(end.encode())
+
+    in_one_session(login, target.database, path.name, send)
+
+
+def in_one_session(login: Login, database: str, name: str, send: Callable[[IO[bytes]], None]) -> None:
+    """Send everything to one psql. Only the last word commits: what ends before it is undone by PostgreSQL.
+
+    ``name`` is the set's. Raises BackupError.
+    """
     psql = ["psql", "--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", "--output", "/dev/null"]
     session = Pipeline([psql], libpq_environment(login, database), subprocess.PIPE, user=_peer(login))
     try:
-        session.stdin.write(begin.encode())
-        for part in parts:
-            session.stdin.flush()
-            _send(path / part.file, session.stdin)
-        session.stdin.write(end.encode())
+        send(session.stdin)
         session.stdin.close()
     except (BrokenPipeError, PipelineFailed) as error:
         try:
             session.end()  # it may know the reason, where it was the first to fail
         except PipelineFailed as reason:
-            raise _failed(database, path, str(reason)) from error
-        raise _failed(database, path, str(error)) from error
+            raise _failed(database, name, str(reason)) from error
+        raise _failed(database, name, str(error)) from error
     except BaseException:
         session.kill()
         raise
     try:
         session.wait()
     except PipelineFailed as error:
-        raise _failed(database, path, str(error)) from error
+        raise _failed(database, name, str(error)) from error
 
 
-def _send(file: Path, session: Any) -> None:
+def _send(file: Path, session: IO[bytes]) -> None:
     """Write a dump as SQL, without the statement that makes its schema. Raises PipelineFailed."""
     read = decompression(file.name)
     with tempfile.TemporaryFile() as listed, open(file, "rb") as source:
@@ -177,13 +195,14 @@ def _frame(login: Login, target: Declaration, parts: Sequence[Part]) -> tuple[st
             return str(sql.SQL(template).format(**values).as_string(connection))
 
         namespaces = sql.SQL(
-            "SELECT oid FROM pg_namespace WHERE nspname = ANY ({}) OR nspname ~ '^pg_(toast|temp)'"
+            "SELECT oid FROM pg_namespace WHERE nspname = ANY ({}) OR nspname ~ '^(pg_|information_schema$)'"
         ).format(sql.Literal(schemas))
         others = text(_OTHERS, schemas=namespaces)
         begin = [
             "BEGIN; SET LOCAL client_min_messages = warning;",
             f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}';",
-            f"CREATE TEMP TABLE restore_others ON COMMIT DROP AS {others};",
+            "CREATE TEMP TABLE restore_others ON COMMIT DROP AS"
+            f" SELECT *, pg_describe_object(class, oid, part) AS name FROM ({others}) AS others;",
         ]
         if APP in [part.kind for part in parts]:  # large objects are in no schema, and only the application has some
             begin.append("SELECT lo_unlink(oid) FROM pg_largeobject_metadata;")
@@ -192,26 +211,32 @@ def _frame(login: Login, target: Declaration, parts: Sequence[Part]) -> tuple[st
             begin.append(text("DROP SCHEMA IF EXISTS {schema} CASCADE;", schema=name))
             begin.append(text("CREATE SCHEMA {schema} AUTHORIZATION {owner};", schema=name, owner=owner))
         begin.append(
-            "DO $restore$ DECLARE lost bigint; BEGIN\n"
-            f"SELECT count(*) INTO lost FROM (SELECT * FROM pg_temp.restore_others EXCEPT ({others})) AS gone;\n"
-            "IF lost > 0 THEN\n"
-            "RAISE EXCEPTION '% objects of other schemas stand on what would be replaced', lost; END IF; END $restore$;"
+            "DO $restore$ DECLARE lost bigint; names text; BEGIN\n"
+            "SELECT count(*), string_agg(name, ', ' ORDER BY name) INTO lost, names FROM pg_temp.restore_others\n"
+            f"WHERE (class, oid, part) NOT IN ({others});\n"
+            "IF lost > 0 THEN RAISE EXCEPTION '% objects of other schemas stand on what would be replaced: %',\n"
+            "lost, left(names, 300); END IF; END $restore$;"
         )
         end = []
         for part in parts:
             for table, count in part.rows.items():
-                end.append(
-                    text(
-                        "DO $restore$ DECLARE rows bigint; BEGIN SELECT count(*) INTO rows FROM {table};"
-                        " IF rows <> {count} THEN RAISE EXCEPTION '% has % rows, the manifest says %',"
-                        " {name}, rows, {count}; END IF; END $restore$;",
-                        table=sql.Identifier(part.schema or "", table),
-                        count=sql.Literal(count),
-                        name=sql.Literal(f"{part.schema}.{table}"),
-                    )
-                )
+                end.append(count_check(part.schema or "", table, count).as_string(connection))
         end.append("COMMIT;\n")
     return "\n".join(begin) + "\n", "\n".join(end)
+
+
+def count_check(schema: str, table: str, count: int) -> Any:
+    """Return the SQL that ends the transaction where a table has not as many rows as the manifest says."""
+    from psycopg2 import sql
+
+    template = (
+        "DO $restore$ DECLARE rows bigint; BEGIN SELECT count(*) INTO rows FROM {table};"
+        " IF rows <> {count} THEN RAISE EXCEPTION '% has % rows, the manifest says %',"
+        " {name}, rows, {count}; END IF; END $restore$;"
+    )
+    return sql.SQL(template).format(
+        table=sql.Identifier(schema, table), count=sql.Literal(count), name=sql.Literal(f"{schema}.{table}")
+    )
 
 
 def _peer(login: Login) -> str | None:
@@ -228,7 +253,7 @@ def _drop(login: Login, database: str) -> None:
             cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database)))
 
 
-def _failed(database: str, path: Path, reason: str) -> BackupError:
-    message = f"The restore of {path.name} into {database} failed and was undone, the database is as it was: {reason}."
+def _failed(database: str, name: str, reason: str) -> BackupError:
+    message = f"The restore of {name} into {database} failed and was undone, the database is as it was: {reason}."
     remedy = "End the cause and restore again; stop the server and the workers where a lock was not to be had."
     return BackupError(Problem("restore_failed", f"database {database}", message, remedy))
