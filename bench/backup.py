@@ -74,6 +74,17 @@ def hashed(file: Path) -> tuple[int, str]:
     return len(content), hashlib.sha256(content).hexdigest()
 
 
+def fill_both(site: Site, runs: int) -> None:
+    """Prefect's schema with so many runs and all that belongs to them, and the application's with prices."""
+    print(f"Fill the database with {runs:,} runs ...", flush=True)
+    with contextlib.closing(site.server.connect(site.database)) as connection:
+        fill(connection, site.tenant.schema, runs)
+        with connection.cursor() as cursor:
+            for statement in MARKET_DATA.split(";"):
+                cursor.execute(statement)
+            cursor.execute("CHECKPOINT")
+
+
 def measured(way: Callable[[Path], None]) -> tuple[float, int]:
     """Return the seconds of one backup and the bytes of its files."""
     os.sync()  # what was written before is not written now
@@ -88,13 +99,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=20_000)
     options = parser.parse_args()
     with prefect_database(DURABLE) as site:
-        print(f"Fill the database with {options.runs:,} runs ...", flush=True)
-        with contextlib.closing(site.server.connect(site.database)) as connection:
-            fill(connection, site.tenant.schema, options.runs)
-            with connection.cursor() as cursor:
-                for statement in MARKET_DATA.split(";"):
-                    cursor.execute(statement)
-                cursor.execute("CHECKPOINT")
+        fill_both(site, options.runs)
         ((megabytes,),) = site.sql("SELECT pg_database_size(current_database()) / 1000000")
         who = login(site)
         ways = {way: partial(way, who, site) for way in (guide, unread, ours)}

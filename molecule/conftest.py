@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 from collections.abc import Callable, Generator
@@ -16,6 +17,8 @@ from testinfra.host import Host
 SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
 PROJECT = SCENARIO.parent.parent
 Sql = Callable[[str, str], Any]
+Typed = Callable[..., list[str]]
+PLAYBOOK = ".venv/bin/ansible-playbook "
 Playbook = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -48,6 +51,41 @@ def playbook() -> Playbook:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
+
+    return run
+
+
+def documented(page: str, heading: str) -> list[tuple[str, str]]:
+    """The commands and the SQL below a heading of a page, in their order: (console, one line) or (sql, a block)."""
+    (section,) = re.findall(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", (PROJECT / "docs" / page).read_text(), re.M | re.S)
+    blocks = re.findall(r"^```(console|sql)\n(.*?)^```", section, re.M | re.S)
+    return [
+        (kind, text) for kind, block in blocks for text in (block.splitlines() if kind == "console" else [block])
+    ]
+
+
+@pytest.fixture
+def typed(host: Host, playbook: Playbook) -> Typed:
+    """Type what a section of a page says, with some words of it replaced, and return what each answered.
+
+    tests/unit/test_documented_commands.py wants this of each section of some pages.
+    """
+
+    def run(page: str, heading: str, **words: str) -> list[str]:
+        answers = []
+        for kind, text in documented(page, heading):
+            for word, instead in words.items():
+                text = text.replace(word, instead)
+            if kind == "sql":
+                psql = "runuser --user postgres -- psql --no-psqlrc --set ON_ERROR_STOP=1 --dbname mltrading --command %s"
+                answers.append(host.check_output(psql, text))
+            elif text.startswith(PLAYBOOK):
+                done = playbook(*shlex.split(text.removeprefix(PLAYBOOK)))
+                assert done.returncode == 0, done.stdout
+                answers.append(done.stdout)
+            else:
+                answers.append(host.check_output("sh -c %s", text))
+        return answers
 
     return run
 

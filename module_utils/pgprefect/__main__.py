@@ -325,6 +325,11 @@ def _create(options: argparse.Namespace, site: Site, home: Path) -> int:
     assert site.backups
     parts = backup.wanted_parts(site.declaration, options.kind or site.backups.kinds, options.tenant)
     login = replace(site.login, user=site.declaration.backup)
+    if options.safety:  # of what is there: where something is gone, that is what the restore is for
+        parts = backup.existing(login, site.database, parts)
+        if not parts:
+            print("None: what would be replaced is not there.")
+            return FINE
     version = site.virtualenv and os.path.basename(site.virtualenv)
     # What is made by the way says nothing of the nightly job.
     with record(None if options.safety else site.job("backup")) as figures:
@@ -418,7 +423,8 @@ def _restore(options: argparse.Namespace) -> int:
     if not options.into and not options.no_safety_set:
         # By the user of the backups, which this process can not become and come back from.
         kinds = [word for part in parts for word in ("--kind", part.kind)]
-        command = [sys.executable, "-m", "pgprefect", "--config", options.config, "backup", "--safety", *kinds]
+        tenant = ["--tenant", options.tenant] if options.tenant else []
+        command = [sys.executable, "-m", "pgprefect", "--config", options.config, *tenant, "backup", "--safety", *kinds]
         print("The safety set:", flush=True)
         if subprocess.run(command, check=False).returncode:
             return _refuse("Nothing was changed, because the safety set failed: end the cause, or say --no-safety-set.")

@@ -60,6 +60,14 @@ def wanted_parts(declaration: Declaration, kinds: Sequence[str], tenant: str | N
     return parts
 
 
+def existing(login: Login, database: str, parts: Sequence[Wanted]) -> list[Wanted]:
+    """Return those of the dumps whose schema is there. Raises ConnectionFailed."""
+    with contextlib.closing(connect(login, database)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT nspname FROM pg_namespace")
+        schemas = {name for (name,) in cursor}
+    return [part for part in parts if part.schema is None or part.schema in schemas]
+
+
 def back_up(
     login: Login,
     database: str,
