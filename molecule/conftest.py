@@ -57,11 +57,11 @@ def playbook() -> Playbook:
 
 def documented(page: str, heading: str) -> list[tuple[str, str]]:
     """The commands and the SQL below a heading of a page, in their order: (console, one line) or (sql, a block)."""
-    (section,) = re.findall(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", (PROJECT / "docs" / page).read_text(), re.M | re.S)
+    (section,) = re.findall(
+        rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", (PROJECT / "docs" / page).read_text(), re.M | re.S
+    )
     blocks = re.findall(r"^```(console|sql)\n(.*?)^```", section, re.M | re.S)
-    return [
-        (kind, text) for kind, block in blocks for text in (block.splitlines() if kind == "console" else [block])
-    ]
+    return [(kind, text) for kind, block in blocks for text in (block.splitlines() if kind == "console" else [block])]
 
 
 @pytest.fixture
@@ -77,7 +77,9 @@ def typed(host: Host, playbook: Playbook) -> Typed:
             for word, instead in words.items():
                 text = text.replace(word, instead)
             if kind == "sql":
-                psql = "runuser --user postgres -- psql --no-psqlrc --set ON_ERROR_STOP=1 --dbname mltrading --command %s"
+                psql = (
+                    "runuser --user postgres -- psql --no-psqlrc --set ON_ERROR_STOP=1 --dbname mltrading --command %s"
+                )
                 answers.append(host.check_output(psql, text))
             elif text.startswith(PLAYBOOK):
                 done = playbook(*shlex.split(text.removeprefix(PLAYBOOK)))

@@ -94,7 +94,7 @@ def test_what_is_refused(filled: Site, tmp_path: Path) -> None:
     path = tmp_path / make(filled, tmp_path).name
     side = backup_set.side_schema(path.name)
     for table in ("flow_run", "prefect.flow_runs", "prefect", ""):
-        with pytest.raises(BackupError, match="it has prefect.agent, .* public.market_data") as failed:
+        with pytest.raises(BackupError, match=r"it has prefect\.agent, .* public\.market_data") as failed:
             beside(filled, path, table)
         assert failed.value.problem.code == "restore_no_table"
     beside(filled, path, "public.stock_info")

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 import pytest
-from conftest import Playbook
+from conftest import Typed
 from testinfra.host import Host
 
 FILE = "/etc/cron.d/prefect-backup"
@@ -61,28 +61,6 @@ def test_cron_makes_a_whole_set_that_only_its_user_can_read(host: Host, command:
     assert health(host) == ("healthy", [])
 
 
-def test_what_the_set_holds_can_be_restored(host: Host) -> None:
-    newest = sets(host)[-1]
-    psql = "runuser --user postgres -- psql --no-psqlrc --set ON_ERROR_STOP=1 --tuples-only --no-align"
-    host.check_output(f"{psql} --command 'CREATE DATABASE aside' --dbname postgres")
-    try:
-        host.check_output(
-            f"{psql} --dbname aside --command 'CREATE SCHEMA extensions; CREATE EXTENSION pg_trgm SCHEMA extensions'"
-        )
-        for part in newest["parts"]:
-            if part["kind"] == "globals":
-                continue
-            file = f"{HOME}/{newest['name']}/{part['file']}"
-            read = f"zstd -dc {file} | pg_restore -f -" if file.endswith(".zst") else f"pg_restore -f - {file}"
-            script = f"set -o pipefail; {read} | sed '/^CREATE SCHEMA public/d' | {psql} -q -1 -d aside"
-            host.check_output("bash -c %s", script)
-            for table, count in part["rows"].items():
-                question = f'SELECT count(*) FROM "{part["schema"]}"."{table}"'
-                assert host.check_output(f"{psql} --dbname aside --command %s", question) == str(count)
-    finally:
-        host.check_output(f"{psql} --dbname postgres --command 'DROP DATABASE aside WITH (FORCE)'")
-
-
 def test_a_flipped_byte_is_found(host: Host) -> None:
     newest = sets(host)[-1]
     file = f"{HOME}/{newest['name']}/{newest['parts'][0]['file']}"
@@ -117,13 +95,14 @@ def test_a_backup_that_fails_shows_in_health_and_leaves_the_sets(host: Host, com
     assert health(host) == ("healthy", [])
 
 
-def test_the_playbook_makes_one_now(host: Host, playbook: Playbook) -> None:
+def test_by_hand_and_by_the_playbook(host: Host, typed: Typed) -> None:
     before = sets(host)
-    made = playbook("playbooks/backup.yml")
-    assert made.returncode == 0, made.stdout
+    typed("backup.md", "Backups")
+    made = typed("backup.md", "By hand")
     newest = sets(host)[-1]
-    assert newest["name"] not in [found["name"] for found in before]
-    assert newest["name"] in made.stdout
+    assert newest["name"] not in [found["name"] for found in before] and newest["name"] in made[-1]
+    said, _, record = typed("backup.md", "Did it work?")
+    assert newest["name"] in said and newest["name"] in record
 
 
 def test_a_drill_proves_the_newest_set_and_leaves_nothing_behind(host: Host) -> None:
@@ -160,4 +139,21 @@ def test_a_set_that_does_not_come_back_as_it_was_is_not_verified(host: Host) -> 
         found = json.loads(host.run("pgprefect health --json").stdout)
         assert found["checks"]["drill"] == "degraded"
     finally:
-        host.check_output(f"rm -r {HOME}/{newest['name']} && pgprefect drill")
+        host.check_output(f"rm -r {HOME}/{newest['name']}")
+
+
+def test_a_killed_drill_proves_nothing_and_the_next_one_clears_up(host: Host, typed: Typed) -> None:
+    host.check_output("pgprefect backup")
+    started = "nohup pgprefect drill >/dev/null 2>&1 & "
+    wait = "until ls /var/backups/prefect/drill-*/data/postmaster.pid >/dev/null 2>&1; do sleep 0.1; done; "
+    host.check_output("timeout 60 bash -c %s", f"{started}{wait}kill -9 $!; wait; true")
+    # The user's Python is a child of the shell that cron would have started; the cluster lives on.
+    host.run("pkill -9 --full '[p]gprefect drill'")
+    assert host.run("pgrep --full '/var/backups/prefect/[d]rill-'").rc == 0
+    assert not sets(host)[-1]["verified"]
+    assert "job_never_ended" in host.run("pgprefect health --json").stdout
+    typed("backup.md", "The restore drill")
+    assert host.run("pgrep --full '/var/backups/prefect/[d]rill-'").rc == 1
+    assert host.run("ls -d /var/backups/prefect/drill-*").rc != 0
+    assert sets(host)[-1]["verified"]
+    assert json.loads(host.run("pgprefect health --json").stdout)["checks"]["drill"] == "healthy"

@@ -1,10 +1,11 @@
-"""A destroyed schema comes back by the playbook while the site stands; a failed restore leaves all running."""
+"""What comes back while the site stands, typed as the pages say it; a restore that fails leaves all running."""
 
 from __future__ import annotations
 
 import json
 
-from conftest import Playbook
+import pytest
+from conftest import Playbook, Typed
 from testinfra.host import Host
 
 PSQL = "runuser --user postgres -- psql --no-psqlrc --quiet --tuples-only --no-align --dbname mltrading --command %s"
@@ -16,7 +17,7 @@ def health(host: Host) -> str:
     return status
 
 
-def test_nothing_happens_without_a_word(host: Host, playbook: Playbook) -> None:
+def test_nothing_happens_without_a_word(host: Host, playbook: Playbook, typed: Typed) -> None:
     host.check_output("pgprefect backup")
     before = host.check_output("systemctl show --property MainPID prefect-server@prefect")
     refused = playbook("playbooks/restore.yml")
@@ -24,36 +25,79 @@ def test_nothing_happens_without_a_word(host: Host, playbook: Playbook) -> None:
     assert "It would replace prefect in the database mltrading" in refused.stdout
     assert "prefect_backup_restore_confirmed=true" in refused.stdout
     assert host.check_output("systemctl show --property MainPID prefect-server@prefect") == before
-    looked = playbook("playbooks/restore.yml", "--check")
-    assert looked.returncode == 0, looked.stdout
+    typed("restore.md", "In place")
     assert host.check_output("systemctl show --property MainPID prefect-server@prefect") == before
-
-
-def test_prefect_s_schema_comes_back_after_it_was_destroyed(host: Host, playbook: Playbook) -> None:
-    runs = host.check_output(PSQL, "SELECT count(*), md5(string_agg(id::text, '' ORDER BY id)) FROM prefect.flow_run"
-                                   " WHERE state_type = 'COMPLETED'")  # fmt: skip
-    host.check_output("systemctl stop 'prefect-worker@*' prefect-server@prefect")
-    host.check_output("pgprefect backup")
-    host.check_output(
-        PSQL,
-        "DELETE FROM prefect.flow_run; DELETE FROM system_logs WHERE event_type = 'r';"
-        " INSERT INTO system_logs (event_type, message) VALUES ('r', 'later')",
-    )
-    done = playbook("playbooks/restore.yml", *CONFIRMED, "--extra-vars", "prefect_backup_restore_set=" + newest(host))
-    assert done.returncode == 0, done.stdout
-    assert runs == host.check_output(
-        PSQL,
-        "SELECT count(*), md5(string_agg(id::text, '' ORDER BY id)) FROM prefect.flow_run"
-        " WHERE state_type = 'COMPLETED'",
-    )
-    assert host.check_output(PSQL, "SELECT count(*) FROM system_logs WHERE event_type = 'r'") == "1"
-    assert host.run("pgprefect verify").rc == 0
-    assert health(host) == "healthy"
 
 
 def newest(host: Host) -> str:
     name: str = json.loads(host.check_output("pgprefect backup list --json"))[-1]["name"]
     return name
+
+
+@pytest.fixture(scope="module")
+def night(host: Host, completed_run: str) -> dict[str, str]:
+    """What both schemas hold in a set that is the newest."""
+    assert completed_run
+    host.check_output("systemctl stop 'prefect-worker@*' 'prefect-server@*'")  # so that nothing is written meanwhile
+    host.check_output("pgprefect backup")
+    return contents(host)
+
+
+def contents(host: Host) -> dict[str, str]:
+    """The rows of some tables, as a hash of each."""
+    found = {}
+    for table in ("public.market_data", "public.system_logs", "prefect.flow_run", "prefect.log", "prefect.block_type"):
+        hashed = f"SELECT count(*), md5(string_agg(t::text, '|' ORDER BY t::text)) FROM {table} AS t"
+        found[table] = host.check_output(PSQL, hashed)
+        assert not found[table].startswith("0|"), table
+    return found
+
+
+def test_a_dropped_table(host: Host, typed: Typed, night: dict[str, str]) -> None:
+    typed("disaster.md", "First")
+    host.check_output(PSQL, "DROP TABLE market_data CASCADE")
+    typed("disaster.md", "A table was dropped, or has wrong rows", **{"20261125t020000z": newest(host).lower()})
+    assert contents(host)["public.market_data"] == night["public.market_data"]
+    typed("restore.md", "One table", restored_TIME=f"restored_{newest(host).lower()}")
+    assert host.run("pgprefect verify").rc == 0
+
+
+def test_nonsense_in_the_application_s_tables(host: Host, typed: Typed, night: dict[str, str]) -> None:
+    host.check_output(PSQL, "UPDATE market_data SET close = 0; INSERT INTO system_logs (event_type) VALUES ('later')")
+    typed("disaster.md", "Everything of the application is wrong")
+    assert contents(host)["public.market_data"] == night["public.market_data"]
+    assert host.check_output(PSQL, "SELECT count(*) FROM system_logs WHERE event_type = 'later'") == "0"
+
+
+def test_a_destroyed_schema(host: Host, typed: Typed, night: dict[str, str]) -> None:
+    host.check_output(PSQL, "INSERT INTO system_logs (event_type, message) VALUES ('later', 'm')")
+    host.check_output("systemctl stop 'prefect-worker@*' 'prefect-server@*'")
+    host.check_output(PSQL, "DROP SCHEMA prefect CASCADE")
+    typed("disaster.md", "Prefect's schema was destroyed")
+    assert_all_is_well(host, night, "prefect.flow_run", "prefect.log")
+    assert host.check_output(PSQL, "SELECT count(*) FROM system_logs WHERE event_type = 'later'") == "1"
+
+
+def assert_all_is_well(host: Host, night: dict[str, str], *tables: str) -> None:
+    """Some tables have the rows of the night, besides what the started server and workers have written since."""
+    assert {table: night[table] for table in tables} == {table: contents(host)[table] for table in tables}
+    assert host.run("pgprefect verify").rc == 0
+    assert health(host) == "healthy"
+
+
+def test_a_lost_database(host: Host, typed: Typed, night: dict[str, str]) -> None:
+    host.check_output("systemctl stop 'prefect-worker@*' 'prefect-server@*'")
+    host.check_output(PSQL.replace("mltrading", "postgres"), "DROP DATABASE mltrading WITH (FORCE)")
+    typed("disaster.md", "The database or its host is lost")
+    assert_all_is_well(host, night, *night)
+
+
+def test_no_room_for_a_safety_set(host: Host, typed: Typed) -> None:
+    typed("disaster.md", "The disk is full")
+    sets = host.check_output("ls /var/backups/prefect")
+    typed("disaster.md", "It can not be restored")
+    assert host.check_output("ls /var/backups/prefect") == sets
+    assert health(host) == "healthy"
 
 
 def test_a_restore_that_fails_leaves_all_as_it_was_and_running(host: Host, playbook: Playbook) -> None:
@@ -72,28 +116,10 @@ def test_a_restore_that_fails_leaves_all_as_it_was_and_running(host: Host, playb
     assert health(host) == "healthy"
 
 
-def test_into_a_database_beside(host: Host) -> None:
-    host.check_output("pgprefect restore --into aside")
+def test_into_a_database_beside(host: Host, typed: Typed) -> None:
     try:
-        question = "SELECT count(*) FROM prefect.flow_run"
-        aside = host.check_output(PSQL.replace("mltrading", "aside"), question)
+        typed("restore.md", "By hand, and beside")
+        aside = host.check_output(PSQL.replace("mltrading", "aside"), "SELECT count(*) FROM prefect.flow_run")
         assert aside != "0"
     finally:
-        host.check_output(PSQL.replace("mltrading", "postgres"), "DROP DATABASE aside WITH (FORCE)")
-
-
-def test_a_killed_drill_proves_nothing_and_the_next_one_clears_up(host: Host) -> None:
-    host.check_output("pgprefect backup")
-    started = "nohup pgprefect drill >/dev/null 2>&1 & "
-    wait = "until ls /var/backups/prefect/drill-*/data/postmaster.pid >/dev/null 2>&1; do sleep 0.1; done; "
-    host.check_output("timeout 60 bash -c %s", f"{started}{wait}kill -9 $!; wait; true")
-    # The user's Python is a child of the shell that cron would have started; the cluster lives on.
-    host.run("pkill -9 --full '[p]gprefect drill'")
-    assert host.run("pgrep --full '/var/backups/prefect/[d]rill-'").rc == 0
-    assert not json.loads(host.check_output("pgprefect backup list --json"))[-1]["verified"]
-    assert "job_never_ended" in host.run("pgprefect health --json").stdout
-    assert host.run("pgprefect drill").rc == 0
-    assert host.run("pgrep --full '/var/backups/prefect/[d]rill-'").rc == 1
-    assert host.run("ls -d /var/backups/prefect/drill-*").rc != 0
-    assert json.loads(host.check_output("pgprefect backup list --json"))[-1]["verified"]
-    assert health(host) == "healthy"
+        host.check_output(PSQL.replace("mltrading", "postgres"), "DROP DATABASE IF EXISTS aside WITH (FORCE)")
