@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -172,15 +173,22 @@ def in_one_session(login: Login, database: str, name: str, send: Callable[[IO[by
 def _send(file: Path, session: IO[bytes]) -> None:
     """Write a dump as SQL, without the statement that makes its schema. Raises PipelineFailed."""
     read = decompression(file.name)
+    with wanted(file) as entries, open(file, "rb") as source:
+        command = ["pg_restore", "--file", "-", "--use-list", entries]
+        Pipeline([*read, command], stdin=source, stdout=session).wait()
+
+
+@contextlib.contextmanager
+def wanted(file: Path) -> Iterator[str]:
+    """Give a file with the list of all that a dump holds, but for its schema. Raises PipelineFailed."""
     with tempfile.TemporaryFile() as listed, open(file, "rb") as source:
-        Pipeline([*read, ["pg_restore", "--list"]], stdin=source, stdout=listed).wait()
+        Pipeline([*decompression(file.name), ["pg_restore", "--list"]], stdin=source, stdout=listed).wait()
         listed.seek(0)
         entries = [line for line in listed.read().splitlines() if not re.match(rb"\d+; \d+ \d+ SCHEMA - ", line)]
-    with tempfile.NamedTemporaryFile() as wanted, open(file, "rb") as source:
-        wanted.write(b"\n".join(entries) + b"\n")
-        wanted.flush()
-        command = ["pg_restore", "--file", "-", "--use-list", wanted.name]
-        Pipeline([*read, command], stdin=source, stdout=session).wait()
+    with tempfile.NamedTemporaryFile() as list_file:
+        list_file.write(b"\n".join(entries) + b"\n")
+        list_file.flush()
+        yield list_file.name
 
 
 def _frame(login: Login, target: Declaration, parts: Sequence[Part]) -> tuple[str, str]:
@@ -201,8 +209,8 @@ def _frame(login: Login, target: Declaration, parts: Sequence[Part]) -> tuple[st
         begin = [
             "BEGIN; SET LOCAL client_min_messages = warning;",
             f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}';",
-            "CREATE TEMP TABLE restore_others ON COMMIT DROP AS"
-            f" SELECT *, pg_describe_object(class, oid, part) AS name FROM ({others}) AS others;",
+            "CREATE TEMP TABLE restore_others ON COMMIT DROP AS SELECT *, pg_describe_object(class, oid, part) AS name",
+            f"FROM ({others}) AS others;",
         ]
         if APP in [part.kind for part in parts]:  # large objects are in no schema, and only the application has some
             begin.append("SELECT lo_unlink(oid) FROM pg_largeobject_metadata;")

@@ -21,6 +21,7 @@ from pgprefect import backup, backup_set
 from pgprefect.backup import back_up, wanted_parts
 from pgprefect.backup_set import BackupError
 from pgprefect.connection import ConnectionFailed, Login
+from pgprefect.jobs import Job, last, record
 from pgprefect.pipeline import libpq_environment
 from pgprefect.statement import quote
 
@@ -201,8 +202,8 @@ def test_a_killed_run_leaves_no_set_and_the_next_one_succeeds(prefect: Site, tmp
         for path in backup_set.sets(tmp_path):
             backup_set.check(path)  # whatever counts as a set is one
     assert interrupted >= 5
-    last = make(prefect, tmp_path)
-    assert {first.name, last.name} <= set(names(tmp_path))
+    newest = make(prefect, tmp_path)
+    assert {first.name, newest.name} <= set(names(tmp_path))
     assert left_over(tmp_path) == set()
 
 
@@ -301,21 +302,26 @@ def test_a_fault_names_its_cause_leaves_the_sets_and_the_next_run_succeeds(
     with contextlib.closing(prefect.server.connect(prefect.database)) as connection:
         fill(connection, "prefect", 1000)
     first = make(prefect, tmp_path)
-    who = login(prefect)
+    who, job = login(prefect), Job("backup", "/etc/cron.d/prefect-backup", folder=str(tmp_path / "jobs"))
     fault(prefect)
     try:
-        with pytest.raises((BackupError, ConnectionFailed), match=cause) as failed:
+        with pytest.raises((BackupError, ConnectionFailed), match=cause) as failed, record(job):
             back_up(who, prefect.database, wanted_parts(prefect.declaration, KINDS), tmp_path, lock_wait_seconds=0.5)
         assert isinstance(failed.value, (BackupError, ConnectionFailed))
         assert failed.value.problem.code in ("backup_failed", "login_refused")
         assert names(tmp_path) == [first.name]
-        assert left_over(tmp_path) == set()
+        assert left_over(tmp_path) == {"jobs"}
+        run = last(job)  # which is what health shows
+        assert run and run.ok is False and re.search(cause, run.message)
     finally:
         if "lock" in prefect.__dict__:
             prefect.__dict__.pop("lock").close()
         prefect.server.sql("postgres", f"GRANT pg_read_all_data TO {quote(prefect.declaration.backup)}")
-    last = make(prefect, tmp_path)
-    assert names(tmp_path) == [first.name, last.name]
+    with record(job):
+        second = make(prefect, tmp_path)
+    run = last(job)
+    assert run and run.ok
+    assert names(tmp_path) == [first.name, second.name]
 
 
 def test_two_at_once(prefect: Site, tmp_path: Path) -> None:

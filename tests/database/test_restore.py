@@ -80,17 +80,18 @@ def test_both_come_back_also_where_the_schemas_are_gone(filled: Site, tmp_path: 
 
 
 def test_into_a_new_database(filled: Site, tmp_path: Path) -> None:
-    before = fingerprint(filled)
-    manifest = make(filled, tmp_path, "full")
+    before, home = fingerprint(filled), tmp_path / "with space"
+    home.mkdir()
+    manifest = make(filled, home, "full")
     spoil(filled)
     name = f"{filled.database} aside"
     spoilt = fingerprint(filled)
     try:
-        put_back(filled, tmp_path / manifest.name, "app", "workflow", into=name)
+        put_back(filled, home / manifest.name, "app", "workflow", into=name)
         assert fingerprint(replace(filled, declaration=replace(filled.declaration, database=name))) == before
         assert fingerprint(filled) == spoilt
         with pytest.raises(BackupError, match="exists already") as failed:
-            put_back(filled, tmp_path / manifest.name, "app", into=name)
+            put_back(filled, home / manifest.name, "app", into=name)
         assert failed.value.problem.code == "restore_database_exists"
     finally:
         filled.server.sql("postgres", f"DROP DATABASE {quote(name)} WITH (FORCE)")
@@ -143,9 +144,13 @@ def test_what_is_not_in_the_set(filled: Site, tmp_path: Path) -> None:
 def test_a_view_of_the_application_that_would_be_lost_ends_it(filled: Site, tmp_path: Path) -> None:
     manifest = make(filled, tmp_path, "full")
     filled.sql("CREATE VIEW public.mine AS SELECT id FROM prefect.flow_run")
-    with pytest.raises(BackupError, match="1 objects of other schemas stand on what would be replaced"):
+    with pytest.raises(BackupError, match="1 objects of other schemas stand on what would be replaced: view"):
         put_back(filled, tmp_path / manifest.name, "workflow")
     assert filled.sql("SELECT count(*) FROM public.mine") == [(100,)]
+    # A column would go silently, its table would stay.
+    filled.sql("DROP VIEW public.mine; CREATE TABLE public.mine (state prefect.state_type, n int)")
+    with pytest.raises(BackupError, match="stand on what would be replaced: column state of table"):
+        put_back(filled, tmp_path / manifest.name, "workflow")
 
 
 def test_a_missing_extension_ends_it_and_nothing_changes(filled: Site, tmp_path: Path) -> None:
