@@ -171,24 +171,27 @@ class _Snapshot:
     server_version: int
     extensions: dict[str, str]
 
-    def tables(self, schema: str) -> list[tuple[str, int]]:
-        """The tables with rows of a schema, without those of an extension, and their bytes without indexes."""
-        question = """
-            SELECT c.relname, pg_table_size(c.oid) FROM pg_class c
-            WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = {}) AND c.relkind = 'r'
-                  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
-                                  AND d.objid = c.oid AND d.deptype = 'e')
-            ORDER BY 1"""
-        with self.connection.cursor() as cursor:
-            Statement(question, (Value(schema),)).execute(cursor)
-            return [(name, size) for name, size in cursor.fetchall()]
 
-    def count(self, schema: str) -> dict[str, int]:
-        tables = [name for name, _ in self.tables(schema)]
-        counts = ", ".join("(SELECT count(*) FROM {})" for _ in tables)
-        with self.connection.cursor() as cursor:
-            Statement(f"SELECT {counts}", tuple(Names(((schema, name),)) for name in tables)).execute(cursor)
-            return dict(zip(tables, cursor.fetchone()))
+def tables_of(connection: Any, schema: str) -> list[tuple[str, int]]:
+    """The tables with rows of a schema, without those of an extension, and their bytes without indexes."""
+    question = """
+        SELECT c.relname, pg_table_size(c.oid) FROM pg_class c
+        WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = {}) AND c.relkind = 'r'
+              AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
+                              AND d.objid = c.oid AND d.deptype = 'e')
+        ORDER BY 1"""
+    with connection.cursor() as cursor:
+        Statement(question, (Value(schema),)).execute(cursor)
+        return [(name, size) for name, size in cursor.fetchall()]
+
+
+def rows_of(connection: Any, schema: str) -> dict[str, int]:
+    """Count the rows of each table of a schema."""
+    tables = [name for name, _ in tables_of(connection, schema)]
+    counts = ", ".join("(SELECT count(*) FROM {})" for _ in tables)
+    with connection.cursor() as cursor:
+        Statement(f"SELECT {counts}", tuple(Names(((schema, name),)) for name in tables)).execute(cursor)
+        return dict(zip(tables, cursor.fetchone()))
 
 
 def structure_counts(connection: Any, schema: str) -> tuple[int, int]:
@@ -242,7 +245,7 @@ def _dump(
                 file = files.enter_context(open(path, "xb", opener=_for_owner))
                 running.append(Pipeline(_commands(want, snapshot, database, lock_wait), environment, stdout=file))
             for want in wanted:
-                rows = snapshot.count(want.schema) if want.schema else {}
+                rows = rows_of(snapshot.connection, want.schema) if want.schema else {}
                 revision = (
                     stored_revision(snapshot.connection, want.schema) if want.kind == WORKFLOW and want.schema else None
                 )
@@ -305,7 +308,9 @@ def _want_space(home: Path, snapshot: _Snapshot, wanted: Sequence[Wanted], exist
     if previous and {part.file for part in previous.parts} == files:
         need = previous.bytes * _GROWTH
     else:
-        need = _FIRST_SHARE * sum(size for want in wanted if want.schema for _, size in snapshot.tables(want.schema))
+        need = _FIRST_SHARE * sum(
+            size for want in wanted if want.schema for _, size in tables_of(snapshot.connection, want.schema)
+        )
     free = shutil.disk_usage(home).free
     if free < need:
         message = f"{home} has {free:,} bytes free, and the set may need {need:,.0f}."

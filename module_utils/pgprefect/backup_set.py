@@ -13,11 +13,11 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from .pipeline import Pipeline, PipelineFailed, decompression
 from .problems import Problem
@@ -201,16 +201,19 @@ def check(path: Path) -> Manifest:
     """Read every file of a set to its end and compare it with the manifest. Raises BackupError."""
     manifest = read_manifest(path)
     for part in manifest.parts:
-        file = path / part.file
-        try:
-            size, digest = read_back(file)
-        except (PipelineFailed, OSError) as error:
-            raise _damaged(file, str(error)) from error
-        if (size, digest) != (part.bytes, part.sha256):
-            raise _damaged(
-                file, f"it has {size:,} bytes with the SHA-256 {digest}, not {part.bytes:,} with {part.sha256}"
-            )
+        check_part(path, part, read_back)
     return manifest
+
+
+def check_part(path: Path, part: Part, read: Callable[[Path], tuple[int, str]]) -> None:
+    """Compare what a way of reading finds of a dump, its size and SHA-256, with the manifest. Raises BackupError."""
+    file = path / part.file
+    try:
+        size, digest = read(file)
+    except (PipelineFailed, OSError) as error:
+        raise _damaged(file, str(error)) from error
+    if (size, digest) != (part.bytes, part.sha256):
+        raise _damaged(file, f"it has {size:,} bytes with the SHA-256 {digest}, not {part.bytes:,} with {part.sha256}")
 
 
 def _damaged(file: Path, reason: str) -> BackupError:
@@ -229,9 +232,19 @@ def read_back(file: Path) -> tuple[int, str]:
     commands = decompression(file.name)
     if ".dump" in file.name:
         commands.append(["pg_restore", "--file", os.devnull])
+    return _feed(file, commands, subprocess.DEVNULL)
+
+
+def unpack(file: Path, target: Path) -> tuple[int, str]:
+    """Decompress a dump into a file, and return its size and SHA-256. Raises PipelineFailed, OSError."""
+    with open(target, "xb") as output:
+        return _feed(file, decompression(file.name) or [["cat"]], output)
+
+
+def _feed(file: Path, commands: Sequence[Sequence[str]], stdout: int | IO[bytes]) -> tuple[int, str]:
     digest, size = hashlib.sha256(), 0
     with open(file, "rb") as source:
-        pipeline = Pipeline(commands, stdin=subprocess.PIPE)
+        pipeline = Pipeline(commands, stdin=subprocess.PIPE, stdout=stdout)
         try:
             while chunk := source.read(_CHUNK):
                 digest.update(chunk)
