@@ -55,6 +55,11 @@ def playbook() -> Playbook:
     return run
 
 
+def changed(output: str) -> list[int]:
+    """How many tasks of each host changed something."""
+    return [int(count) for count in re.findall(r"changed=(\d+)", output)]
+
+
 def documented(page: str, heading: str) -> list[tuple[str, str]]:
     """The commands and the SQL below a heading of a page, in their order: (console, one line) or (sql, a block)."""
     (section,) = re.findall(

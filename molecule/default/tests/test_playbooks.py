@@ -1,0 +1,37 @@
+"""What the playbooks promise beside their result: truth in check mode."""
+
+from __future__ import annotations
+
+from conftest import Playbook, changed
+from testinfra.host import Host
+
+
+def test_check_mode_reports_nothing_on_a_finished_host(playbook: Playbook) -> None:
+    result = playbook("site.yml", "--check", "--diff")
+    assert result.returncode == 0, result.stdout
+    assert changed(result.stdout) == [0], result.stdout
+
+
+def test_check_mode_sees_what_a_run_would_mend(host: Host, playbook: Playbook) -> None:
+    host.check_output(
+        "runuser --user postgres -- psql --dbname mltrading --command %s", "GRANT CREATE ON SCHEMA public TO PUBLIC"
+    )
+    host.check_output("chmod 0644 /etc/prefect/prefect-server.env")
+    would = playbook("site.yml", "--check", "--diff")
+    assert would.returncode == 0, would.stdout
+    assert "schema public: PUBLIC CREATE" in would.stdout
+    did = playbook("site.yml", "--diff")
+    assert did.returncode == 0, did.stdout
+    assert host.file("/etc/prefect/prefect-server.env").mode == 0o640
+    assert "schema public: PUBLIC CREATE" in did.stdout
+
+
+def test_the_playbooks_beside_the_site(playbook: Playbook, completed_run: str) -> None:
+    assert completed_run
+    statistics = playbook("playbooks/statistics.yml")
+    assert statistics.returncode == 0 and "collect-market-data: " in statistics.stdout, statistics.stdout
+    for arguments in (["--check", "--diff"], ["--diff"]):
+        cleanup = playbook("playbooks/cleanup.yml", *arguments)
+        assert cleanup.returncode == 0 and changed(cleanup.stdout) == [0], cleanup.stdout
+    refused = playbook("playbooks/cleanup.yml", "--extra-vars", '{"prefect_server_retention": {"days_to_keep": -1}}')
+    assert refused.returncode != 0 and "days_to_keep: -1 must be from 0" in refused.stdout, refused.stdout
