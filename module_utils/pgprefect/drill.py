@@ -48,7 +48,9 @@ _SETTINGS = {
     "max_wal_senders": "0",
     "max_wal_size": "4GB",
     "autovacuum": "off",
+    "shared_buffers": "256MB",
     "maintenance_work_mem": "256MB",
+    "max_parallel_maintenance_workers": "0",  # the restore itself has several processes
     "checkpoint_timeout": "1h",
 }
 _START_SECONDS = 120
@@ -163,21 +165,29 @@ def _fill(login: Login, declaration: Declaration, path: Path, manifest: Manifest
                 names = (part.schema, declaration.owners[part.schema])
                 Statement("CREATE SCHEMA {} AUTHORIZATION {}", names).execute(cursor)
         connection.commit()
+    environment = libpq_environment(login, declaration.database)
     jobs, database = f"--jobs={min(os.cpu_count() or 1, _MOST_JOBS)}", f"--dbname={declaration.database}"
-    for part in manifest.parts:
-        if not part.schema:
-            backup_set.check_part(path, part, backup_set.read_back)
-            continue
+    with contextlib.ExitStack() as files:
         # Several processes can not read what comes through a pipe.
-        with tempfile.TemporaryDirectory(prefix=_CLUSTERS, dir=path.parent) as folder:
-            dump = Path(folder) / "dump"
-            backup_set.check_part(path, part, partial(backup_set.unpack, target=dump))
-            try:
-                with wanted(dump) as entries:
-                    command = ["pg_restore", database, jobs, "--exit-on-error", f"--use-list={entries}", str(dump)]
-                    Pipeline([command], libpq_environment(login, declaration.database)).wait()
-            except PipelineFailed as error:
-                raise _failed(f"{part.file} can not be restored: {error}") from error
+        folder = Path(files.enter_context(tempfile.TemporaryDirectory(prefix=_CLUSTERS, dir=path.parent)))
+        running: list[Pipeline] = []
+        try:
+            for part in manifest.parts:
+                if not part.schema:
+                    backup_set.check_part(path, part, backup_set.read_back)
+                    continue
+                dump = folder / part.file
+                backup_set.check_part(path, part, partial(backup_set.unpack, target=dump))
+                entries = files.enter_context(wanted(path / part.file))
+                command = ["pg_restore", database, jobs, "--exit-on-error", f"--use-list={entries}", str(dump)]
+                running.append(Pipeline([command], environment))
+            for pipeline in running:
+                pipeline.wait()
+        except PipelineFailed as error:
+            raise _failed(f"the set can not be restored: {error}") from error
+        finally:
+            for pipeline in running:
+                pipeline.kill()
     bring_about(login, declaration)
 
 
