@@ -172,7 +172,7 @@ def _fill(login: Login, declaration: Declaration, path: Path, manifest: Manifest
         folder = Path(files.enter_context(tempfile.TemporaryDirectory(prefix=_CLUSTERS, dir=path.parent)))
         running: list[Pipeline] = []
         try:
-            for part in manifest.parts:
+            for part in sorted(manifest.parts, key=lambda part: part.bytes, reverse=True):  # the longest is waited for
                 if not part.schema:
                     backup_set.check_part(path, part, backup_set.read_back)
                     continue
