@@ -194,6 +194,14 @@ def rows_of(connection: Any, schema: str) -> dict[str, int]:
         return dict(zip(tables, cursor.fetchone()))
 
 
+def large_objects_of(connection: Any) -> tuple[int, int]:
+    """Return how many large objects the database has, and the bytes of all; they are in no schema."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*), pg_table_size('pg_largeobject') FROM pg_largeobject_metadata")
+        number, size = cursor.fetchone()
+    return number, size
+
+
 def structure_counts(connection: Any, schema: str) -> tuple[int, int]:
     """Return how many indexes and constraints a schema has."""
     question = """
@@ -251,7 +259,8 @@ def _dump(
                 )
                 name = _file_name(want, snapshot)
                 counts = structure_counts(snapshot.connection, want.schema) if want.schema else (0, 0)
-                parts.append(Part(want.kind, want.schema, want.tenant, name, 0, "", rows, *counts, revision))
+                large = large_objects_of(snapshot.connection)[0] if want.kind == APP else None
+                parts.append(Part(want.kind, want.schema, want.tenant, name, 0, "", rows, *counts, revision, large))
             for pipeline in running:
                 pipeline.wait()
         except BaseException:
@@ -308,9 +317,9 @@ def _want_space(home: Path, snapshot: _Snapshot, wanted: Sequence[Wanted], exist
     if previous and {part.file for part in previous.parts} == files:
         need = previous.bytes * _GROWTH
     else:
-        need = _FIRST_SHARE * sum(
-            size for want in wanted if want.schema for _, size in tables_of(snapshot.connection, want.schema)
-        )
+        sizes = [size for want in wanted if want.schema for _, size in tables_of(snapshot.connection, want.schema)]
+        sizes += [large_objects_of(snapshot.connection)[1] for want in wanted if want.kind == APP]
+        need = _FIRST_SHARE * sum(sizes)
     free = shutil.disk_usage(home).free
     if free < need:
         message = f"{home} has {free:,} bytes free, and the set may need {need:,.0f}."

@@ -44,7 +44,10 @@ class BackupError(Exception):
 
 @dataclass(frozen=True)
 class Part:
-    """One dump of a set. ``rows`` are those of each table in the snapshot, ``revision`` is Prefect's migration."""
+    """One dump of a set. ``rows`` are those of each table in the snapshot, ``revision`` is Prefect's migration.
+
+    ``large_objects`` is their number in the application's dump; others have none.
+    """
 
     kind: str
     schema: str | None
@@ -56,6 +59,7 @@ class Part:
     indexes: int = 0
     constraints: int = 0
     revision: str | None = None
+    large_objects: int | None = None
 
 
 @dataclass(frozen=True)

@@ -388,6 +388,19 @@ def _settings(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
                 f"role {role}: becomes {actual}" if actual else "",
                 f"role {role}: becomes {owner}",
             )
+    # Only a superuser may set this one. It is the one way to read a large object that nobody has granted.
+    reads = "lo_compat_privileges"
+    actual = catalog.settings.get(declaration.backup, {}).get(reads)
+    if actual != "on" and catalog.login_is_superuser:
+        role = declaration.backup
+        yield Change(
+            "role_setting",
+            f"role {role}",
+            f"The role {role} can not back up large objects that it was not granted: {reads} is {actual or 'not set'}.",
+            Statement("ALTER ROLE {} IN DATABASE {} SET lo_compat_privileges TO 'on'", (role, declaration.database)),
+            f"role {role}: {reads} {actual}" if actual else "",
+            f"role {role}: {reads} on",
+        )
 
 
 def _schemas(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:

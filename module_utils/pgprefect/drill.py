@@ -24,15 +24,15 @@ from functools import partial
 from pathlib import Path
 
 from . import backup_set
-from .backup import rows_of, structure_counts
-from .backup_set import WORKFLOW, BackupError, Manifest, Part
+from .backup import large_objects_of, rows_of, structure_counts
+from .backup_set import APP, WORKFLOW, BackupError, Manifest, Part
 from .connection import Login, connect
 from .declaration import Declaration
 from .difference import bring_about
 from .pipeline import Pipeline, PipelineFailed, libpq_environment
 from .problems import ERROR, Problem, in_words
 from .ready import is_ready
-from .restore import wanted
+from .restore import list_file, wanted
 from .revision import stored_revision
 from .statement import Statement, quote
 from .verify import verify
@@ -178,7 +178,7 @@ def _fill(login: Login, declaration: Declaration, path: Path, manifest: Manifest
                     continue
                 dump = folder / part.file
                 backup_set.check_part(path, part, partial(backup_set.unpack, target=dump))
-                entries = files.enter_context(wanted(path / part.file))
+                entries = files.enter_context(list_file(wanted(path / part.file)))
                 command = ["pg_restore", database, jobs, "--exit-on-error", f"--use-list={entries}", str(dump)]
                 running.append(Pipeline([command], environment))
             for pipeline in running:
@@ -204,8 +204,13 @@ def _compare(login: Login, declaration: Declaration, manifest: Manifest, parts: 
             found = {
                 "indexes, constraints": structure_counts(connection, schema),
                 "revision": stored_revision(connection, schema) if part.revision else None,
+                "large objects": large_objects_of(connection)[0] if part.kind == APP else None,
             }
-            promised = {"indexes, constraints": (part.indexes, part.constraints), "revision": part.revision}
+            promised = {
+                "indexes, constraints": (part.indexes, part.constraints),
+                "revision": part.revision,
+                "large objects": part.large_objects,
+            }
             for what, value in found.items():
                 if value != promised[what]:
                     raise _failed(f"{schema} has the {what} {value} in the copy, the manifest says {promised[what]}")

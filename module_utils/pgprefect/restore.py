@@ -172,23 +172,37 @@ def in_one_session(login: Login, database: str, name: str, send: Callable[[IO[by
 
 def _send(file: Path, session: IO[bytes]) -> None:
     """Write a dump as SQL, without the statement that makes its schema. Raises PipelineFailed."""
-    read = decompression(file.name)
-    with wanted(file) as entries, open(file, "rb") as source:
-        command = ["pg_restore", "--file", "-", "--use-list", entries]
-        Pipeline([*read, command], stdin=source, stdout=session).wait()
+    entries = wanted(file)
+    contents = [line for line in entries if re.match(rb"\d+; \d+ \d+ BLOBS ", line)]
+    _send_entries(file, [line for line in entries if line not in contents], session)
+    if contents:
+        # Around the contents of large objects pg_restore writes a BEGIN and a COMMIT, which would end our transaction.
+        _send_entries(file, contents, session, [["sed", r"/^\(BEGIN\|COMMIT\);$/d"]])
 
 
-@contextlib.contextmanager
-def wanted(file: Path) -> Iterator[str]:
-    """Give a file with the list of all that a dump holds, but for its schema. Raises PipelineFailed."""
+def _send_entries(
+    file: Path, entries: Sequence[bytes], session: IO[bytes], filters: Sequence[Sequence[str]] = ()
+) -> None:
+    with list_file(entries) as listed, open(file, "rb") as source:
+        command = ["pg_restore", "--file", "-", "--use-list", listed]
+        Pipeline([*decompression(file.name), command, *filters], stdin=source, stdout=session).wait()
+
+
+def wanted(file: Path) -> list[bytes]:
+    """List all that a dump holds, but for its schema. Raises PipelineFailed."""
     with tempfile.TemporaryFile() as listed, open(file, "rb") as source:
         Pipeline([*decompression(file.name), ["pg_restore", "--list"]], stdin=source, stdout=listed).wait()
         listed.seek(0)
-        entries = [line for line in listed.read().splitlines() if not re.match(rb"\d+; \d+ \d+ SCHEMA - ", line)]
-    with tempfile.NamedTemporaryFile() as list_file:
-        list_file.write(b"\n".join(entries) + b"\n")
-        list_file.flush()
-        yield list_file.name
+        return [line for line in listed.read().splitlines() if not re.match(rb"\d+; \d+ \d+ SCHEMA - ", line)]
+
+
+@contextlib.contextmanager
+def list_file(entries: Sequence[bytes]) -> Iterator[str]:
+    """Give a file with these entries for pg_restore's --use-list."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(b"\n".join(entries) + b"\n")
+        file.flush()
+        yield file.name
 
 
 def _frame(login: Login, target: Declaration, parts: Sequence[Part]) -> tuple[str, str]:
@@ -227,6 +241,16 @@ def _frame(login: Login, target: Declaration, parts: Sequence[Part]) -> tuple[st
         )
         end = []
         for part in parts:
+            if part.large_objects is not None:
+                end.append(
+                    text(
+                        "DO $restore$ DECLARE number bigint; BEGIN SELECT count(*) INTO number FROM"
+                        " pg_largeobject_metadata; IF number <> {count} THEN RAISE EXCEPTION"
+                        " 'the database has % large objects, the manifest says %', number, {count}; END IF;"
+                        " END $restore$;",
+                        count=sql.Literal(part.large_objects),
+                    )
+                )
             for table, count in part.rows.items():
                 end.append(count_check(part.schema or "", table, count).as_string(connection))
         end.append("COMMIT;\n")

@@ -27,6 +27,7 @@ from pgprefect.statement import quote
 
 from bench.data import fill
 from tests.conftest import ROOT, Site
+from tests.database.conftest import errors
 
 KINDS = ["app", "workflow"]
 
@@ -176,14 +177,23 @@ def test_both_schemas_agree_while_a_writer_writes_pairs(prefect: Site, tmp_path:
     assert 0 < counts[0] < counts[-1]
 
 
-def test_large_objects_are_in_the_set_and_one_it_may_not_read_ends_the_backup(prefect: Site, tmp_path: Path) -> None:
-    [(number,)] = prefect.sql("SELECT lo_from_bytea(0, 'abc')")
-    with pytest.raises(BackupError, match=f"permission denied for large object {number}"):
-        make(prefect, tmp_path)
-    prefect.sql(f"GRANT SELECT ON LARGE OBJECT {number} TO {quote(prefect.declaration.backup)}")
+def test_large_objects_are_in_the_set_without_a_grant(prefect: Site, tmp_path: Path) -> None:
+    [(number,)] = prefect.sql("SELECT lo_from_bytea(0, 'abc')", role=prefect.declaration.app_login)
     manifest = make(prefect, tmp_path)
+    assert [part.large_objects for part in manifest.parts] == [1, None]
     with restored(prefect, tmp_path, manifest) as copy:
         assert copy.sql(f"SELECT convert_from(lo_get({number}), 'UTF8')") == [("abc",)]
+
+
+def test_a_large_object_that_it_may_not_read_ends_the_backup(prefect: Site, tmp_path: Path) -> None:
+    [(number,)] = prefect.sql("SELECT lo_from_bytea(0, 'abc')")
+    role, database = quote(prefect.declaration.backup), quote(prefect.database)
+    prefect.sql(f"ALTER ROLE {role} IN DATABASE {database} RESET lo_compat_privileges")
+    assert "role_setting" in errors(prefect)
+    with pytest.raises(BackupError, match=f"permission denied for large object {number}"):
+        make(prefect, tmp_path)
+    assert any("lo_compat_privileges TO 'on'" in statement for statement in prefect.bring_about())
+    make(prefect, tmp_path)
 
 
 def test_a_killed_run_leaves_no_set_and_the_next_one_succeeds(prefect: Site, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pgprefect import backup_set
@@ -65,18 +66,46 @@ def test_the_workflow_schema_comes_back_and_the_application_is_left_alone(filled
 
 
 def test_both_come_back_also_where_the_schemas_are_gone(filled: Site, tmp_path: Path) -> None:
-    filled.sql("SELECT lo_from_bytea(4711, 'abc')")
-    filled.sql(f"GRANT SELECT ON LARGE OBJECT 4711 TO {quote(filled.declaration.backup)}")
     before, schema = fingerprint(filled), schema_of(filled)
     manifest = make(filled, tmp_path, "full")
-    filled.sql("DROP SCHEMA prefect CASCADE; DROP SCHEMA public CASCADE; SELECT lo_put(4711, 0, 'xyz')")
+    filled.sql("DROP SCHEMA prefect CASCADE; DROP SCHEMA public CASCADE")
     put_back(filled, tmp_path / manifest.name, "app", "workflow")
     assert fingerprint(filled) == before
     assert schema_of(filled) == schema
-    assert filled.sql("SELECT convert_from(lo_get(4711), 'UTF8')") == [("abc",)]
     assert verify(filled.server.login, filled.declaration).problems == []
     with pytest.raises(Exception, match="permission denied"):
         filled.sql("SELECT * FROM prefect.block_document", role=filled.declaration.app_login)
+
+
+def large_objects(site: Site) -> list[tuple[object, ...]]:
+    return site.sql("""
+        SELECT oid, pg_get_userbyid(lomowner), lomacl::text, convert_from(lo_get(oid), 'UTF8'),
+               obj_description(oid, 'pg_largeobject')
+        FROM pg_largeobject_metadata ORDER BY oid""")
+
+
+def test_large_objects_come_back_as_they_were_or_not_at_all(filled: Site, tmp_path: Path) -> None:
+    app = filled.declaration.app_login
+    filled.sql("SELECT lo_from_bytea(4711, 'abc'), lo_from_bytea(4712, '')", role=app)
+    filled.sql(f"GRANT SELECT ON LARGE OBJECT 4711 TO {quote(filled.declaration.monitor)}")
+    filled.sql("COMMENT ON LARGE OBJECT 4711 IS E'one\nCOMMIT;\ntwo'")
+    filled.sql("CREATE TABLE public.word (w text); INSERT INTO public.word VALUES ('COMMIT;')")
+    before = large_objects(filled)
+    manifest = make(filled, tmp_path, "app")
+    filled.sql("SELECT lo_put(4711, 0, 'xyz'), lo_unlink(4712), lo_from_bytea(4713, 'new')")
+    spoilt, rows = large_objects(filled), fingerprint(filled)
+
+    edit(tmp_path / manifest.name, lambda content: content["parts"][0].update(large_objects=3))
+    with pytest.raises(BackupError, match="has 2 large objects, the manifest says 3") as failed:
+        put_back(filled, tmp_path / manifest.name, "app")
+    assert failed.value.problem.code == "restore_failed"
+    assert (large_objects(filled), fingerprint(filled)) == (spoilt, rows)
+
+    edit(tmp_path / manifest.name, lambda content: content["parts"][0].update(large_objects=2))
+    put_back(filled, tmp_path / manifest.name, "app")
+    assert large_objects(filled) == before
+    assert filled.sql("SELECT w FROM public.word") == [("COMMIT;",)]
+    assert filled.sql("SELECT convert_from(lo_get(4711), 'UTF8')", role=app) == [("abc",)]
 
 
 def test_into_a_new_database(filled: Site, tmp_path: Path) -> None:
@@ -97,7 +126,7 @@ def test_into_a_new_database(filled: Site, tmp_path: Path) -> None:
         filled.server.sql("postgres", f"DROP DATABASE {quote(name)} WITH (FORCE)")
 
 
-def edit(path: Path, change: Callable[[dict[str, object]], None]) -> None:
+def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     content = json.loads((path / "manifest.json").read_text())
     change(content)
     (path / "manifest.json").write_text(json.dumps(content))
