@@ -18,7 +18,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from . import backup, backup_set, configuration, environment, report, restore, revision
+from . import backup, backup_copy, backup_set, configuration, environment, report, restore, revision
 from .backup_set import BackupError
 from .configuration import ConfigurationError, Site
 from .connection import ConnectionFailed, Login, connect
@@ -27,6 +27,7 @@ from .drill import drill
 from .events import EventTable, read_events
 from .health import DEGRADED, HEALTHY
 from .jobs import record
+from .pipeline import PipelineFailed
 from .problems import ERROR, Problem, in_words
 from .ready import wait_until_ready
 from .restore_table import restore_table
@@ -43,6 +44,7 @@ _EXAMPLES = """examples:
   pgprefect events --limit 20           the application's newest events
   pgprefect cleanup --days 30 --dry-run what would go
   pgprefect backup                      a new set of what the site dumps; then those go that need not stay
+  pgprefect copy                        what the target of copies has not got yet
   pgprefect restore --kind workflow     what that would replace; with --yes it does
   pgprefect restore --table public.orders its rows, in a schema beside
   pgprefect --tenant research health    another tenant than the first
@@ -111,14 +113,20 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         default="create",
         choices=_BACKUP_ACTIONS,
-        help="create a set and prune (which is the default); list the sets; check one, reading it in full; prune",
+        help="create a set, prune and copy (which is the default); list the sets; check one, reading it in full; prune;"
+        " export one as it leaves the host; add one that came from elsewhere",
     )
     command.add_argument("--kind", action="append", choices=backup.KINDS, help="create: instead of the site's kinds")
-    command.add_argument("--set", help="check: the set's name; else the newest")
+    command.add_argument("--set", help="check, export: the set's name; else the newest")
+    command.add_argument("--to", type=Path, metavar="DIRECTORY", help="export: an empty one")
+    command.add_argument("--from", type=Path, metavar="DIRECTORY", dest="folder", help="add: the set, below the others")
     command.add_argument("--dry-run", action="store_true", help="prune: only say what would go")
     command.add_argument("--safety", action="store_true", help="create: one that nothing takes for the newest")
     command.add_argument("--json", action="store_true", help="print one JSON document")
     command.set_defaults(run=_backup)
+
+    command = commands.add_parser("copy", help="copy the sets that the target has not got yet")
+    command.set_defaults(run=_copy)
 
     command = commands.add_parser(
         "drill", help="prove a set: restore it into a throwaway cluster and start Prefect on it"
@@ -335,21 +343,50 @@ def _create(options: argparse.Namespace, site: Site, home: Path) -> int:
     with record(None if options.safety else site.job("backup")) as figures:
         made = backup.back_up(login, site.database, parts, home, version, safety=options.safety)
         figures.update(set=made.name, bytes=made.bytes, seconds=made.seconds)
-        pruned = [] if options.safety else backup.prune(home, site.backups.keep)
+        spared = backup_copy.waiting(home, site.backups.copy)
+        pruned = [] if options.safety else backup.prune(home, site.backups.keep, spared=spared)
     if options.json:
         report.as_json({**made.as_dict(), "pruned": pruned})
-        return FINE
-    rows = [(part.file, part.bytes, sum(part.rows.values()), part.revision) for part in made.parts]
-    report.table(f"{home / made.name}, {made.seconds:.1f} s", ["file", "bytes", "rows", "revision"], rows)
-    return _print_pruned(pruned, "Removed")
+    else:
+        rows = [(part.file, part.bytes, sum(part.rows.values()), part.revision) for part in made.parts]
+        report.table(f"{home / made.name}, {made.seconds:.1f} s", ["file", "bytes", "rows", "revision"], rows)
+        _print_pruned(pruned, "Removed")
+    if site.backups.copy and not options.safety:
+        copied = _copy_waiting(site, home)
+        if not options.json:
+            print(copied)
+    return FINE
+
+
+def _copy(options: argparse.Namespace) -> int:
+    site, home = _backups(options)
+    _become(site.declaration.backup)
+    print(_copy_waiting(site, home))
+    return FINE
+
+
+def _copy_waiting(site: Site, home: Path) -> str:
+    assert site.backups
+    target = site.backups.copy
+    if target is None:
+        raise ConfigurationError("No target is declared for copies: set prefect_backup_copy and run site.yml.")
+    with record(site.job("copy")) as figures:
+        copied = backup_copy.copy(home, target, site.backups.age_recipient)
+        figures.update(target=target.target, sets=copied)
+    return f"Copied to {target.target}: {', '.join(copied) or 'no set'}."
 
 
 def _list(options: argparse.Namespace, _site: Site, home: Path) -> int:
     manifests = [(backup_set.read_manifest(path), backup_set.is_verified(path)) for path in backup_set.sets(home)]
     if options.json:
-        report.as_json([{**manifest.as_dict(), "verified": verified} for manifest, verified in manifests])
+        report.as_json(
+            [
+                {**manifest.as_dict(), "verified": verified, "copied_to": backup_set.copied_to(home / manifest.name)}
+                for manifest, verified in manifests
+            ]
+        )
         return FINE
-    columns = ["set", "holds", "bytes", "seconds", "verified"]
+    columns = ["set", "holds", "bytes", "seconds", "verified", "copied to"]
     rows = [
         (
             found.name,
@@ -357,6 +394,7 @@ def _list(options: argparse.Namespace, _site: Site, home: Path) -> int:
             found.bytes,
             found.seconds,
             verified,
+            backup_set.copied_to(home / found.name),
         )
         for found, verified in manifests
     ]
@@ -376,9 +414,35 @@ def _check(options: argparse.Namespace, _site: Site, home: Path) -> int:
     return FINE
 
 
+def _export(options: argparse.Namespace, site: Site, home: Path) -> int:
+    assert site.backups
+    if options.to is None:
+        raise ValueError("--to is missing: name an empty directory that the user of the backups may write.")
+    with backup.only_one(home):
+        path = backup_set.find(home, options.set)
+        try:
+            names = backup_copy.export(path, options.to, site.backups.age_recipient)
+        except (PipelineFailed, OSError) as error:
+            return _refuse(f"The set {path.name} is not whole in {options.to}: {error}.")
+    if options.json:
+        report.as_json({"set": path.name, "files": names})
+    else:
+        print(f"{path} is in {options.to}: {', '.join(names)}.")
+    return FINE
+
+
+def _add(options: argparse.Namespace, _site: Site, home: Path) -> int:
+    if options.folder is None:
+        raise ValueError("--from is missing: name the directory of the set to add.")
+    manifest = backup.add(home, options.folder)
+    print(f"{home / manifest.name} is what was written: {len(manifest.parts)} files, {manifest.bytes:,} bytes.")
+    return FINE
+
+
 def _prune(options: argparse.Namespace, site: Site, home: Path) -> int:
     assert site.backups
-    pruned = backup.prune(home, site.backups.keep, options.dry_run)
+    spared = backup_copy.waiting(home, site.backups.copy)
+    pruned = backup.prune(home, site.backups.keep, options.dry_run, spared)
     if options.json:
         report.as_json({"pruned": pruned})
         return FINE
@@ -442,7 +506,14 @@ def _restore_table(options: argparse.Namespace, site: Site, path: Path) -> int:
     return FINE
 
 
-_BACKUP_ACTIONS = {"create": _create, "list": _list, "check": _check, "prune": _prune}
+_BACKUP_ACTIONS = {
+    "create": _create,
+    "list": _list,
+    "check": _check,
+    "prune": _prune,
+    "export": _export,
+    "add": _add,
+}
 
 
 @contextlib.contextmanager

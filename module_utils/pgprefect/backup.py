@@ -7,7 +7,7 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -119,13 +119,19 @@ def back_up(
     return manifest
 
 
-def prune(directory: str | Path, keep: backup_set.Keep, dry_run: bool = False) -> list[str]:
-    """Remove the sets that need not stay, and return their names. Raises BackupError."""
+def prune(
+    directory: str | Path, keep: backup_set.Keep, dry_run: bool = False, spared: Collection[Path] = ()
+) -> list[str]:
+    """Remove the sets that need not stay and are not spared, and return their names. Raises BackupError."""
     home = Path(directory)
+
+    def find() -> list[Path]:
+        return [path for path in backup_set.prunable(backup_set.sets(home), keep) if path not in spared]
+
     if dry_run:
-        return [path.name for path in backup_set.prunable(backup_set.sets(home), keep)]
+        return [path.name for path in find()]
     with only_one(home):
-        going = backup_set.prunable(backup_set.sets(home), keep)
+        going = find()
         for path in going:
             backup_set.remove(path)
         _clear(home)
@@ -138,19 +144,41 @@ def _clear(home: Path) -> None:
         shutil.rmtree(path)
 
 
+def add(directory: str | Path, folder: Path) -> Manifest:
+    """Read a set that was brought here in full, and only then let it be one of the directory's. Raises BackupError."""
+    home = Path(directory)
+    with only_one(home):
+        manifest = backup_set.check(folder)
+        if manifest.name in backup_set.names(home):
+            message = f"{home} has a set {manifest.name} already."
+            remedy = f"Use it (pgprefect backup check --set {manifest.name}), or move it away."
+            raise BackupError(Problem("backup_exists", manifest.name, message, remedy))
+        try:
+            for file in folder.iterdir():
+                file.chmod(0o600)
+                backup_set.sync(file)
+            folder.chmod(0o700)
+            backup_set.sync(folder)
+            folder.rename(home / manifest.name)
+            backup_set.sync(home)
+        except OSError as error:
+            raise _not_written(home, error) from error
+    return manifest
+
+
 @contextlib.contextmanager
-def only_one(directory: Path) -> Iterator[None]:
+def only_one(directory: Path, lock: str = ".lock") -> Iterator[None]:
     """Hold the directory's lock, which ends with the process. Raises BackupError where another one holds it."""
     try:
-        descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = os.open(directory / lock, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise _not_written(directory, error) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError as error:
-        message = f"Another backup or pruning is at work in {directory}."
-        remedy = "Wait until it has ended; `fuser DIRECTORY/.lock` names its process."
+        message = f"Another backup, copy or pruning is at work in {directory}."
+        remedy = f"Wait until it has ended; `fuser {directory / lock}` names its process."
         raise BackupError(Problem("backup_running", str(directory), message, remedy)) from error
     finally:
         os.close(descriptor)

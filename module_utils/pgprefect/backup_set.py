@@ -25,6 +25,7 @@ from .problems import Problem
 APP, WORKFLOW, GLOBALS = "app", "workflow", "globals"
 MANIFEST = "manifest.json"
 VERIFIED = "verified.json"  # written by a restore drill that this set has passed
+COPIED = "copied.json"  # says where there is a copy of this set
 FORMAT = 1
 _CHUNK = 1 << 20
 _SAFETY = "-safety"  # made before a restore, of what that replaces: no restore takes it unless it is named
@@ -179,6 +180,13 @@ def is_verified(path: Path) -> bool:
     return (path / VERIFIED).is_file()
 
 
+def copied_to(path: Path) -> str | None:
+    """Return where the set was copied to, if it was; a record that can not be read is none."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return str(json.loads((path / COPIED).read_text(encoding="utf-8"))["target"])
+    return None
+
+
 def read_manifest(path: Path) -> Manifest:
     """Read what a set says of itself. Raises BackupError."""
     try:
@@ -207,6 +215,20 @@ def check(path: Path) -> Manifest:
     for part in manifest.parts:
         check_part(path, part, read_back)
     return manifest
+
+
+def check_hashes(path: Path, manifest: Manifest) -> None:
+    """Compare every file of a set with the manifest, without the programs that would restore it. Raises BackupError."""
+    for part in manifest.parts:
+        check_part(path, part, _hash)
+
+
+def _hash(file: Path) -> tuple[int, str]:
+    digest = hashlib.sha256()
+    with open(file, "rb") as source:
+        while chunk := source.read(_CHUNK):
+            digest.update(chunk)
+        return source.tell(), digest.hexdigest()
 
 
 def check_part(path: Path, part: Part, read: Callable[[Path], tuple[int, str]]) -> None:
@@ -301,10 +323,20 @@ def write(path: Path, manifest: Manifest) -> None:
 
 
 def mark_verified(path: Path, result: Mapping[str, Any]) -> None:
-    """Write what a set has passed, as a whole and durably."""
-    new = path / f"{VERIFIED}.new"
-    _write_json(new, result)
-    new.rename(path / VERIFIED)
+    """Write what a set has passed."""
+    _mark(path, VERIFIED, result)
+
+
+def mark_copied(path: Path, target: str) -> None:
+    """Write where a set was copied to."""
+    _mark(path, COPIED, {"target": target, "copied": datetime.now(timezone.utc).isoformat(timespec="seconds")})
+
+
+def _mark(path: Path, name: str, content: Mapping[str, Any]) -> None:
+    """Write a file beside the manifest, as a whole and durably."""
+    new = path / f"{name}.new"
+    _write_json(new, content)
+    new.rename(path / name)
     sync(path)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from .backup_copy import Target
 from .backup_set import Keep
 from .connection import Login
 from .declaration import DECLARATION_ARGUMENTS, Declaration, DeclarationError, Tenant, declare
@@ -24,11 +25,13 @@ class ConfigurationError(Exception):
 
 @dataclass(frozen=True)
 class Backups:
-    """Where this site's backup sets are, what they hold and how many stay."""
+    """Where this site's backup sets are, what they hold and how many stay, and how they leave the host."""
 
     directory: str
     kinds: tuple[str, ...]
     keep: Keep
+    copy: Target | None = None
+    age_recipient: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,4 +124,11 @@ def load(path: str = PATH) -> Site:
 def _backups(content: Mapping[str, Any] | None) -> Backups | None:
     if not content:
         return None
-    return Backups(content["directory"], tuple(content["kinds"]), Keep.from_arguments(content["keep"]))
+    copy = content.get("copy")
+    return Backups(
+        directory=content["directory"],
+        kinds=tuple(content["kinds"]),
+        keep=Keep.from_arguments(content["keep"]),
+        copy=Target(**copy) if copy else None,
+        age_recipient=content.get("age_recipient") or "",
+    )

@@ -64,6 +64,7 @@ class Thresholds:
     cancelling_s: Limit = Limit(900, None)
     # Since the scheduled job last succeeded, or was scheduled.
     backup_age_s: Limit = Limit(129600, 259200)
+    copy_age_s: Limit = Limit(129600, 604800)
     drill_age_s: Limit = Limit(777600, None)
     cleanup_age_s: Limit = Limit(172800, None)
 
