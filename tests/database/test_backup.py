@@ -258,6 +258,30 @@ PYTHON
     assert len(done.stdout.split()) == 3, done.stdout  # the lock and two sets
 
 
+def test_a_disk_that_is_full_when_the_manifest_comes_has_no_new_set(prefect: Site, tmp_path: Path) -> None:
+    # There is an inode for each of: the directory, the lock, the set, its two dumps; and none for the manifest.
+    script = """
+        set -eu
+        mount -t tmpfs -o size=64m,nr_inodes=5 tmpfs "$1"
+        home=$1; shift
+        status=0; "$@" || status=$?
+        test "$status" = 1; test "$(ls -A "$home")" = .lock
+        mount -o remount,nr_inodes=6 "$home"
+        "$@"
+        ls "$home"/2*
+    """
+    done = subprocess.run(
+        ["unshare", "--mount", "bash", "-c", script, "bash", str(tmp_path), *command(prefect, tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "module_utils")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "manifest.json can not be written: No space left on device" in done.stderr
+    assert "manifest.json" in done.stdout.split()
+
+
 def test_too_little_room_is_said_before_anything_is_written(
     prefect: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,6 +41,19 @@ def refuse(playbook: Playbook, variables: dict[str, Any], *messages: str, invent
         ({"prefect_backup_kinds": ["all"]}, ("prefect_backup_kinds", "app, workflow, full", "all")),
         ({"prefect_backup_keep": {"daily": -1}}, ("prefect_backup_keep is {'daily': -1}", "0 or more")),
         ({"backup_directory": "/backups"}, ("prefect_backup_directory is /backups", "/var/backups/prefect")),
+        ({"prefect_backup_copy": {"tool": "scp"}}, ("prefect_backup_copy", "rsync, rclone", "scp")),
+        (
+            {
+                "prefect_backup_copy": {"tool": "rclone", "target": "store:sets"},
+                "prefect_backup_copy_secret": "[other]",
+            },
+            ("prefect_backup_copy is {'tool': 'rclone', 'target': 'store:sets'}", "has the section of the remote"),
+        ),
+        ({"prefect_backup_age_recipient": "age1" + "q" * 58}, ("_age_recipient is age1qqq", "age-keygen")),
+        (
+            {"prefect_backup_age_recipient": "AGE-SECRET-KEY-1" + "Q" * 58},
+            ("prefect_backup_age_recipient is something else, but it must be a public key",),
+        ),
         ({"app_login": "x" * 64}, ("x" * 64, "63")),
         ({"postgresql_minimum_memory_mb": 9999999}, ("MB of memory; 9999999 MB are needed",)),
         ({"prefect_minimum_disk_mb": 999999999}, ("MB free; 999999999 MB are needed",)),
