@@ -85,7 +85,8 @@ def checks(host: Host) -> tuple[str, str]:
 
 
 def there(host: Host) -> list[str]:
-    return host.check_output(f"find {THERE} -type f -printf '%%P\\n' | sort").splitlines()
+    found: list[str] = host.check_output(f"find {THERE} -type f -printf '%P\\n' | sort").splitlines()
+    return found
 
 
 def test_what_logs_in_there_is_only_its_user_s_and_stands_in_no_output(
