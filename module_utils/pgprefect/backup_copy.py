@@ -41,7 +41,7 @@ class Target:
     def send(self, folder: Path, names: Sequence[str], name: str) -> None:
         """Send files to the directory of this name, whatever is there of them. Raises PipelineFailed."""
         if self.tool == "rsync":
-            options = ["--ignore-times", "--times", "--chmod=F600", "--partial"]
+            options = ["--ignore-times", "--times", "--partial"]
             _run(self._rsync(folder, names, name, *options))
         else:
             _run(self._rclone("copy", folder, name, "--ignore-times"), names)

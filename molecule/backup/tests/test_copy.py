@@ -36,7 +36,7 @@ def run(*command: str | Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def vault(host: Host, playbook: Playbook, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vault]:
+def vault(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vault]:
     keys = tmp_path_factory.mktemp("keys")
     run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", keys / "ssh_key")
     run("age-keygen", "-o", keys / "identity")
@@ -68,8 +68,6 @@ def vault(host: Host, playbook: Playbook, tmp_path_factory: pytest.TempPathFacto
         rsync=["rsync", "-a", f"--rsh={shell}"],
         address=f"vault@{address}:{THERE}",
     )
-    for name in ("playbooks/prefect.yml", "playbooks/backup_schedule.yml"):
-        assert playbook(name).returncode == 0
     host.check_output(f"systemctl stop ssh; userdel --remove vault; rm -r {THERE}")
 
 
@@ -92,11 +90,11 @@ def there(host: Host) -> list[str]:
 def test_what_logs_in_there_is_only_its_user_s_and_stands_in_no_output(
     host: Host, playbook: Playbook, vault: Vault
 ) -> None:
-    for changed in (r"[1-9]\d*", "0"):
-        for name in ("playbooks/backup_schedule.yml", "playbooks/prefect.yml"):
-            done = playbook(name, *vault.variables, "--diff", "-v")
-            assert done.returncode == 0 and vault.secret not in done.stdout, done.stdout
-            assert re.search(rf"changed={changed}\s", done.stdout), done.stdout
+    schedule = "playbooks/backup_schedule.yml"
+    for name, changed in ((schedule, "[1-9]"), ("playbooks/prefect.yml", "[1-9]"), (schedule, "0")):
+        done = playbook(name, *vault.variables, "--diff", "-v")
+        assert done.returncode == 0 and vault.secret not in done.stdout, done.stdout
+        assert re.search(rf"changed={changed}", done.stdout), done.stdout
     listed = host.check_output(f"stat -c '%n %a %U' {FOLDER}/ssh_key {FOLDER}/known_hosts")
     assert listed.splitlines() == [f"{FOLDER}/{name} 600 prefect_backup" for name in ("ssh_key", "known_hosts")]
     assert host.run(f"grep -rl {vault.secret} /etc /usr/local").stdout == ""
@@ -170,6 +168,7 @@ def test_a_lost_host_comes_back_from_there(host: Host, playbook: Playbook, vault
     done = playbook("playbooks/restore.yml", *upload, *confirmed)
     assert done.returncode == 0, done.stdout
     assert host.check_output(PSQL, "SELECT count(*) FROM prefect.flow WHERE name = 'before the fire'") == "1"
+    host.check_output(PSQL, "DELETE FROM prefect.flow WHERE name = 'before the fire'")
     host.check_output(f"pgprefect backup check --set {lost}")
     assert host.check_output(f"find {HOME}/{lost} -printf '%u %m\\n' | sort -u").splitlines() == [
         "prefect_backup 600", "prefect_backup 700",
@@ -193,10 +192,33 @@ def test_the_controller_gets_what_leaves_the_host(host: Host, playbook: Playbook
     assert host.run("ls -d /var/tmp/prefect-backup.*").rc != 0
 
 
-def test_without_copies_nothing_is_left_that_logs_in_there(host: Host, playbook: Playbook, vault: Vault) -> None:
+def configure(playbook: Playbook, *variables: str) -> None:
+    for name in ("playbooks/backup_schedule.yml", "playbooks/prefect.yml"):
+        done = playbook(name, *variables)
+        assert done.returncode == 0, done.stdout
+
+
+def test_another_tool_takes_the_place_and_nothing_is_left_in_the_end(
+    host: Host, playbook: Playbook, vault: Vault
+) -> None:
+    files = f"find {FOLDER} -regextype egrep -regex '.*/(ssh_key|known_hosts|rclone.conf)'"
     assert vault.secret in host.check_output(f"cat {FOLDER}/ssh_key")
-    for name in ("playbooks/prefect.yml", "playbooks/backup_schedule.yml"):
-        assert playbook(name).returncode == 0
-    assert host.run(f"ls {FOLDER}/ssh_key {FOLDER}/known_hosts {FOLDER}/rclone.conf").stdout == ""
+    host.check_output("install -d -o prefect_backup -m 0700 /srv/disk")
+    variables = {
+        "prefect_backup_copy": {"tool": "rclone", "target": "disk:/srv/disk"},
+        "prefect_backup_copy_secret": "[disk]\ntype = local\n",
+    }
+    configure(playbook, "--extra-vars", json.dumps(variables))
+    assert host.check_output(f"{files} -printf '%p %m %u'") == f"{FOLDER}/rclone.conf 600 prefect_backup"
+    listed = json.loads(host.check_output("pgprefect backup list --json"))
+    names = [found["name"] for found in listed if not found["name"].endswith("-safety")]
+    copied = host.run("pgprefect copy")
+    assert copied.rc == 0, copied.stderr
+    assert copied.stdout == f"Copied to disk:/srv/disk: {', '.join(reversed(names))}.\n"
+    compare = f"for file in *.zst manifest.json; do cmp $file /srv/disk/{names[-1]}/$file; done"
+    host.check_output(f"cd {HOME}/{names[-1]} && {compare} && rm -r /srv/disk")
+
+    configure(playbook)
+    assert host.check_output(files) == ""
     assert "copy" not in json.loads(host.run("pgprefect health --json").stdout)["checks"]
     assert "No target is declared" in host.run("pgprefect copy").stderr
