@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Playbook
+from conftest import PROJECT, Playbook, Typed
 from testinfra.host import Host
 
 HOME = "/var/backups/prefect"
@@ -27,7 +28,7 @@ class Vault:
     secret: str
     variables: list[str]
     identity: Path  # age's private key, which the host never sees
-    rsync: list[str]  # as the controller's administrator copies from there
+    environment: dict[str, str]  # with which the controller's administrator copies from there
     address: str
 
 
@@ -61,14 +62,26 @@ def vault(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vaul
     )
     variables = ["--extra-vars", f"@{keys / 'variables.json'}"]
     shell = f"ssh -i {keys}/ssh_key -o UserKnownHostsFile={keys}/known_hosts"
+    (keys / "rclone.conf").write_text(
+        f"[store]\ntype = sftp\nhost = {address}\nuser = vault\nkey_file = {keys}/ssh_key\n"
+        f"known_hosts_file = {keys}/known_hosts\n"
+    )
     yield Vault(
         secret=(keys / "ssh_key").read_text().splitlines()[2],
         variables=variables,
         identity=keys / "identity",
-        rsync=["rsync", "-a", f"--rsh={shell}"],
+        environment={"PATH": os.environ["PATH"], "RSYNC_RSH": shell, "RCLONE_CONFIG": str(keys / "rclone.conf")},
         address=f"vault@{address}:{THERE}",
     )
     host.check_output(f"systemctl stop ssh; userdel --remove vault; rm -r {THERE}")
+
+
+def shell(page: str, heading: str) -> list[str]:
+    """What a section of a page says to type in a shell of the controller."""
+    text = (PROJECT / "docs" / page).read_text()
+    (section,) = re.findall(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", text, re.MULTILINE | re.DOTALL)
+    found: list[str] = re.findall(r"^```sh\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    return found
 
 
 def newest(host: Host) -> dict[str, Any]:
@@ -100,7 +113,9 @@ def test_what_logs_in_there_is_only_its_user_s_and_stands_in_no_output(
     assert host.run(f"grep -rl {vault.secret} /etc /usr/local").stdout == ""
 
 
-def test_each_set_is_copied_encrypted_and_what_waited_goes_with_the_next(host: Host, vault: Vault) -> None:
+def test_each_set_is_copied_encrypted_and_what_waited_goes_with_the_next(
+    host: Host, typed: Typed, vault: Vault
+) -> None:
     made = host.run("pgprefect backup")
     assert made.rc == 0, made.stderr
     assert f"Copied to {vault.address}: {newest(host)['name']}" in made.stdout
@@ -133,10 +148,12 @@ def test_each_set_is_copied_encrypted_and_what_waited_goes_with_the_next(host: H
     assert copied.rc == 0, copied.stderr
     assert f"{newest(host)['name']}, {waiting['name']}" in copied.stdout
     assert checks(host) == ("healthy", "healthy")
-    assert host.run("pgprefect copy").stdout == f"Copied to {vault.address}: no set.\n"
+    assert typed("backup.md", "Copies elsewhere")[0] == f"Copied to {vault.address}: no set."
 
 
-def test_a_lost_host_comes_back_from_there(host: Host, playbook: Playbook, vault: Vault, tmp_path: Path) -> None:
+def test_a_lost_host_comes_back_from_there(
+    host: Host, playbook: Playbook, typed: Typed, vault: Vault, tmp_path: Path
+) -> None:
     confirmed = ("--extra-vars", "prefect_backup_restore_confirmed=true")
     host.check_output(PSQL, "INSERT INTO prefect.flow (id, name) VALUES (gen_random_uuid(), 'before the fire')")
     host.check_output("pgprefect backup")
@@ -144,12 +161,20 @@ def test_a_lost_host_comes_back_from_there(host: Host, playbook: Playbook, vault
     host.check_output(PSQL, "DELETE FROM prefect.flow WHERE name = 'before the fire'")
     host.check_output(f"rm -r {HOME}/{lost}")
 
-    run(*vault.rsync, f"{vault.address}/{lost}", f"{tmp_path}/")
+    by_rsync, by_rclone, decrypt = shell("restore.md", "The host is lost")
+    places = {"backup@vault.example.org:/srv/prefect/HOST": vault.address, "store:backups/HOST": f"store:{THERE}"}
+    for block, folder in ((by_rsync, tmp_path), (by_rclone, tmp_path / "again")):
+        folder.mkdir(exist_ok=True)
+        for place, real in places.items():
+            block = block.replace(place, real)
+        command = ["bash", "-euc", block.replace("NAME", lost)]
+        subprocess.run(command, cwd=folder, env=vault.environment, check=True)
+    run("diff", "--recursive", tmp_path / lost, tmp_path / "again" / lost)
     upload = ("--extra-vars", f"prefect_backup_restore_upload={tmp_path}/{lost}")
     refused = playbook("playbooks/restore.yml", *upload)
     assert refused.returncode != 0 and "decrypt them before" in refused.stdout, refused.stdout
-    script = 'for file in *.age; do age --decrypt --identity "$1" --output "${file%.age}" "$file" && rm "$file"; done'
-    subprocess.run(["bash", "-euc", script, "bash", vault.identity], cwd=tmp_path / lost, check=True)
+    decrypt = decrypt.replace("NAME", lost).replace("KEYFILE", str(vault.identity))
+    subprocess.run(["bash", "-euc", decrypt], cwd=tmp_path, check=True)
 
     checked = playbook("playbooks/restore.yml", *upload, "--check")
     assert checked.returncode == 0, checked.stdout
@@ -165,8 +190,7 @@ def test_a_lost_host_comes_back_from_there(host: Host, playbook: Playbook, vault
     assert host.check_output("systemctl show --property MainPID prefect-server@prefect") == started
 
     file.write_bytes(whole)
-    done = playbook("playbooks/restore.yml", *upload, *confirmed)
-    assert done.returncode == 0, done.stdout
+    typed("restore.md", "The host is lost", **{"/path/to/NAME": f"{tmp_path}/{lost}"})
     assert host.check_output(PSQL, "SELECT count(*) FROM prefect.flow WHERE name = 'before the fire'") == "1"
     host.check_output(PSQL, "DELETE FROM prefect.flow WHERE name = 'before the fire'")
     host.check_output(f"pgprefect backup check --set {lost}")
@@ -175,10 +199,10 @@ def test_a_lost_host_comes_back_from_there(host: Host, playbook: Playbook, vault
     ]  # fmt: skip
 
 
-def test_the_controller_gets_what_leaves_the_host(host: Host, playbook: Playbook, vault: Vault, tmp_path: Path) -> None:
-    fetch = ("--extra-vars", f"prefect_backup_fetch={tmp_path}")
-    done = playbook("playbooks/backup.yml", *fetch)
-    assert done.returncode == 0, done.stdout
+def test_the_controller_gets_what_leaves_the_host(
+    host: Host, playbook: Playbook, typed: Typed, vault: Vault, tmp_path: Path
+) -> None:
+    typed("backup.md", "To the controller", **{"/srv/backups": str(tmp_path)})
     made = newest(host)
     [path] = tmp_path.glob(f"*/{made['name']}")
     names = sorted([*(f"{part['file']}.age" for part in made["parts"]), "manifest.json.age"])
@@ -186,7 +210,8 @@ def test_the_controller_gets_what_leaves_the_host(host: Host, playbook: Playbook
     assert {file.stat().st_mode & 0o777 for file in path.iterdir()} == {0o600} and path.stat().st_mode & 0o777 == 0o700
     manifest = json.loads(run("age", "--decrypt", "--identity", vault.identity, path / "manifest.json.age"))
     assert manifest["name"] == made["name"]
-    again = playbook("playbooks/backup.yml", *fetch, "--extra-vars", f"prefect_backup_fetch_set={made['name']}")
+    variables = {"prefect_backup_fetch": str(tmp_path), "prefect_backup_fetch_set": made["name"]}
+    again = playbook("playbooks/backup.yml", "--extra-vars", json.dumps(variables))
     assert again.returncode == 0 and re.search(r"changed=0\s", again.stdout), again.stdout
     assert newest(host)["name"] == made["name"]
     assert host.run("ls -d /var/tmp/prefect-backup.*").rc != 0
