@@ -41,7 +41,7 @@ options:
       - The names are C(latency_ms), C(connections_percent), C(transaction_s), C(idle_in_transaction_s),
         C(lock_wait_s), C(xid_age), C(dead_percent), C(disk_used_percent), C(late_s), C(scheduler_lag_s),
         C(late_mark_lag_s), C(events_lag_s), C(backlog), C(running_s), C(pending_s), C(cancelling_s),
-        C(backup_age_s), C(copy_age_s), C(drill_age_s) and C(cleanup_age_s).
+        C(archive_lag_s), C(backup_age_s), C(copy_age_s), C(drill_age_s), C(pitr_age_s) and C(cleanup_age_s).
         C(module_utils/pgprefect/thresholds.py) has their meanings and defaults.
     type: dict
     default: {}
@@ -54,7 +54,8 @@ options:
     default: []
   jobs:
     description:
-      - The jobs that this host runs by itself, each with C(name), which is V(backup), V(copy), V(drill) or V(cleanup),
+      - The jobs that this host runs by itself, each with C(name), which is V(backup), V(copy), V(drill), V(pitr) or
+        V(cleanup),
         C(schedule), the file of cron that starts it, C(tenant) unless it is the whole site's, and C(folder), where it
         records how it went. Each has a check of its name, about its last run and the time since it succeeded.
     type: list
@@ -98,8 +99,8 @@ overall_status:
 checks:
   description: >-
     The status of C(app_database), C(prefect_schema), C(schema_separation), C(connections), C(transactions), C(locks),
-    C(storage), C(disk) where it can be asked, C(workers), C(work_pools), C(services), C(runs), C(api), and of the
-    jobs. For each tenant after the first, C(prefect_schema) and what follows stand there again with C(:NAME) appended.
+    C(storage), C(archiving), C(disk) where it can be asked, C(workers), C(work_pools), C(services), C(runs), C(api), and
+    of the jobs. For each tenant after the first, C(prefect_schema) and what follows stand there again with C(:NAME) appended.
   returned: success
   type: dict
   sample: {api: healthy, app_database: healthy, prefect_schema: healthy, schema_separation: healthy, workers: healthy}

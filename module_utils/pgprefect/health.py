@@ -92,6 +92,7 @@ def check_health(
         "transactions": partial(probes.transactions, limits=limits),
         "locks": partial(probes.locks, limits=limits),
         "storage": partial(probes.storage, limits=limits, schemas=[*schemas, "public"]),
+        "archiving": partial(probes.archiving, limits=limits, declared="pitr" in [job.name for job in jobs]),
     }
     groups = [Group(server)]
     if disk_paths:

@@ -495,6 +495,36 @@ def runs(ask: Ask, limits: Thresholds, part: Part) -> Finding:
     return problems, details
 
 
+# A lag begins with the last piece that was archived, or with the statistics.
+_ARCHIVING = """
+SELECT current_setting('archive_mode'), last_failed_wal,
+       coalesce(last_failed_time > last_archived_time, last_failed_time IS NOT NULL),
+       extract(epoch FROM clock_timestamp() - coalesce(last_archived_time, stats_reset))::float8, last_archived_time
+FROM pg_stat_archiver
+"""
+
+
+def archiving(ask: Ask, limits: Thresholds, declared: bool) -> Finding:
+    """Judge whether PostgreSQL brings its WAL away; ``declared`` where this host is to be taken back in time."""
+    mode, wal, failing, lag, archived = ask(Statement(_ARCHIVING))[0]
+    details = {"archive_mode": mode, "last_archived": archived and archived.isoformat()}
+    if mode == "off":
+        if not declared:
+            return [], details
+        message = "Point-in-time recovery is declared, but PostgreSQL archives no WAL (archive_mode is off)."
+        remedy = "Run playbooks/pitr.yml, which switches it on."
+        return [Problem("archiving_off", "archive_mode", message, remedy)], details
+    severity = limits.archive_lag_s.severity(lag) if failing else None
+    if not severity:
+        return [], details
+    message = f"The archiving of WAL fails, with {wal} at last; for {lag / 60:.0f} minutes nothing was archived."
+    remedy = (
+        "Nothing is lost while the disk has room: the WAL waits in pg_wal. See why in PostgreSQL's log "
+        "(/var/log/postgresql); then, as root on the database's host: pgprefect pitr check"
+    )
+    return [Problem("archiving_failed", "WAL archive", message, remedy, severity)], details
+
+
 def scheduled_job(limits: Thresholds, job: Job) -> Finding:
     """Judge the last run of a job that this host is to start by itself."""
     where, command = job.title, job.command

@@ -62,10 +62,13 @@ class Thresholds:
     running_s: Limit = Limit(86400, None)
     pending_s: Limit = Limit(900, None)
     cancelling_s: Limit = Limit(900, None)
+    # How long no WAL was archived, once that fails.
+    archive_lag_s: Limit = Limit(120, 3600)
     # Since the scheduled job last succeeded, or was scheduled.
     backup_age_s: Limit = Limit(129600, 259200)
     copy_age_s: Limit = Limit(129600, 604800)
     drill_age_s: Limit = Limit(777600, None)
+    pitr_age_s: Limit = Limit(129600, 259200)
     cleanup_age_s: Limit = Limit(172800, None)
 
     @classmethod
