@@ -99,8 +99,9 @@ overall_status:
 checks:
   description: >-
     The status of C(app_database), C(prefect_schema), C(schema_separation), C(connections), C(transactions), C(locks),
-    C(storage), C(archiving), C(disk) where it can be asked, C(workers), C(work_pools), C(services), C(runs), C(api), and
-    of the jobs. For each tenant after the first, C(prefect_schema) and what follows stand there again with C(:NAME) appended.
+    C(storage), C(archiving), C(disk) where it can be asked, C(workers), C(work_pools), C(services), C(runs), C(api),
+    and of the jobs. For each tenant after the first, C(prefect_schema) and what follows stand there again with
+    C(:NAME) appended.
   returned: success
   type: dict
   sample: {api: healthy, app_database: healthy, prefect_schema: healthy, schema_separation: healthy, workers: healthy}

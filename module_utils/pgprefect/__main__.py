@@ -591,6 +591,7 @@ def _pitr_restore(options: argparse.Namespace, site: Site, cluster: point_in_tim
     repository = point_in_time.read(cluster)
     if not options.json:
         _print_repository(repository)
+        print(flush=True)
     way = point_in_time.choose(repository, point_in_time.Target(options.time, options.point, options.end), now)
     point_in_time.want_room(cluster, repository, way, options.beside)
     where = f"a cluster beside {cluster.data}" if options.beside else f"{cluster.data}, with all of its databases"
@@ -616,12 +617,12 @@ def _pitr_restore(options: argparse.Namespace, site: Site, cluster: point_in_tim
     return FINE
 
 
-def _pitr_undo(options: argparse.Namespace, _site: Site, cluster: point_in_time.Cluster) -> int:
+def _pitr_undo(options: argparse.Namespace, site: Site, cluster: point_in_time.Cluster) -> int:
     if not cluster.aside.exists():
         return _refuse(f"There is nothing to undo: {cluster.aside} is not there.")
     if not options.yes:
         return _refuse(f"{cluster.aside} would replace {cluster.data}. Nothing was changed: say --yes to do it.")
-    point_in_time.undo(cluster)
+    point_in_time.undo(site.login, cluster, _now())
     print(f"{cluster.data} is again what it was before the restore, and PostgreSQL was started.")
     return FINE
 

@@ -10,7 +10,6 @@ import configparser
 import contextlib
 import json
 import os
-import pwd
 import re
 import shutil
 import subprocess
@@ -34,7 +33,6 @@ _POINT = "point-"
 _POINT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _NO_STANZA = (1, 3)  # pgBackRest's codes of a stanza that was not created
 _SPARE = 1.1  # the WAL since the backup needs room too
-_BEGINNING = datetime.fromtimestamp(0, timezone.utc)
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ class Line:
     """
 
     number: int
-    since: datetime = _BEGINNING
+    since: datetime | None = None
     ancestors: Mapping[int, int] = field(default_factory=dict)
 
     def follows(self, base: Base) -> bool:
@@ -115,6 +113,17 @@ class Repository:
     points: tuple[Point, ...] = ()
     lines: tuple[Line, ...] = ()
     busy: bool = False
+
+    def line_at(self, moment: datetime) -> Line:
+        """Return the timeline on which the cluster was: that of the last sign of life before.
+
+        The highest number would be wrong after a restore that was undone.
+        """
+        signs = [(line.since, line.number) for line in self.lines if line.since]
+        signs += [(base.ended, base.timeline) for base in self.bases]
+        signs += [(point.time, point.timeline) for point in self.points]
+        _, number = max((sign for sign in signs if sign[0] <= moment), default=(moment, 1))
+        return next((line for line in self.lines if line.number == number), Line(number))
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -188,14 +197,14 @@ def parse(found: Mapping[str, Any], histories: Mapping[int, tuple[datetime, str]
             if key.startswith(_POINT):
                 moment, _, timeline = value.partition(" ")
                 points.append(Point(key[len(_POINT) :], datetime.fromisoformat(moment), int(timeline)))
-    lines = {base.timeline: Line(base.timeline) for base in bases}
+    lines = []
     for number, (since, text) in histories.items():
         rows = [line.split("\t") for line in text.splitlines() if "\t" in line]
-        lines[number] = Line(number, since, {int(row[0]): _position(row[1]) for row in rows})
+        lines.append(Line(number, since, {int(row[0]): _position(row[1]) for row in rows}))
     return Repository(
         bases=tuple(sorted(bases, key=lambda base: base.ended)),
         points=tuple(sorted(points, key=lambda point: point.time)),
-        lines=tuple(sorted(lines.values(), key=lambda line: line.number)),
+        lines=tuple(lines),
         busy=any(lock.get("held") for lock in found["status"].get("lock", {}).values()),
     )
 
@@ -229,8 +238,7 @@ def choose(repository: Repository, target: Target, now: datetime) -> Way:
     if not repository.bases:
         raise _unreachable("The repository has no backup")
     earliest = repository.bases[0].ended
-    known = ", ".join(point.name for point in repository.points) or "there is none"
-    line, words, arguments = repository.lines[-1], "the end of the archived WAL", ["--type=default"]
+    words, arguments = "the end of the archived WAL", ["--type=default"]
     moment = now
     if target.time:
         moment = _time(target.time)
@@ -239,17 +247,17 @@ def choose(repository: Repository, target: Target, now: datetime) -> Way:
             raise _unreachable(
                 f"The time {_shown(moment)} is {where}; allowed is from {_shown(earliest)} to {_shown(now)}"
             )
-        line = max((line for line in repository.lines if line.since <= moment), key=lambda line: line.number)
         words = _shown(moment)
         arguments = ["--type=time", f"--target={moment:%Y-%m-%d %H:%M:%S.%f}+00", "--target-action=promote"]
     elif target.point:
         points = [point for point in repository.points if point.name == target.point]
         if not points:
+            known = ", ".join(point.name for point in repository.points) or "none"
             raise _unreachable(f"There is no restore point {target.point!r}; known are: {known}")
         moment = points[0].time
-        line = next((line for line in repository.lines if line.number == points[0].timeline), Line(points[0].timeline))
         words = f"the restore point {target.point} of {_shown(moment)}"
         arguments = ["--type=name", f"--target={target.point}", "--target-action=promote"]
+    line = repository.line_at(moment)
     bases = [base for base in repository.bases if base.ended <= moment and line.follows(base)]
     if not bases:
         raise _unreachable(f"No backup leads to {words} on the timeline {line.number}")
@@ -299,6 +307,7 @@ def set_point(login: Login, cluster: Cluster, name: str, now: datetime) -> Point
         )
         raise BackupError(Problem("pitr_name", "restore point", message, "Choose another name."))
     repository = read(cluster)
+    _want_quiet(repository)
     if not repository.bases or name in [point.name for point in repository.points]:
         reason = f"there is one of the name {name}" if repository.bases else "there is no backup to begin with"
         message = f"No restore point was set, because {reason}."
@@ -331,8 +340,7 @@ def close_the_past(login: Login, cluster: Cluster, now: datetime) -> bool:
 
 def want_room(cluster: Cluster, repository: Repository, way: Way, beside: bool) -> None:
     """Raise BackupError where something is in the way of a restore."""
-    if repository.busy:
-        raise _in_the_way("A backup is being made", "Wait until it has ended: journalctl -f -t postgresql-pitr")
+    _want_quiet(repository)
     target = cluster.data.with_name(BESIDE) if beside else cluster.aside
     if target.exists() or (beside and cluster.settings.with_name(BESIDE).exists()):
         remedy = "pgprefect pitr undo --yes puts it back as the database's; where it is not wanted any more, remove it."
@@ -350,8 +358,14 @@ def want_room(cluster: Cluster, repository: Repository, way: Way, beside: bool) 
         raise _in_the_way(message, "Make room: the present data directory stays until the restore has succeeded.")
 
 
+def _want_quiet(repository: Repository) -> None:
+    """Raise BackupError where a backup is being made: nobody else may write what the repository says of itself."""
+    if repository.busy:
+        raise _in_the_way("A backup of the cluster is being made", "Wait until it has ended: pgprefect pitr list")
+
+
 def _in_the_way(message: str, remedy: str) -> BackupError:
-    return BackupError(Problem("pitr_in_the_way", "restore", f"{message}. Nothing was touched.", remedy))
+    return BackupError(Problem("pitr_in_the_way", "cluster", f"{message}. Nothing was touched.", remedy))
 
 
 def restore_in_place(login: Login, cluster: Cluster, way: Way) -> None:
@@ -362,13 +376,22 @@ def restore_in_place(login: Login, cluster: Cluster, way: Way) -> None:
         _fetch(cluster, cluster, way)
         _recover(login, cluster)
     except BaseException as error:
-        undo(cluster)
-        if isinstance(error, (BackupError, OSError)):
+        _put_back(cluster)
+        if isinstance(error, (BackupError, OSError, LookupError)):
             raise _restore_failed(way, error, "the database is as it was, and was started again") from error
         raise
 
 
-def undo(cluster: Cluster) -> None:
+def undo(login: Login, cluster: Cluster, now: datetime) -> None:
+    """Take back a restore in place that had succeeded. Raises BackupError.
+
+    The restore point says that the cluster is on its old timeline again.
+    """
+    _put_back(cluster)
+    set_point(login, cluster, "undone", now)
+
+
+def _put_back(cluster: Cluster) -> None:
     """Put the data directory back that a restore in place has kept, and start on it. Raises BackupError."""
     _systemctl("stop", cluster)
     if cluster.aside.exists():
@@ -384,8 +407,8 @@ def restore_beside(login: Login, cluster: Cluster, way: Way) -> tuple[Cluster, L
     Raises BackupError; then nothing of it is there.
     """
     copy = replace(cluster, data=cluster.data.with_name(BESIDE))
-    port = _unused_port(login.port)
     try:
+        port = _unused_port(login.port)
         _fetch(cluster, copy, way, "--archive-mode=off")
         _integrate(cluster, copy, port)
         reached = replace(login, port=port)
@@ -394,7 +417,7 @@ def restore_beside(login: Login, cluster: Cluster, way: Way) -> tuple[Cluster, L
         if copy.settings.exists():
             _run(["pg_dropcluster", "--stop", copy.version, copy.name])
         shutil.rmtree(copy.data, ignore_errors=True)
-        if isinstance(error, (BackupError, OSError)):
+        if isinstance(error, (BackupError, OSError, LookupError)):
             raise _restore_failed(way, error, "nothing of it was left behind") from error
         raise
     return copy, reached
@@ -409,24 +432,19 @@ def _integrate(cluster: Cluster, copy: Cluster, port: int) -> None:
     """Make the copy known to Debian's tools, with the settings of the original where recovery asks for them."""
     for name in ("postgresql.conf", "pg_hba.conf", "pg_ident.conf"):
         shutil.copy2(cluster.settings / name, copy.data / name)
-        os.chown(copy.data / name, *_owner())
+        shutil.chown(copy.data / name, USER, USER)
     _run(["pg_createcluster", "--start-conf=manual", f"--port={port}", copy.version, copy.name])
-    for path in (cluster.settings / "conf.d").glob("*.conf"):
-        shutil.copy2(path, copy.settings / "conf.d" / path.name)
-        shutil.chown(copy.settings / "conf.d" / path.name, "root", USER)
     own = {"port": port, "listen_addresses": "", "archive_mode": "off", "shared_buffers": "128MB"}
-    text = "".join(f"{name} = '{value}'\n" for name, value in own.items())
-    (copy.settings / "conf.d/zz-beside.conf").write_text(text)  # the last one wins
-
-
-def _owner() -> tuple[int, int]:
-    user = pwd.getpwnam(USER)
-    return user.pw_uid, user.pw_gid
+    # In the one file that pg_dropcluster removes again; the last setting wins.
+    with open(copy.settings / "postgresql.conf", "a", encoding="utf-8") as file:
+        for path in sorted((cluster.settings / "conf.d").glob("*.conf")):
+            file.write(path.read_text(encoding="utf-8"))
+        file.writelines(f"{name} = '{value}'\n" for name, value in own.items())
 
 
 def _fetch(cluster: Cluster, copy: Cluster, way: Way, *further: str) -> None:
     copy.data.mkdir(mode=0o700)
-    os.chown(copy.data, *_owner())
+    shutil.chown(copy.data, USER, USER)
     _pgbackrest(cluster, "restore", f"--pg1-path={copy.data}", *way.arguments, *further)
 
 
@@ -454,11 +472,12 @@ def _recovery_state(login: Login) -> str:
                ELSE left(pg_is_in_recovery()::text, 1) END"""
     import psycopg2
 
-    with contextlib.suppress(ConnectionFailed, psycopg2.Error):
+    try:
         with contextlib.closing(connect(login, "postgres")) as connection, connection.cursor() as cursor:
             cursor.execute(question)
             return str(cursor.fetchone()[0])
-    return ""
+    except (ConnectionFailed, psycopg2.Error):
+        return ""
 
 
 def _last_words(cluster: Cluster, begin: int) -> str:

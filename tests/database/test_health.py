@@ -14,13 +14,14 @@ import psycopg2
 import pytest
 from pgprefect.connection import Login
 from pgprefect.health import Health, check_health
+from pgprefect.jobs import Job
 from pgprefect.probes import Part
 from pgprefect.thresholds import Limit, ThresholdError, Thresholds
 
 from tests.conftest import PASSWORD, Result, Site, docker, running_postgresql
 
 LIMIT = 5.0
-SERVER = {"app_database", "schema_separation", "connections", "transactions", "locks", "storage"}
+SERVER = {"app_database", "schema_separation", "connections", "transactions", "locks", "storage", "archiving"}
 OF_SCHEMA = {"prefect_schema", "workers", "work_pools", "services", "runs"}
 ALL = SERVER | OF_SCHEMA | {"api"}
 
@@ -545,3 +546,37 @@ def test_over_the_socket_one_connects_at_a_time(api_url: str, monkeypatch: pytes
     monkeypatch.setattr("os.seteuid", lambda _user: None)
     check_health(Login(user="nobody"), "x", [Part("one", "one", api_url), Part("two", "two", api_url)])
     assert at_once == [1, 1, 1]
+
+
+def test_wal_that_is_not_archived(prefect: Site, api_url: str) -> None:
+    """Nobody is told of one failure, but of some minutes without a success."""
+    jobs = (Job("pitr", "/nowhere"),)
+    limits = Thresholds.from_arguments({"archive_lag_s": {"warning": 0}})
+    off = check_health(prefect.server.login, prefect.database, [], jobs=jobs)
+    assert "archiving_off" in codes(off) and off.checks["archiving"].status == "unhealthy"
+    assert check_health(prefect.server.login, prefect.database, []).checks["archiving"].status == "healthy"
+    with running_postgresql("--env", "POSTGRES_OPTIONS=-c archive_mode=on -c archive_command=false") as server:
+
+        def archived(column: str) -> bool:
+            server.sql("postgres", "SELECT pg_create_restore_point('x'), pg_switch_wal()")
+            ((found,),) = server.sql("postgres", f"SELECT {column} IS NOT NULL FROM pg_stat_archiver")
+            return bool(found)
+
+        def asked(thresholds: Thresholds) -> tuple[str, list[str]]:
+            check = check_health(server.login, "postgres", [], thresholds=thresholds).checks["archiving"]
+            return check.status, [problem.code for problem in check.problems]
+
+        def wait_for(column: str) -> None:
+            deadline = time.monotonic() + 30
+            while not archived(column):
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+
+        assert asked(limits) == ("healthy", [])
+        wait_for("last_failed_time")
+        assert asked(limits) == ("degraded", ["archiving_failed"])
+        assert asked(Thresholds()) == ("healthy", [])
+        server.sql("postgres", "ALTER SYSTEM SET archive_command = 'true'")
+        server.sql("postgres", "SELECT pg_reload_conf()")
+        wait_for("last_archived_time")
+        assert asked(limits) == ("healthy", [])

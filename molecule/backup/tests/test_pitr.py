@@ -1,0 +1,207 @@
+"""Point in time: the cluster goes back to between two writes, in place and beside, and survives what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from conftest import Playbook
+from testinfra.host import Host
+
+PSQL = "runuser --user postgres -- psql --no-psqlrc --quiet --tuples-only --no-align --dbname mltrading"
+POSTMASTER = "systemctl show --property MainPID 'postgresql@*-main.service' prefect-server@prefect"
+REPOSITORY = "/var/lib/pgbackrest"
+Write = Callable[[str], None]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_stays(host: Host) -> Iterator[None]:
+    yield
+    host.check_output(f"{PSQL} --command \"DELETE FROM system_logs WHERE event_type = 'pitr'\"")
+
+
+@pytest.fixture(scope="module")
+def write(host: Host) -> Write:
+    def write(message: str) -> None:
+        statement = f"INSERT INTO system_logs (event_type, message) VALUES ('pitr', '{message}')"
+        host.check_output(f'{PSQL} --command "{statement}"')
+
+    return write
+
+
+def written(host: Host, port: int = 5432) -> str:
+    question = "SELECT string_agg(message, '' ORDER BY message) FROM system_logs WHERE event_type = 'pitr'"
+    return host.check_output(f'{PSQL} --port {port} --command "{question}"')
+
+
+def listed(host: Host) -> Any:
+    return json.loads(host.check_output("pgprefect pitr list --json"))
+
+
+def set_point(host: Host, name: str) -> str:
+    """Set a restore point and return its whole name."""
+    return host.check_output(f"pgprefect pitr point --point {name}").split()[3]
+
+
+def clusters(host: Host) -> list[str]:
+    return host.check_output("ls /var/lib/postgresql/*/").split()
+
+
+def wait_for_health(host: Host) -> None:
+    deadline = time.monotonic() + 90
+    while (health := json.loads(host.run("pgprefect health --json").stdout))["overall_status"] != "healthy":
+        assert time.monotonic() < deadline, health["problems"]
+        time.sleep(1)
+
+
+def test_only_root_and_postgresql_read_the_secrets_and_nobody_the_repository(host: Host) -> None:
+    secrets = host.file("/etc/pgbackrest/conf.d/secrets.conf")
+    assert (secrets.user, secrets.group, secrets.mode) == ("root", "postgres", 0o640)
+    passphrase = secrets.content_string.strip().rpartition("=")[2]
+    assert len(passphrase) == 32
+    assert not host.file("/etc/pgbackrest/pgbackrest.conf").contains(passphrase)
+    # What is encrypted begins with OpenSSL's salt.
+    files = host.check_output(f"find {REPOSITORY} -type f -exec head --bytes 6 {{}} ';' -exec echo ';'")
+    assert set(files.split()) == {"Salted"}
+    assert host.run(f"runuser --user prefect -- ls {REPOSITORY}").rc != 0
+
+
+def test_what_can_not_be_reached_is_refused_before_anything_is_touched(host: Host, playbook: Playbook) -> None:
+    before = host.check_output(POSTMASTER)
+    for arguments, words in (
+        ("--point never", "There is no restore point 'never'"),
+        ("--time '2020-01-01 00:00:00Z'", "before the first backup"),
+        ("--time '2100-01-01 00:00:00Z'", "in the future"),
+        ("--time '2026-01-01 00:00:00'", "no time zone"),
+        ("--end --point never", "must be one of"),
+    ):
+        refused = host.run(f"pgprefect pitr restore {arguments} --yes")
+        assert refused.rc == 2 and words in refused.stderr, refused.stderr
+    unclear = playbook("playbooks/restore_pitr.yml", "--extra-vars", "postgresql_pitr_restore_confirmed=true")
+    assert unclear.returncode != 0 and "must be one of a time, a restore point" in unclear.stdout
+    unconfirmed = playbook("playbooks/restore_pitr.yml", "--extra-vars", "postgresql_pitr_restore_end=true")
+    assert unconfirmed.returncode != 0 and "postgresql_pitr_restore_confirmed=true" in unconfirmed.stdout
+    looked = playbook("playbooks/restore_pitr.yml", "--check", "--extra-vars", "postgresql_pitr_restore_end=true")
+    assert looked.returncode == 0 and listed(host)["backups"][0]["label"] in looked.stdout, looked.stdout
+    assert host.check_output(POSTMASTER) == before
+
+
+def test_in_place_to_between_two_writes_and_what_was_there_is_seen_beside(
+    host: Host, playbook: Playbook, write: Write
+) -> None:
+    write("A")
+    point = set_point(host, "between")
+    write("B")
+    variables = {"postgresql_pitr_restore_point": point, "postgresql_pitr_restore_confirmed": True}
+    done = playbook("playbooks/restore_pitr.yml", "--extra-vars", json.dumps(variables))
+    assert done.returncode == 0, done.stdout
+    assert written(host) == "A"
+    wait_for_health(host)
+    host.check_output("prefect work-pool ls")
+    assert clusters(host) == ["main"]
+    found = listed(host)
+    # The playbook made a backup of the new timeline; the way back is on the old one.
+    assert (found["backups"][-1]["kind"], found["backups"][-1]["timeline"]) == ("full", 2)
+    back = [part for part in found["points"] if part["name"].startswith("before-restore-")][-1]
+    assert back["timeline"] == 1
+
+    before = host.check_output(POSTMASTER)
+    beside = {"postgresql_pitr_restore_point": back["name"], "postgresql_pitr_restore_beside": True}
+    done = playbook("playbooks/restore_pitr.yml", "--extra-vars", json.dumps(beside))
+    assert done.returncode == 0, done.stdout
+    try:
+        assert "psql -p 5433 mltrading" in done.stdout and "pg_dropcluster --stop" in done.stdout
+        assert written(host, 5433) == "AB"
+        assert written(host) == "A" and host.check_output(POSTMASTER) == before
+        assert not host.socket("tcp://127.0.0.1:5433").is_listening
+        again = host.run("pgprefect pitr restore --end --beside")
+        assert again.rc == 2 and "pitr_in_the_way" in again.stderr
+    finally:
+        version = host.check_output("ls /var/lib/postgresql")
+        host.check_output(f"pg_dropcluster --stop {version} beside")
+    assert clusters(host) == ["main"] and host.run("ls /etc/postgresql/*/beside").rc != 0
+
+
+def test_to_a_time(host: Host, write: Write) -> None:
+    moment = host.check_output("date --utc '+%F %T.%NZ'").replace("000Z", "Z")[:26] + "Z"
+    write("C")
+    host.check_output(f"pgprefect pitr restore --beside --time '{moment}'")
+    try:
+        assert (written(host, 5433), written(host)) == ("A", "AC")
+    finally:
+        host.check_output(f"pg_dropcluster --stop {host.check_output('ls /var/lib/postgresql')} beside")
+
+
+def test_a_restore_that_fails_or_is_killed_leaves_the_database_as_it_was(host: Host) -> None:
+    host.check_output("systemctl stop 'prefect-worker@*' prefect-server@prefect")
+    written_before = written(host)
+    try:
+        # Nothing was committed after that time, so recovery ends before it: only PostgreSQL itself finds out.
+        host.check_output("systemctl stop 'postgresql@*-main'")
+        failed = host.run("pgprefect pitr restore --yes --time \"$(date --utc '+%F %TZ')\"")
+        assert failed.rc == 2 and "recovery ended before configured recovery target" in failed.stderr
+        assert "the database is as it was" in failed.stderr
+        assert written(host) == written_before and clusters(host) == ["main"]
+
+        killed = "nohup pgprefect pitr restore --end --yes >/dev/null 2>&1 & "
+        wait = "until ls -d /var/lib/postgresql/*/main.before-restore >/dev/null 2>&1; do sleep 0.05; done; "
+        host.check_output("timeout 60 bash -c %s", f"{killed}{wait}pkill -9 --full '[p]gprefect pitr'; wait; true")
+        assert "main.before-restore" in clusters(host)
+        refused = host.run("pgprefect pitr restore --end --yes")
+        assert refused.rc == 2 and "pgprefect pitr undo --yes" in refused.stderr
+        host.check_output("pgprefect pitr undo --yes")
+        assert written(host) == written_before and clusters(host) == ["main"]
+        host.check_output("pgprefect pitr check")
+    finally:
+        host.check_output("systemctl start prefect-server@prefect $(systemctl list-units --all --plain --no-legend"
+                          " 'prefect-worker@*' | cut -d' ' -f1)")  # fmt: skip
+    wait_for_health(host)
+
+
+def test_a_restore_point_is_set_before_a_restore_and_an_upgrade(host: Host, playbook: Playbook) -> None:
+    def points(name: str) -> int:
+        return len([part for part in listed(host)["points"] if part["name"].startswith(name)])
+
+    before = points("before-restore-")
+    host.check_output("systemctl stop 'prefect-worker@*' prefect-server@prefect")
+    host.check_output("pgprefect backup")
+    host.check_output("pgprefect restore --kind workflow --yes")
+    assert points("before-restore-") == before + 1
+    downgrade = "set -a; . /etc/prefect/prefect-migrate.env; exec /opt/prefect/*/bin/prefect server database downgrade"
+    host.check_output("bash -c %s", f"{downgrade} --yes --revision -1")
+    for name in ("server", "workers"):
+        done = playbook(f"playbooks/{name}.yml")
+        assert done.returncode == 0, done.stdout
+    assert points("before-upgrade-prefect-") == 1
+    wait_for_health(host)
+
+
+def test_a_repository_that_is_away(host: Host, playbook: Playbook, write: Write) -> None:
+    """Health says so, nobody relies on it, and the WAL waits."""
+    host.check_output(f"mv {REPOSITORY} {REPOSITORY}.away")
+    try:
+        write("D")
+        segment = host.check_output(f'{PSQL} --command "SELECT pg_walfile_name(pg_switch_wal())"')
+        waiting = f"ls /var/lib/postgresql/*/main/pg_wal/archive_status/{segment}.ready"
+        host.check_output(f"timeout 60 bash -c 'until {waiting}; do sleep 0.1; done'")
+        failing = "SELECT last_failed_wal IS NOT NULL FROM pg_stat_archiver"
+        host.check_output(f"timeout 60 bash -c 'until {PSQL} --command \"{failing}\" | grep t; do sleep 0.3; done'")
+        limits = {"prefect_server_health_thresholds": {"archive_lag_s": {"warning": 0, "critical": 0}}}
+        health = playbook("playbooks/health.yml", "--extra-vars", json.dumps(limits))
+        assert health.returncode != 0 and "The archiving of WAL fails" in " ".join(health.stdout.split())
+        assert host.run("runuser --user postgres -- pgprefect pitr backup").rc == 2
+        found = json.loads(host.run("pgprefect health --json").stdout)
+        assert found["checks"]["pitr"] == "degraded"
+        assert "job_failed" in [part["code"] for part in found["problems"]]
+        restored = host.run("pgprefect restore --kind workflow --yes")
+        assert restored.rc == 2 and "pitr_" in restored.stderr
+    finally:
+        host.check_output(f"mv {REPOSITORY}.away {REPOSITORY}")
+    host.check_output("pgprefect pitr check")
+    archived = f"runuser --user postgres -- pgbackrest --stanza=main repo-ls --recurse --filter={segment} archive"
+    assert segment in host.check_output(archived)
+    host.check_output("runuser --user postgres -- pgprefect pitr backup")
+    wait_for_health(host)

@@ -1,0 +1,84 @@
+"""Which values the role refuses before it changes anything, and where it says that the repository is."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ROLE = ROOT / "roles/postgresql_pitr"
+PYTHON = "ansible_python_interpreter=/usr/bin/python3"  # a path without spaces, wherever the checkout is
+PASSPHRASE = "long enough for you".replace(" ", "-")
+S3 = {"type": "s3", "path": "/site", "bucket": "backups", "endpoint": "s3.example.com", "region": "eu"}
+S3_KEYS = {"s3_key": "key", "s3_key_secret": "secret"}
+
+
+def play(folder: Path, *tasks: dict[str, Any], **variables: Any) -> subprocess.CompletedProcess[str]:
+    given = {"enabled": True, "passphrase": PASSPHRASE, **variables}
+    values = {f"postgresql_pitr_{name}": value for name, value in given.items()}
+    content = {"hosts": "localhost", "gather_facts": False, "vars": values, "tasks": tasks}
+    playbook = folder / "play.yml"
+    playbook.write_text(json.dumps([content]))
+    return subprocess.run(
+        [ROOT / ".venv/bin/ansible-playbook", "-i", "localhost,", "-c", "local", "-e", PYTHON, playbook],
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def preflight(folder: Path, **variables: Any) -> subprocess.CompletedProcess[str]:
+    role = {"ansible.builtin.include_role": {"name": "postgresql_pitr", "tasks_from": "preflight"}}
+    return play(folder, role, **variables)
+
+
+@pytest.mark.parametrize("variables", [{}, {"repository": S3, **S3_KEYS}, {"enabled": False, "passphrase": ""}])
+def test_what_is_well(tmp_path: Path, variables: dict[str, Any]) -> None:
+    done = preflight(tmp_path, **variables)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"full_schedule": "weekly"}, 'postgresql_pitr_full_schedule is weekly, but it must be five fields'),
+        ({"incremental_schedule": "1 2 3"}, "postgresql_pitr_incremental_schedule is 1 2 3"),
+        ({"keep_full": 0}, "postgresql_pitr_keep_full is 0, but it must be from 1 to 1000"),
+        ({"archive_timeout_s": 86400}, "postgresql_pitr_archive_timeout_s is 86400, but it must be from 1 to 3600"),
+        ({"repository": {"path": "backups"}}, "its path must be absolute"),
+        ({"repository": {"path": "/var/lib/postgresql/backups"}}, "outside of /var/lib/postgresql"),
+        ({"repository": {"bucket": "backups"}}, "belong to the type s3"),
+        ({"repository": {"type": "s3", "bucket": "backups"}, **S3_KEYS}, "which needs all of them"),
+        ({"repository": {"type": "ftp"}}, "one of: path, s3, got: ftp"),
+        ({"repository": {"pth": "/x"}}, "pth"),
+        ({"passphrase": "short"}, "postgresql_pitr_passphrase is missing, or has less than 16 characters"),
+        ({"repository": S3}, "postgresql_pitr_s3_key is missing"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(tmp_path: Path, variables: dict[str, Any], words: str) -> None:
+    refused = preflight(tmp_path, **variables)
+    text = " ".join(refused.stdout.split())
+    assert refused.returncode != 0 and words in text, refused.stdout
+    assert "changed=0" in text and PASSPHRASE not in text
+
+
+@pytest.mark.parametrize("name", ["pgbackrest.conf", "secrets.conf"])
+def test_secrets_are_in_a_file_of_their_own(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    tasks = [{"ansible.builtin.include_vars": str(ROLE / part / "main.yml")} for part in ("defaults", "vars")]
+    given = {"ansible.builtin.set_fact": {"postgresql_pitr_repository": S3, "postgresql_pitr_passphrase": PASSPHRASE,
+             **{f"postgresql_pitr_{key}": value for key, value in S3_KEYS.items()}}}  # fmt: skip
+    template = {"ansible.builtin.template": {"src": str(ROLE / "templates" / f"{name}.j2"), "dest": str(file)}}
+    done = play(tmp_path, *tasks, given, template)
+    assert done.returncode == 0, done.stdout
+    text = file.read_text()
+    assert ("repo1-s3-endpoint=s3.example.com" in text) == (name == "pgbackrest.conf")
+    assert (f"repo1-cipher-pass={PASSPHRASE}" in text) == (name == "secrets.conf")
+    assert ("repo1-s3-key-secret=secret" in text) == (name == "secrets.conf")
