@@ -453,12 +453,13 @@ def _recover(login: Login, cluster: Cluster) -> None:
     begin = cluster.log.stat().st_size if cluster.log.exists() else 0
     # Nobody knows how long it takes, so systemd does not wait for it.
     _systemctl("start", cluster, "--no-block")
+    unit: dict[str, str] = {}
     state = ""
-    while state != "f":
+    while state != "f" or unit["ActiveState"] != "active":
         time.sleep(0.3)
         asked = _run(["systemctl", "show", "--property=ActiveState", "--property=Job", cluster.unit])
-        found = dict(line.split("=", 1) for line in asked.splitlines())
-        if found["ActiveState"] not in ("active", "activating") and not found.get("Job"):
+        unit = dict(line.split("=", 1) for line in asked.splitlines())
+        if unit["ActiveState"] not in ("active", "activating") and not unit.get("Job"):
             raise _failed(f"PostgreSQL ended the recovery: {_last_words(cluster, begin)}")
         state = _recovery_state(login)
         if state == "paused":  # it would wait for a person

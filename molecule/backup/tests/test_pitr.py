@@ -57,6 +57,11 @@ def wait_for_health(host: Host) -> None:
         time.sleep(1)
 
 
+def test_a_second_run_changes_nothing(playbook: Playbook) -> None:
+    again = playbook("playbooks/pitr.yml")
+    assert again.returncode == 0 and "changed=0" in again.stdout, again.stdout
+
+
 def test_only_root_and_postgresql_read_the_secrets_and_nobody_the_repository(host: Host) -> None:
     secrets = host.file("/etc/pgbackrest/conf.d/secrets.conf")
     assert (secrets.user, secrets.group, secrets.mode) == ("root", "postgres", 0o640)
@@ -104,9 +109,9 @@ def test_in_place_to_between_two_writes_and_what_was_there_is_seen_beside(
     assert clusters(host) == ["main"]
     found = listed(host)
     # The playbook made a backup of the new timeline; the way back is on the old one.
-    assert (found["backups"][-1]["kind"], found["backups"][-1]["timeline"]) == ("full", 2)
+    assert found["backups"][-1]["kind"] == "full"
     back = [part for part in found["points"] if part["name"].startswith("before-restore-")][-1]
-    assert back["timeline"] == 1
+    assert back["timeline"] < found["backups"][-1]["timeline"]
 
     before = host.check_output(POSTMASTER)
     beside = {"postgresql_pitr_restore_point": back["name"], "postgresql_pitr_restore_beside": True}
@@ -126,7 +131,7 @@ def test_in_place_to_between_two_writes_and_what_was_there_is_seen_beside(
 
 
 def test_to_a_time(host: Host, write: Write) -> None:
-    moment = host.check_output("date --utc '+%F %T.%NZ'").replace("000Z", "Z")[:26] + "Z"
+    moment = host.check_output("date --utc '+%F %T.%6NZ'")
     write("C")
     host.check_output(f"pgprefect pitr restore --beside --time '{moment}'")
     try:
@@ -170,8 +175,9 @@ def test_a_restore_point_is_set_before_a_restore_and_an_upgrade(host: Host, play
     host.check_output("pgprefect backup")
     host.check_output("pgprefect restore --kind workflow --yes")
     assert points("before-restore-") == before + 1
-    downgrade = "set -a; . /etc/prefect/prefect-migrate.env; exec /opt/prefect/*/bin/prefect server database downgrade"
-    host.check_output("bash -c %s", f"{downgrade} --yes --revision -1")
+    as_migrator = "--uid=prefect --property=EnvironmentFile=/etc/prefect/prefect-migrate.env"
+    downgrade = "/opt/prefect/3.8.8/bin/prefect server database downgrade --yes"
+    host.check_output(f"systemd-run --quiet --pipe --wait {as_migrator} {downgrade}")
     for name in ("server", "workers"):
         done = playbook(f"playbooks/{name}.yml")
         assert done.returncode == 0, done.stdout
