@@ -47,14 +47,17 @@ def inside(site: Site, *command: str, user: str = "postgres") -> str:
     return docker("exec", "--user", user, site.server.container, *command)
 
 
+def archive_by(site: Site, command: str) -> None:
+    site.server.sql("postgres", f"ALTER SYSTEM SET archive_command = '{command}'")
+    site.server.sql("postgres", "SELECT pg_reload_conf()")
+
+
 def begin(site: Site) -> None:
     """Install pgBackRest beside PostgreSQL, let it archive, and make a full backup."""
     install = "apt-get update -qq && apt-get install -qq -y --no-install-recommends pgbackrest"
     inside(site, "sh", "-c", f"{install} && printf '%s' '{CONFIGURATION}' >/etc/pgbackrest.conf", user="root")
     inside(site, "pgbackrest", "--stanza=main", "stanza-create")
-    command = "pgbackrest --stanza=main archive-push %p"
-    site.server.sql("postgres", f"ALTER SYSTEM SET archive_command = '{command}'")
-    site.server.sql("postgres", "SELECT pg_reload_conf()")
+    archive_by(site, "pgbackrest --stanza=main archive-push %p")
     inside(site, "pgbackrest", "--stanza=main", "check")
     inside(site, "pgbackrest", "--stanza=main", "backup", "--type=full")
 
@@ -96,6 +99,7 @@ def main() -> None:
         ((moment,),) = site.sql("SELECT clock_timestamp()::text")
         site.sql(LATER)
         inside(site, "pgbackrest", "--stanza=main", "check")
+        archive_by(site, "true")  # the logical restore is not to wait for what it writes
         path = Path(home, made.name)
         parts = read_manifest(path).parts
         rounds = []

@@ -599,7 +599,8 @@ def _pitr_restore(options: argparse.Namespace, site: Site, cluster: point_in_tim
     if options.dry_run or not (options.yes or options.beside):
         print(plan)
         return FINE if options.dry_run else _refuse("Nothing was changed: say --yes to restore it.")
-    complete = point_in_time.close_the_past(site.login, cluster, now)
+    point = None if options.beside else "before-restore"
+    complete = point_in_time.close_the_past(site.login, cluster, point, now)
     if options.beside:
         copy, login = point_in_time.restore_beside(site.login, cluster, way)
         print(

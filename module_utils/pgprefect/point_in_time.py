@@ -27,6 +27,9 @@ from .problems import Problem
 CONFIGURATION = "/etc/pgbackrest/pgbackrest.conf"
 USER = "postgres"
 BESIDE = "beside"  # the name of a cluster that is restored beside the running one
+# Copying is a unit of its own, because it outlives a restore that was killed, and must not write any more when the old
+# data directory is put back.
+_COPYING = "pgprefect-restore.service"
 # An annotation of the newest backup records a restore point: it is as durable as the repository, and goes when no
 # backup is left from which the point could be reached.
 _POINT = "point-"
@@ -308,10 +311,12 @@ def set_point(login: Login, cluster: Cluster, name: str, now: datetime) -> Point
         raise BackupError(Problem("pitr_name", "restore point", message, "Choose another name."))
     repository = read(cluster)
     _want_quiet(repository)
-    if not repository.bases or name in [point.name for point in repository.points]:
-        reason = f"there is one of the name {name}" if repository.bases else "there is no backup to begin with"
-        message = f"No restore point was set, because {reason}."
-        raise BackupError(Problem("pitr_name", "restore point", message, "See pgprefect pitr list."))
+    if not repository.bases:
+        message = "No restore point was set, because there is no backup from which it could be reached."
+        raise BackupError(Problem("pitr_missing", "restore point", message, "Make one: pgprefect pitr backup"))
+    if name in [point.name for point in repository.points]:
+        message = f"There is a restore point {name} already."
+        raise BackupError(Problem("pitr_name", "restore point", message, "Choose another name, or wait a second."))
     question = """
         SELECT ('x' || left(pg_walfile_name(pg_create_restore_point(%s)), 8))::bit(32)::int, clock_timestamp()"""
     with contextlib.closing(connect(login, "postgres")) as connection, connection.cursor() as cursor:
@@ -323,17 +328,18 @@ def set_point(login: Login, cluster: Cluster, name: str, now: datetime) -> Point
     return point
 
 
-def close_the_past(login: Login, cluster: Cluster, now: datetime) -> bool:
+def close_the_past(login: Login, cluster: Cluster, point: str | None, now: datetime) -> bool:
     """Archive all that was committed up to now, with a restore point at its end. Say False where PostgreSQL is stopped.
 
-    Recovery to a time ends at the first commit after it, so there is one. Raises BackupError.
+    Recovery to a time ends at the first commit after it, so there must be one. Raises BackupError.
     """
-    if not _is_running(cluster):
+    if not _is_active(cluster.unit):
         return False
     with contextlib.closing(connect(login, "postgres")) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT pg_current_xact_id()")
         connection.commit()
-    set_point(login, cluster, "before-restore", now)
+    if point:
+        set_point(login, cluster, point, now)
     check(cluster)
     return True
 
@@ -341,6 +347,8 @@ def close_the_past(login: Login, cluster: Cluster, now: datetime) -> bool:
 def want_room(cluster: Cluster, repository: Repository, way: Way, beside: bool) -> None:
     """Raise BackupError where something is in the way of a restore."""
     _want_quiet(repository)
+    if _is_active(_COPYING):
+        raise _in_the_way("Another restore is at work", f"Wait until it has ended: systemctl status {_COPYING}")
     target = cluster.data.with_name(BESIDE) if beside else cluster.aside
     if target.exists() or (beside and cluster.settings.with_name(BESIDE).exists()):
         remedy = "pgprefect pitr undo --yes puts it back as the database's; where it is not wanted any more, remove it."
@@ -361,7 +369,9 @@ def want_room(cluster: Cluster, repository: Repository, way: Way, beside: bool) 
 def _want_quiet(repository: Repository) -> None:
     """Raise BackupError where a backup is being made: nobody else may write what the repository says of itself."""
     if repository.busy:
-        raise _in_the_way("A backup of the cluster is being made", "Wait until it has ended: pgprefect pitr list")
+        raise _in_the_way(
+            "A backup of the cluster is being made", "Wait until it has ended: journalctl -f -t postgresql-pitr"
+        )
 
 
 def _in_the_way(message: str, remedy: str) -> BackupError:
@@ -376,9 +386,13 @@ def restore_in_place(login: Login, cluster: Cluster, way: Way) -> None:
         _fetch(cluster, cluster, way)
         _recover(login, cluster)
     except BaseException as error:
-        _put_back(cluster)
+        state = "the database is as it was, and was started again"
+        try:
+            _put_back(cluster)
+        except BackupError as worse:  # it may have been broken before
+            state = f"the old data directory is back, but does not start ({worse.problem.message})"
         if isinstance(error, (BackupError, OSError, LookupError)):
-            raise _restore_failed(way, error, "the database is as it was, and was started again") from error
+            raise _restore_failed(way, error, state) from error
         raise
 
 
@@ -393,6 +407,7 @@ def undo(login: Login, cluster: Cluster, now: datetime) -> None:
 
 def _put_back(cluster: Cluster) -> None:
     """Put the data directory back that a restore in place has kept, and start on it. Raises BackupError."""
+    _stop_copying()
     _systemctl("stop", cluster)
     if cluster.aside.exists():
         if cluster.data.exists():
@@ -414,6 +429,7 @@ def restore_beside(login: Login, cluster: Cluster, way: Way) -> tuple[Cluster, L
         reached = replace(login, port=port)
         _recover(reached, copy)
     except BaseException as error:
+        _stop_copying()
         if copy.settings.exists():
             _run(["pg_dropcluster", "--stop", copy.version, copy.name])
         shutil.rmtree(copy.data, ignore_errors=True)
@@ -445,7 +461,15 @@ def _integrate(cluster: Cluster, copy: Cluster, port: int) -> None:
 def _fetch(cluster: Cluster, copy: Cluster, way: Way, *further: str) -> None:
     copy.data.mkdir(mode=0o700)
     shutil.chown(copy.data, USER, USER)
-    _pgbackrest(cluster, "restore", f"--pg1-path={copy.data}", *way.arguments, *further)
+    _run([
+        "systemd-run", "--quiet", "--wait", "--pipe", "--collect", f"--unit={_COPYING}", f"--uid={USER}",
+        "pgbackrest", f"--stanza={cluster.stanza}", "restore", f"--pg1-path={copy.data}", *way.arguments, *further,
+    ])  # fmt: skip
+
+
+def _stop_copying() -> None:
+    if _is_active(_COPYING):
+        _run(["systemctl", "stop", _COPYING])
 
 
 def _recover(login: Login, cluster: Cluster) -> None:
@@ -490,8 +514,10 @@ def _last_words(cluster: Cluster, begin: int) -> str:
     return f"see {cluster.log}"
 
 
-def _is_running(cluster: Cluster) -> bool:
-    return subprocess.run(["systemctl", "is-active", "--quiet", cluster.unit], check=False).returncode == 0
+def _is_active(unit: str) -> bool:
+    with contextlib.suppress(OSError):
+        return subprocess.run(["systemctl", "is-active", "--quiet", unit], check=False).returncode == 0
+    return False
 
 
 def _systemctl(verb: str, cluster: Cluster, *further: str) -> None:
@@ -514,7 +540,7 @@ def _run(command: Sequence[str]) -> str:
         raise _failed(f"{command[0]} can not be run: {error.strerror}") from error
     if done.returncode:
         said = " ".join((done.stderr + done.stdout).split()) or f"it ended with {done.returncode}"
-        name = next(word for word in command if not word.startswith("-") and word != "runuser")
+        name = next(word for word in command if not word.startswith("-") and word not in ("runuser", "systemd-run"))
         raise _failed(f"{name}: {said}")
     return done.stdout
 

@@ -18,9 +18,11 @@ Write = Callable[[str], None]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def nothing_stays(host: Host) -> Iterator[None]:
+def no_rows_of_these_tests(host: Host) -> Iterator[None]:
+    remove = f"{PSQL} --command \"DELETE FROM system_logs WHERE event_type = 'pitr'\""
+    host.check_output(remove)
     yield
-    host.check_output(f"{PSQL} --command \"DELETE FROM system_logs WHERE event_type = 'pitr'\"")
+    host.check_output(remove)
 
 
 @pytest.fixture(scope="module")
@@ -131,11 +133,12 @@ def test_in_place_to_between_two_writes_and_what_was_there_is_seen_beside(
 
 
 def test_to_a_time(host: Host, write: Write) -> None:
+    before = written(host)
     moment = host.check_output("date --utc '+%F %T.%6NZ'")
     write("C")
     host.check_output(f"pgprefect pitr restore --beside --time '{moment}'")
     try:
-        assert (written(host, 5433), written(host)) == ("A", "AC")
+        assert written(host, 5433) == before and written(host) == before + "C"
     finally:
         host.check_output(f"pg_dropcluster --stop {host.check_output('ls /var/lib/postgresql')} beside")
 
@@ -145,18 +148,19 @@ def test_a_restore_that_fails_or_is_killed_leaves_the_database_as_it_was(host: H
     written_before = written(host)
     try:
         # Nothing was committed after that time, so recovery ends before it: only PostgreSQL itself finds out.
-        host.check_output("systemctl stop 'postgresql@*-main'")
+        host.check_output("systemctl stop 'postgresql@*-main.service'")
         failed = host.run("pgprefect pitr restore --yes --time \"$(date --utc '+%F %TZ')\"")
         assert failed.rc == 2 and "recovery ended before configured recovery target" in failed.stderr
         assert "the database is as it was" in failed.stderr
         assert written(host) == written_before and clusters(host) == ["main"]
 
-        killed = "nohup pgprefect pitr restore --end --yes >/dev/null 2>&1 & "
-        wait = "until ls -d /var/lib/postgresql/*/main.before-restore >/dev/null 2>&1; do sleep 0.05; done; "
-        host.check_output("timeout 60 bash -c %s", f"{killed}{wait}pkill -9 --full '[p]gprefect pitr'; wait; true")
+        host.check_output("systemd-run --collect --unit=victim /usr/local/bin/pgprefect pitr restore --end --yes")
+        aside = "ls -d /var/lib/postgresql/*/main.before-restore"
+        host.check_output(f"timeout 60 bash -c 'until {aside} >/dev/null 2>&1; do sleep 0.05; done'")
+        host.check_output("systemctl kill --signal=KILL victim")
         assert "main.before-restore" in clusters(host)
         refused = host.run("pgprefect pitr restore --end --yes")
-        assert refused.rc == 2 and "pgprefect pitr undo --yes" in refused.stderr
+        assert refused.rc == 2 and "pitr_in_the_way" in refused.stderr
         host.check_output("pgprefect pitr undo --yes")
         assert written(host) == written_before and clusters(host) == ["main"]
         host.check_output("pgprefect pitr check")
