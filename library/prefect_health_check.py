@@ -56,7 +56,8 @@ options:
     description:
       - The jobs that this host runs by itself, each with C(name), which is V(backup), V(copy), V(drill), V(pitr) or
         V(cleanup), C(schedule), the file of cron that starts it, C(tenant) unless it is the whole site's, and
-        C(folder), where it records how it went. Each has a check of its name, about its last run and the time since it succeeded.
+        C(folder), where it records how it went. Each has a check of its name, about its last run and the time since it
+        succeeded.
     type: list
     elements: dict
     default: []
