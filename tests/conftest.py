@@ -191,12 +191,18 @@ def docker(*arguments: str) -> str:
     return subprocess.run(["docker", *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
-@contextlib.contextmanager
-def running_postgresql(*options: str) -> Iterator[Server]:
-    """A PostgreSQL in a container of its own; ``options`` are docker's."""
+def database_image() -> str:
+    """Build the image of tests/database, and return its name."""
     image = f"ansible-prefect-postgresql:{SUITE}"
     base = f"BASE=ansible-prefect-host:{SUITE}"
     docker("build", "--quiet", "--build-arg", base, "--tag", image, str(ROOT / "tests/database"))
+    return image
+
+
+@contextlib.contextmanager
+def running_postgresql(*options: str) -> Iterator[Server]:
+    """A PostgreSQL in a container of its own; ``options`` are docker's."""
+    image = database_image()
     password = secrets.token_urlsafe(12)
     environment = f"POSTGRES_PASSWORD={password}"
     publish = ("--publish", "127.0.0.1::5432")

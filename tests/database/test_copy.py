@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import json
 import os
 import re
@@ -23,6 +22,8 @@ from moto.server import ThreadedMotoServer
 from pgprefect import backup, backup_copy, backup_set
 from pgprefect.backup_copy import Target
 from pgprefect.backup_set import BackupError, Keep, Manifest, Part
+
+from tests.conftest import database_image, docker
 
 NEWEST = datetime(2026, 11, 25, 2, tzinfo=UTC)
 FILES = ["globals.sql.zst", "other.sql.zst", "manifest.json"]
@@ -66,42 +67,46 @@ class Place:
     cause: str
 
 
+def is_ssh(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as connection:
+        connection.settimeout(1)
+        return connection.recv(4) == b"SSH-"
+    return False
+
+
 @pytest.fixture(scope="module")
 def ssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
-    """A real sshd on loopback: the folder of its keys, and its port."""
-    folder, port = tmp_path_factory.mktemp("ssh"), free_port()
+    """A host with sshd and rsync, which sees the tests' folders by their own paths: its keys' folder, and its port."""
+    folder = tmp_path_factory.mktemp("ssh")
     for key in ("host_key", "ssh_key"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / key], check=True)
-    host_key = (folder / "host_key.pub").read_text()
-    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {host_key}")
     (folder / "authorized_keys").write_text((folder / "ssh_key.pub").read_text())
     settings = {
-        "ListenAddress": f"127.0.0.1:{port}",
         "HostKey": folder / "host_key",
         "AuthorizedKeysFile": folder / "authorized_keys",
         "StrictModes": "no",  # pytest's folders are anybody's
-        "PasswordAuthentication": "no",
-        "PidFile": "none",
     }
     (folder / "sshd_config").write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
-    Path("/run/sshd").mkdir(exist_ok=True)
-    process = subprocess.Popen(["/usr/sbin/sshd", "-D", "-e", "-f", folder / "sshd_config"])
+    start = f"mkdir -p /run/sshd; exec /usr/sbin/sshd -D -e -f {folder}/sshd_config"
+    base = tmp_path_factory.getbasetemp()
+    options = ["--detach", "--rm", "--user=root", "--publish=127.0.0.1::22", f"--volume={base}:{base}"]
+    container = docker("run", *options, database_image(), "sh", "-c", start)
     try:
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            time.sleep(0.05)
+        port = int(docker("port", container, "22").rpartition(":")[2])
+        (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} " + (folder / "host_key.pub").read_text())
+        deadline = time.monotonic() + 20
+        while not is_ssh(port):
+            assert time.monotonic() < deadline, docker("logs", container)
+            time.sleep(0.1)
         yield folder, port
     finally:
-        process.terminate()
-        process.wait()
+        docker("rm", "--force", container)
 
 
 def by_rsync(ssh: tuple[Path, int], there: Path) -> Place:
     folder, port = ssh
     there.mkdir()
-    address = f"{getpass.getuser()}@127.0.0.1:{there}"
+    address = f"root@127.0.0.1:{there}"
     target = Target("rsync", address, str(folder), port)
 
     def files() -> dict[str, bytes]:
