@@ -32,7 +32,7 @@ _SAFETY = "-safety"  # made before a restore, of what that replaces: no restore 
 _NAME = re.compile(rf"\d{{8}}T\d{{6}}Z({_SAFETY})?")
 _PARTIAL, _REMOVED = ".partial-", ".removed-"
 _TIME = "%Y%m%dT%H%M%SZ"
-_SIDE_SCHEMA = re.compile(r"restored_\d{8}t\d{6}z(_safety)?")
+_SIDE_SCHEMA = re.compile(r"restored_\d{8}t\d{6}z(_safety)?_[a-z0-9_]+")
 
 
 class BackupError(Exception):
@@ -127,9 +127,9 @@ def is_safety(name: str) -> bool:
     return name.endswith(_SAFETY)
 
 
-def side_schema(name: str) -> str:
-    """Return the schema into which single tables of a set are restored: a name that needs no quotes."""
-    return f"restored_{name.lower().replace('-', '_')}"
+def side_schema(name: str, part: Part) -> str:
+    """Return the schema into which single tables of a part of a set are restored: a name that needs no quotes."""
+    return f"restored_{name}_{part.tenant or part.kind}".lower().replace("-", "_")
 
 
 def is_side_schema(schema: str) -> bool:

@@ -176,7 +176,7 @@ def _fill(login: Login, declaration: Declaration, path: Path, manifest: Manifest
                 if not part.schema:
                     backup_set.check_part(path, part, backup_set.read_back)
                     continue
-                dump = folder / part.file
+                dump = folder / part.file.removesuffix(".zst")
                 backup_set.check_part(path, part, partial(backup_set.unpack, target=dump))
                 entries = files.enter_context(list_file(wanted(path / part.file)))
                 command = ["pg_restore", database, jobs, "--exit-on-error", f"--use-list={entries}", str(dump)]

@@ -48,7 +48,7 @@ def restore_table(login: Login, declaration: Declaration, path: Path, table: str
 
     manifest = backup_set.read_manifest(path)
     part, name = find_table(manifest, declaration, table)
-    side = backup_set.side_schema(manifest.name)
+    side = backup_set.side_schema(manifest.name, part)
     target = quote((side, name))
     with contextlib.closing(connect(login, declaration.database)) as connection:
         with connection.cursor() as cursor:

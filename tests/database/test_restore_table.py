@@ -44,9 +44,15 @@ def beside(site: Site, path: Path, table: str) -> str:
     return restore_table(site.server.login, site.declaration, path, table)
 
 
+def sides(path: Path) -> tuple[str, str]:
+    """The schemas in which the tables of the tenant and of the application come beside."""
+    parts = {part.kind: part for part in backup_set.read_manifest(path).parts}
+    return backup_set.side_schema(path.name, parts["workflow"]), backup_set.side_schema(path.name, parts["app"])
+
+
 def test_rows_come_back_beside_and_nothing_else_changes(filled: Site, tmp_path: Path) -> None:
     path = tmp_path / make(filled, tmp_path).name
-    side = backup_set.side_schema(path.name)
+    side, app = sides(path)
     runs = filled.sql("SELECT * FROM prefect.flow_run ORDER BY id")
     odd = filled.sql(f"SELECT * FROM public.{quote(ODD)} ORDER BY id")
     filled.sql("UPDATE prefect.flow_run SET name = 'x', state_type = NULL; DROP TABLE public.stock_info CASCADE")
@@ -55,11 +61,11 @@ def test_rows_come_back_beside_and_nothing_else_changes(filled: Site, tmp_path: 
     assert beside(filled, path, "prefect.flow_run") == f"{side}.flow_run"
     beside(filled, path, "public.stock_info")  # the original of which is gone
     assert restore_table(filled.server.login, filled.declaration, path, f"public.{ODD}", dry_run=True)
-    assert beside(filled, path, f"public.{quote(ODD)}") == f"{side}.{quote(ODD)}"
+    assert beside(filled, path, f"public.{quote(ODD)}") == f"{app}.{quote(ODD)}"
     assert (fingerprint(filled), schema_of(filled)) == (before, schema)
     assert filled.sql(f"SELECT * FROM {side}.flow_run ORDER BY id") == runs
-    assert filled.sql(f"SELECT * FROM {side}.{quote(ODD)} ORDER BY id") == odd
-    assert filled.sql(f"SELECT name FROM {side}.stock_info ORDER BY symbol") == [("a",), ("é",)]
+    assert filled.sql(f"SELECT * FROM {app}.{quote(ODD)} ORDER BY id") == odd
+    assert filled.sql(f"SELECT name FROM {app}.stock_info ORDER BY symbol") == [("a",), ("é",)]
     # They go back as they are, the types being those of the original.
     filled.sql(f"UPDATE prefect.flow_run AS r SET name = s.name, state_type = s.state_type"
                f" FROM {side}.flow_run AS s WHERE s.id = r.id")  # fmt: skip
@@ -68,7 +74,7 @@ def test_rows_come_back_beside_and_nothing_else_changes(filled: Site, tmp_path: 
 
 def test_it_is_the_owner_s_alone_and_no_business_of_verification(filled: Site, tmp_path: Path) -> None:
     path = tmp_path / make(filled, tmp_path).name
-    side, before = backup_set.side_schema(path.name), verify(filled.server.login, filled.declaration)
+    (side, _), before = sides(path), verify(filled.server.login, filled.declaration)
     for table in ("flow_run", "flow_run_state", "task_run_state", "block_document"):
         beside(filled, path, f"prefect.{table}")
     owner = filled.tenant.owner
@@ -92,7 +98,7 @@ def test_it_is_the_owner_s_alone_and_no_business_of_verification(filled: Site, t
 
 def test_what_is_refused(filled: Site, tmp_path: Path) -> None:
     path = tmp_path / make(filled, tmp_path).name
-    side = backup_set.side_schema(path.name)
+    _, side = sides(path)
     for table in ("flow_run", "prefect.flow_runs", "prefect", ""):
         with pytest.raises(BackupError, match=r"it has prefect\.agent, .* public\.market_data") as failed:
             beside(filled, path, table)

@@ -59,7 +59,7 @@ def test_a_dropped_table(host: Host, typed: Typed, night: dict[str, str]) -> Non
     host.check_output(PSQL, "DROP TABLE market_data CASCADE")
     typed("disaster.md", "A table was dropped, or has wrong rows", **{"20261125t020000z": newest(host).lower()})
     assert contents(host)["public.market_data"] == night["public.market_data"]
-    typed("restore.md", "One table", restored_TIME=f"restored_{newest(host).lower()}")
+    typed("restore.md", "One table", TIME=newest(host).lower())
     assert host.run("pgprefect verify").rc == 0
 
 
