@@ -22,7 +22,7 @@ from bench.support import DURABLE, prefect_database, show, timed
 from tests.conftest import Site, docker
 
 ROUNDS = 3
-# As the role postgresql_pitr writes it.
+# As the role postgresql_pitr writes it, and with patience.
 CONFIGURATION = """
 [global]
 repo1-path=/var/lib/pgbackrest
@@ -34,6 +34,7 @@ compress-type=zst
 process-max=2
 start-fast=y
 log-level-file=off
+archive-timeout=600
 [main]
 pg1-path=/var/lib/postgresql/data
 """
@@ -84,6 +85,7 @@ def main() -> None:
     options = parser.parse_args()
     settings = f"{DURABLE} -c wal_level=replica -c max_wal_senders=3 -c archive_mode=on"
     with prefect_database(settings) as site, tempfile.TemporaryDirectory(dir="/var/tmp") as home:
+        archive_by(site, "true")  # what comes before the first backup is nobody's
         print(f"Fill the database with {options.runs:,} runs ...", flush=True)
         with contextlib.closing(site.server.connect(site.database)) as connection:
             fill(connection, site.tenant.schema, options.runs)
