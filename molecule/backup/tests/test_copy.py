@@ -48,14 +48,16 @@ def vault(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vaul
     public = (keys / "ssh_key.pub").read_text().strip()
     host.check_output("echo %s > ~vault/.ssh/authorized_keys && systemctl start ssh", public)
     address = host.check_output("hostname --all-ip-addresses").split()[0]
-    known = f"{address} " + " ".join(host.check_output("cat /etc/ssh/ssh_host_ed25519_key.pub").split()[:2])
-    (keys / "known_hosts").write_text(known + "\n")
+    # All of them: rclone's own ssh takes another kind than the one that is known.
+    public_keys = host.check_output("cat /etc/ssh/ssh_host_*_key.pub").splitlines()
+    known = [f"{address} {' '.join(key.split()[:2])}" for key in public_keys]
+    (keys / "known_hosts").write_text("\n".join(known) + "\n")
     (keys / "variables.json").write_text(
         json.dumps(
             {
                 "prefect_backup_copy": {"tool": "rsync", "target": f"vault@{address}:{THERE}"},
                 "prefect_backup_copy_secret": (keys / "ssh_key").read_text(),
-                "prefect_backup_copy_known_hosts": [known],
+                "prefect_backup_copy_known_hosts": known,
                 "prefect_backup_age_recipient": run("age-keygen", "-y", keys / "identity"),
             }
         )
@@ -234,6 +236,7 @@ def test_another_tool_takes_the_place_and_nothing_is_left_in_the_end(
         "prefect_backup_copy_secret": "[disk]\ntype = local\n",
     }
     configure(playbook, "--extra-vars", json.dumps(variables))
+    host.check_output(f"rm -f {HOME}/*/copied.json")
     assert host.check_output(f"{files} -printf '%p %m %u'") == f"{FOLDER}/rclone.conf 600 prefect_backup"
     listed = json.loads(host.check_output("pgprefect backup list --json"))
     names = [found["name"] for found in listed if not found["name"].endswith("-safety")]
