@@ -157,7 +157,8 @@ def test_a_lost_host_comes_back_from_there(
     host: Host, playbook: Playbook, typed: Typed, vault: Vault, tmp_path: Path
 ) -> None:
     confirmed = ("--extra-vars", "prefect_backup_restore_confirmed=true")
-    host.check_output(PSQL, "INSERT INTO prefect.flow (id, name) VALUES (gen_random_uuid(), 'before the fire')")
+    row = "VALUES (gen_random_uuid(), 'before the fire') ON CONFLICT DO NOTHING"
+    host.check_output(PSQL, f"INSERT INTO prefect.flow (id, name) {row}")
     host.check_output("pgprefect backup")
     lost = newest(host)["name"]
     host.check_output(PSQL, "DELETE FROM prefect.flow WHERE name = 'before the fire'")
