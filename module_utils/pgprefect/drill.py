@@ -32,7 +32,7 @@ from .difference import bring_about
 from .pipeline import Pipeline, PipelineFailed, libpq_environment
 from .problems import ERROR, Problem, in_words
 from .ready import is_ready
-from .restore import list_file, wanted
+from .restore import in_order, list_file, wanted
 from .revision import stored_revision
 from .statement import Statement, quote
 from .verify import verify
@@ -172,7 +172,10 @@ def _fill(login: Login, declaration: Declaration, path: Path, manifest: Manifest
         folder = Path(files.enter_context(tempfile.TemporaryDirectory(prefix=_CLUSTERS, dir=path.parent)))
         running: list[Pipeline] = []
         try:
-            for part in sorted(manifest.parts, key=lambda part: part.bytes, reverse=True):  # the longest is waited for
+            for part in in_order(manifest.parts):
+                if part.kind == APP:
+                    for pipeline in running:
+                        pipeline.wait()
                 if not part.schema:
                     backup_set.check_part(path, part, backup_set.read_back)
                     continue

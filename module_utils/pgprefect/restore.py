@@ -64,7 +64,12 @@ def choose(manifest: Manifest, declaration: Declaration, kinds: Sequence[str], t
             )
             remedy = "Use a set of this database and tenant; pgprefect backup list names them."
             raise BackupError(Problem("restore_foreign_set", manifest.name, message, remedy))
-    return chosen
+    return in_order(chosen)
+
+
+def in_order(parts: Sequence[Part]) -> list[Part]:
+    """Return the application's part as the last one: its views may stand on Prefect's tables."""
+    return sorted(parts, key=lambda part: part.kind == APP)
 
 
 def restore(
