@@ -36,7 +36,7 @@ def write(host: Host) -> Write:
 
 def written(host: Host, port: int = 5432) -> str:
     question = "SELECT string_agg(message, '' ORDER BY message) FROM system_logs WHERE event_type = 'pitr'"
-    return host.check_output(f'{PSQL} --port {port} --command "{question}"')
+    return str(host.check_output(f'{PSQL} --port {port} --command "{question}"'))
 
 
 def listed(host: Host) -> Any:
@@ -45,11 +45,11 @@ def listed(host: Host) -> Any:
 
 def set_point(host: Host, name: str) -> str:
     """Set a restore point and return its whole name."""
-    return host.check_output(f"pgprefect pitr point --point {name}").split()[3]
+    return str(host.check_output(f"pgprefect pitr point --point {name}")).split()[3]
 
 
 def clusters(host: Host) -> list[str]:
-    return host.check_output("ls /var/lib/postgresql/*/").split()
+    return str(host.check_output("ls /var/lib/postgresql/*/")).split()
 
 
 def wait_for_health(host: Host) -> None:
