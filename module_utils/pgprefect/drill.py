@@ -173,9 +173,6 @@ def _fill(login: Login, declaration: Declaration, path: Path, manifest: Manifest
         running: list[Pipeline] = []
         try:
             for part in in_order(manifest.parts):
-                if part.kind == APP:
-                    for pipeline in running:
-                        pipeline.wait()
                 if not part.schema:
                     backup_set.check_part(path, part, backup_set.read_back)
                     continue
@@ -183,6 +180,9 @@ def _fill(login: Login, declaration: Declaration, path: Path, manifest: Manifest
                 backup_set.check_part(path, part, partial(backup_set.unpack, target=dump))
                 entries = files.enter_context(list_file(wanted(path / part.file)))
                 command = ["pg_restore", database, jobs, "--exit-on-error", f"--use-list={entries}", str(dump)]
+                if part.kind == APP:
+                    for pipeline in running:
+                        pipeline.wait()
                 running.append(Pipeline([command], environment))
             for pipeline in running:
                 pipeline.wait()
