@@ -24,7 +24,7 @@ lint: ## ruff, mypy, yamllint, ansible-lint
 
 unit: ## tests that need nothing but Python
 	@box/controller
-	@$(PYTEST) tests/unit
+	@$(PYTEST) --numprocesses 2 tests/unit
 
 flows: ## tests of the flows and of the modules that talk to Prefect's API
 	@box/controller prefect

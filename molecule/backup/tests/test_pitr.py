@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from conftest import Playbook
+from conftest import Playbook, Typed
 from testinfra.host import Host
 
 PSQL = "runuser --user postgres -- psql --no-psqlrc --quiet --tuples-only --no-align --dbname mltrading"
@@ -41,11 +41,6 @@ def written(host: Host, port: int = 5432) -> str:
 
 def listed(host: Host) -> Any:
     return json.loads(host.check_output("pgprefect pitr list --json"))
-
-
-def set_point(host: Host, name: str) -> str:
-    """Set a restore point and return its whole name."""
-    return str(host.check_output(f"pgprefect pitr point --point {name}")).split()[3]
 
 
 def clusters(host: Host) -> list[str]:
@@ -97,14 +92,12 @@ def test_what_can_not_be_reached_is_refused_before_anything_is_touched(host: Hos
 
 
 def test_in_place_to_between_two_writes_and_what_was_there_is_seen_beside(
-    host: Host, playbook: Playbook, write: Write
+    host: Host, playbook: Playbook, typed: Typed, write: Write
 ) -> None:
     write("A")
-    point = set_point(host, "between")
+    point = typed("point_in_time.md", "What there is")[1].split()[3]
     write("B")
-    variables = {"postgresql_pitr_restore_point": point, "postgresql_pitr_restore_confirmed": True}
-    done = playbook("playbooks/restore_pitr.yml", "--extra-vars", json.dumps(variables))
-    assert done.returncode == 0, done.stdout
+    typed("point_in_time.md", "In place", NAME=point)
     assert written(host) == "A"
     wait_for_health(host)
     host.check_output("prefect work-pool ls")
@@ -132,18 +125,18 @@ def test_in_place_to_between_two_writes_and_what_was_there_is_seen_beside(
     assert clusters(host) == ["main"] and host.run("ls /etc/postgresql/*/beside").rc != 0
 
 
-def test_to_a_time(host: Host, write: Write) -> None:
+def test_to_a_time(host: Host, typed: Typed, write: Write) -> None:
     before = written(host)
     moment = host.check_output("date --utc '+%F %T.%6NZ'")
     write("C")
-    host.check_output(f"pgprefect pitr restore --beside --time '{moment}'")
+    typed("point_in_time.md", "Beside", **{"2026-01-31 15:04:05+00:00": moment})
     try:
         assert written(host, 5433) == before and written(host) == before + "C"
     finally:
         host.check_output(f"pg_dropcluster --stop {host.check_output('ls /var/lib/postgresql')} beside")
 
 
-def test_a_restore_that_fails_or_is_killed_leaves_the_database_as_it_was(host: Host) -> None:
+def test_a_restore_that_fails_or_is_killed_leaves_the_database_as_it_was(host: Host, typed: Typed) -> None:
     host.check_output("systemctl stop 'prefect-worker@*' prefect-server@prefect")
     written_before = written(host)
     try:
@@ -161,7 +154,7 @@ def test_a_restore_that_fails_or_is_killed_leaves_the_database_as_it_was(host: H
         assert "main.before-restore" in clusters(host)
         refused = host.run("pgprefect pitr restore --end --yes")
         assert refused.rc == 2 and "pitr_in_the_way" in refused.stderr
-        host.check_output("pgprefect pitr undo --yes")
+        typed("point_in_time.md", "A restore that was killed")
         assert written(host) == written_before and clusters(host) == ["main"]
         host.check_output("pgprefect pitr check")
     finally:
@@ -189,7 +182,7 @@ def test_a_restore_point_is_set_before_a_restore_and_an_upgrade(host: Host, play
     wait_for_health(host)
 
 
-def test_a_repository_that_is_away(host: Host, playbook: Playbook, write: Write) -> None:
+def test_a_repository_that_is_away(host: Host, playbook: Playbook, typed: Typed, write: Write) -> None:
     """Health says so, nobody relies on it, and the WAL waits."""
     host.check_output(f"mv {REPOSITORY} {REPOSITORY}.away")
     try:
@@ -215,3 +208,4 @@ def test_a_repository_that_is_away(host: Host, playbook: Playbook, write: Write)
     assert segment in host.check_output(archived)
     host.check_output("runuser --user postgres -- pgprefect pitr backup")
     wait_for_health(host)
+    typed("point_in_time.md", "Does it work?")
