@@ -142,7 +142,7 @@ def test_a_restore_that_fails_or_is_killed_leaves_the_database_as_it_was(host: H
     try:
         # Nothing was committed after that time, so recovery ends before it: only PostgreSQL itself finds out.
         host.check_output("systemctl stop 'postgresql@*-main.service'")
-        failed = host.run("pgprefect pitr restore --yes --time \"$(date --utc '+%F %TZ')\"")
+        failed = host.run("pgprefect pitr restore --yes --time \"$(date --utc '+%F %T.%6NZ')\"")
         assert failed.rc == 2 and "recovery ended before configured recovery target" in failed.stderr
         assert "the database is as it was" in failed.stderr
         assert written(host) == written_before and clusters(host) == ["main"]
