@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 
 from . import backup_set
-from .backup import large_objects_of, rows_of, structure_counts
+from .backup import large_objects_of, rows_of, structure_counts, tables_of
 from .backup_set import APP, WORKFLOW, BackupError, Manifest, Part
 from .connection import Login, connect
 from .declaration import Declaration
@@ -171,6 +171,7 @@ def _fill(login: Login, declaration: Declaration, path: Path, manifest: Manifest
         # Several processes can not read what comes through a pipe.
         folder = Path(files.enter_context(tempfile.TemporaryDirectory(prefix=_CLUSTERS, dir=path.parent)))
         running: list[Pipeline] = []
+        before: list[Part] = []
         try:
             for part in in_order(manifest.parts):
                 if not part.schema:
@@ -181,9 +182,9 @@ def _fill(login: Login, declaration: Declaration, path: Path, manifest: Manifest
                 entries = files.enter_context(list_file(wanted(path / part.file)))
                 command = ["pg_restore", database, jobs, "--exit-on-error", f"--use-list={entries}", str(dump)]
                 if part.kind == APP:
-                    for pipeline in running:
-                        pipeline.wait()
+                    _await_tables(login, declaration.database, before, running)
                 running.append(Pipeline([command], environment))
+                before.append(part)
             for pipeline in running:
                 pipeline.wait()
         except PipelineFailed as error:
@@ -192,6 +193,16 @@ def _fill(login: Login, declaration: Declaration, path: Path, manifest: Manifest
             for pipeline in running:
                 pipeline.kill()
     bring_about(login, declaration)
+
+
+def _await_tables(login: Login, database: str, parts: Sequence[Part], restores: Sequence[Pipeline]) -> None:
+    """Wait until dumps that are being restored have made their tables, on which views of the next one may stand."""
+    missing = {(str(part.schema), table) for part in parts for table in part.rows}
+    with contextlib.closing(connect(login, database)) as connection:
+        connection.autocommit = True
+        while missing and not all(restore.has_ended for restore in restores):
+            time.sleep(0.05)
+            missing -= {(schema, table) for schema, _ in missing for table, _ in tables_of(connection, schema)}
 
 
 def _compare(login: Login, declaration: Declaration, manifest: Manifest, parts: Sequence[Part]) -> None:

@@ -93,6 +93,10 @@ class Pipeline:
         assert stream is not None
         return stream
 
+    @property
+    def has_ended(self) -> bool:
+        return all(process.poll() is not None for _, process, _ in self._processes)
+
     def end(self) -> None:
         """Say that there is nothing more to read, and wait."""
         with contextlib.suppress(BrokenPipeError):
