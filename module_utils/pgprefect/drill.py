@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 
 from . import backup_set
-from .backup import large_objects_of, rows_of, structure_counts, tables_of
+from .backup import large_objects_of, rows_of, structure_counts
 from .backup_set import APP, WORKFLOW, BackupError, Manifest, Part
 from .connection import Login, connect
 from .declaration import Declaration
@@ -197,12 +197,15 @@ def _fill(login: Login, declaration: Declaration, path: Path, manifest: Manifest
 
 def _await_tables(login: Login, database: str, parts: Sequence[Part], restores: Sequence[Pipeline]) -> None:
     """Wait until dumps that are being restored have made their tables, on which views of the next one may stand."""
-    missing = {(str(part.schema), table) for part in parts for table in part.rows}
-    with contextlib.closing(connect(login, database)) as connection:
+    missing = {(part.schema, table) for part in parts for table in part.rows}
+    # The catalog alone: the tables themselves are locked while they are filled.
+    question = "SELECT nspname, relname FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace"
+    with contextlib.closing(connect(login, database)) as connection, connection.cursor() as cursor:
         connection.autocommit = True
         while missing and not all(restore.has_ended for restore in restores):
             time.sleep(0.05)
-            missing -= {(schema, table) for schema, _ in missing for table, _ in tables_of(connection, schema)}
+            cursor.execute(question)
+            missing -= set(cursor.fetchall())
 
 
 def _compare(login: Login, declaration: Declaration, manifest: Manifest, parts: Sequence[Part]) -> None:
