@@ -187,6 +187,24 @@ def pgprefect(*arguments: str, environment: dict[str, str]) -> subprocess.Comple
     )
 
 
+def run_tasks(
+    folder: Path, variables: dict[str, Any], *tasks: dict[str, Any], arguments: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Run tasks on this machine as a playbook of the folder does."""
+    content = {"hosts": "localhost", "gather_facts": False, "vars": variables, "tasks": tasks}
+    playbook = folder / "play.yml"
+    playbook.write_text(json.dumps([content]))
+    python = "ansible_python_interpreter=/usr/bin/python3"  # a path without spaces, wherever the checkout is
+    return subprocess.run(
+        [ROOT / ".venv/bin/ansible-playbook", "-i", "localhost,", "-c", "local", "-e", python, *arguments, playbook],
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 def docker(*arguments: str) -> str:
     return subprocess.run(["docker", *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 

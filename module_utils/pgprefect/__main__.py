@@ -446,6 +446,7 @@ def _export(options: argparse.Namespace, site: Site, home: Path) -> int:
         raise ValueError("--to is missing: name an empty directory that the user of the backups may write.")
     with backup.only_one(home):
         path = backup_set.find(home, options.set)
+        backup_set.check_hashes(path, backup_set.read_manifest(path))
         try:
             names = backup_copy.export(path, options.to, site.backups.age_recipient)
         except (PipelineFailed, OSError) as error:

@@ -158,12 +158,11 @@ def _copy(path: Path, target: Target, recipient: str) -> None:
 
 
 def export(path: Path, folder: Path, recipient: str = "") -> list[str]:
-    """Write a set's files into a folder as they leave the host; return their names, the manifest's as the last.
+    """Write the files of a set that was checked into a folder as they leave the host; return their names.
 
-    Raises BackupError, PipelineFailed and OSError.
+    The manifest's is the last. Raises BackupError, PipelineFailed and OSError.
     """
     manifest = backup_set.read_manifest(path)
-    backup_set.check_hashes(path, manifest)
     free = shutil.disk_usage(folder).free
     if free < manifest.bytes * _ROOM:
         message = f"{folder} has {free:,} bytes free, and the set {manifest.name} needs {manifest.bytes * _ROOM:,.0f}."

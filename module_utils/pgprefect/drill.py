@@ -179,7 +179,7 @@ def _fill(login: Login, declaration: Declaration, path: Path, manifest: Manifest
                     continue
                 dump = folder / part.file.removesuffix(".zst")
                 backup_set.check_part(path, part, partial(backup_set.unpack, target=dump))
-                entries = files.enter_context(list_file(wanted(path / part.file)))
+                entries = files.enter_context(list_file(wanted(dump)))
                 command = ["pg_restore", database, jobs, "--exit-on-error", f"--use-list={entries}", str(dump)]
                 if part.kind == APP:
                     _await_tables(login, declaration.database, before, running)

@@ -246,16 +246,21 @@ PYTHON
     """
     home = tmp_path / "with space"
     home.mkdir()
-    done = subprocess.run(
-        ["unshare", "--mount", "bash", "-c", script, "bash", str(home), *command(prefect, home)],
+    done = on_a_disk_of_its_own(script, prefect, home)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "No space left on device" in done.stderr
+    assert len(done.stdout.split()) == 3, done.stdout  # the lock and two sets
+
+
+def on_a_disk_of_its_own(script: str, site: Site, home: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script that may mount; its arguments are the home of the sets and a backup's command."""
+    return subprocess.run(
+        ["unshare", "--mount", "bash", "-c", script, "bash", str(home), *command(site, home)],
         env={**os.environ, "PYTHONPATH": str(ROOT / "module_utils")},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "No space left on device" in done.stderr
-    assert len(done.stdout.split()) == 3, done.stdout  # the lock and two sets
 
 
 def test_a_disk_that_is_full_when_the_manifest_comes_has_no_new_set(prefect: Site, tmp_path: Path) -> None:
@@ -270,13 +275,7 @@ def test_a_disk_that_is_full_when_the_manifest_comes_has_no_new_set(prefect: Sit
         "$@"
         ls "$home"/2*
     """
-    done = subprocess.run(
-        ["unshare", "--mount", "bash", "-c", script, "bash", str(tmp_path), *command(prefect, tmp_path)],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "module_utils")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = on_a_disk_of_its_own(script, prefect, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "manifest.json can not be written: No space left on device" in done.stderr
     assert "manifest.json" in done.stdout.split()

@@ -2,45 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.conftest import run_tasks
+
 DEPLOYMENT = {"name": "daily", "flow": "collect", "entrypoint": "collect.py:collect", "work_pool": "default"}
 POOL = {"name": "default", "workers": 2, "queues": [{"name": "urgent"}]}
 
 
 def preflight(folder: Path, **tenant: Any) -> subprocess.CompletedProcess[str]:
-    play = {
-        "hosts": "localhost",
-        "gather_facts": False,
-        "vars": {
-            "prefect_objects_tenants": [{"name": "prefect", "api_url": "http://127.0.0.1:9/api", **tenant}],
-            "prefect_objects_api_passwords": {"prefect": "h4rd to guess"},
-            "prefect_objects_virtualenv": "/nowhere",
-        },
-        "tasks": [
-            {
-                "ansible.builtin.include_role": {"name": "prefect_objects", "tasks_from": "preflight"},
-                "name": "Preflight",
-            }
-        ],
+    variables = {
+        "prefect_objects_tenants": [{"name": "prefect", "api_url": "http://127.0.0.1:9/api", **tenant}],
+        "prefect_objects_api_passwords": {"prefect": "h4rd to guess"},
+        "prefect_objects_virtualenv": "/nowhere",
     }
-    playbook = folder / "preflight.yml"
-    playbook.write_text(json.dumps([play]))
-    return subprocess.run(
-        [ROOT / ".venv/bin/ansible-playbook", "-i", "localhost,", "-c", "local", "-vvv", playbook],
-        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    role = {"ansible.builtin.include_role": {"name": "prefect_objects", "tasks_from": "preflight"}, "name": "Preflight"}
+    return run_tasks(folder, variables, role, arguments=("-vvv",))
 
 
 def test_a_sound_declaration_passes_and_shows_no_password(tmp_path: Path) -> None:

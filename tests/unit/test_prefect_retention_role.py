@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.conftest import ROOT, run_tasks
+
 ROLE = ROOT / "roles/prefect_retention"
-PYTHON = "ansible_python_interpreter=/usr/bin/python3"  # a path without spaces, wherever the checkout is
 
 
 def play(folder: Path, *tasks: dict[str, Any], **variables: Any) -> subprocess.CompletedProcess[str]:
     values = {f"prefect_retention_{name}": value for name, value in variables.items()}
-    content = {"hosts": "localhost", "gather_facts": False, "vars": values, "tasks": tasks}
-    playbook = folder / "play.yml"
-    playbook.write_text(json.dumps([content]))
-    return subprocess.run(
-        [ROOT / ".venv/bin/ansible-playbook", "-i", "localhost,", "-c", "local", "-e", PYTHON, playbook],
-        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_tasks(folder, values, *tasks)
 
 
 def preflight(folder: Path, **variables: Any) -> subprocess.CompletedProcess[str]:
