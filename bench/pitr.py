@@ -83,7 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=20_000)
     options = parser.parse_args()
-    settings = f"{DURABLE} -c wal_level=replica -c max_wal_senders=3 -c archive_mode=on"
+    settings = f"{DURABLE} -c archive_mode=on"
     with prefect_database(settings) as site, tempfile.TemporaryDirectory(dir="/var/tmp") as home:
         archive_by(site, "true")  # what comes before the first backup is nobody's
         print(f"Fill the database with {options.runs:,} runs ...", flush=True)

@@ -20,8 +20,11 @@ from pgprefect.statement import quote
 
 from tests.conftest import VIRTUALENV, Site, migrated_site, running_postgresql
 
-# The tests' PostgreSQL is quick because it is not durable; an application's is.
-DURABLE = "-c fsync=on -c synchronous_commit=on -c full_page_writes=on -c log_statement=none"
+# The tests' PostgreSQL is quick because it is not durable; an application's is, as Debian installs it.
+DURABLE = (
+    "-c fsync=on -c synchronous_commit=on -c full_page_writes=on -c wal_level=replica -c max_wal_senders=10 "
+    "-c log_statement=none"
+)
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
@@ -37,7 +38,7 @@ from .revision import stored_revision
 from .statement import Statement, quote
 from .verify import verify
 
-_CLUSTERS = "drill-"
+_FOLDERS = "drill-"
 # Nothing here need survive a power cut: the set does.
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -77,11 +78,13 @@ def drill(path: Path, declaration: Declaration, virtualenv: str | None = None) -
     began = time.monotonic()
     manifest = backup_set.read_manifest(path)
     parts = [part for part in manifest.parts if part.schema]
+    # No role needs its password here: only this drill can reach the cluster.
+    copied = replace(declaration, passwords={})
     servers: dict[str, int] = {}
-    with _cluster(path.parent) as login:
-        # No role needs its password here: only this drill can reach the cluster.
-        copied = replace(declaration, passwords={})
-        _fill(login, copied, path, manifest)
+    with _folder(path.parent) as folder, ThreadPoolExecutor(1) as meanwhile:
+        unpacking = meanwhile.submit(_unpack, path, manifest, folder)
+        login = _start(folder)
+        _fill(login, copied, unpacking.result())
         _compare(login, copied, manifest, parts)
         for part in parts:
             if part.kind == WORKFLOW and virtualenv and os.path.exists(f"{virtualenv}/bin/prefect"):
@@ -99,25 +102,29 @@ def drill(path: Path, declaration: Declaration, virtualenv: str | None = None) -
 
 
 @contextlib.contextmanager
-def _cluster(home: Path) -> Iterator[Login]:
-    """A PostgreSQL of its own below the directory, which is gone afterwards; gives its administrator."""
-    programs = _programs()
-    for left_over in home.glob(f"{_CLUSTERS}*"):
-        _stop(programs, left_over)
-    folder = Path(tempfile.mkdtemp(prefix=_CLUSTERS, dir=home))
-    data, port, password = folder / "data", _free_port(), secrets.token_urlsafe(24)
+def _folder(home: Path) -> Iterator[Path]:
+    """A folder below the directory for a PostgreSQL and the unpacked dumps, which is gone afterwards."""
+    for left_over in home.glob(f"{_FOLDERS}*"):
+        _remove(left_over)
+    folder = Path(tempfile.mkdtemp(prefix=_FOLDERS, dir=home))
     try:
-        (folder / "password").write_text(password)
-        _run([f"{programs}/initdb", f"--pgdata={data}", "--username=postgres", f"--pwfile={folder / 'password'}",
-              "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"])  # fmt: skip
-        settings = {**_SETTINGS, "port": str(port), "unix_socket_directories": ""}
-        with open(data / "postgresql.conf", "a", encoding="utf-8") as file:
-            file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
-        log = f"--log={folder / 'log'}"
-        _run([f"{programs}/pg_ctl", "start", "--wait", f"--timeout={_START_SECONDS}", f"--pgdata={data}", log])
-        yield Login("127.0.0.1", port, "postgres", password, ssl_mode="disable")
+        yield folder
     finally:
-        _stop(programs, folder)
+        _remove(folder)
+
+
+def _start(folder: Path) -> Login:
+    """Make and start a PostgreSQL in the folder, and return its administrator."""
+    programs, data, port, password = _programs(), folder / "data", _free_port(), secrets.token_urlsafe(24)
+    (folder / "password").write_text(password)
+    _run([f"{programs}/initdb", f"--pgdata={data}", "--username=postgres", f"--pwfile={folder / 'password'}",
+          "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"])  # fmt: skip
+    settings = {**_SETTINGS, "port": str(port), "unix_socket_directories": ""}
+    with open(data / "postgresql.conf", "a", encoding="utf-8") as file:
+        file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
+    log = f"--log={folder / 'log'}"
+    _run([f"{programs}/pg_ctl", "start", "--wait", f"--timeout={_START_SECONDS}", f"--pgdata={data}", log])
+    return Login("127.0.0.1", port, "postgres", password, ssl_mode="disable")
 
 
 def _programs() -> str:
@@ -128,11 +135,11 @@ def _programs() -> str:
     return os.path.dirname(max(found, key=lambda path: float(path.split("/")[4])))
 
 
-def _stop(programs: str, folder: Path) -> None:
-    """End a throwaway cluster, this one's or one of a drill that was killed, and remove it."""
+def _remove(folder: Path) -> None:
+    """End a drill's PostgreSQL, this one's or that of one that was killed, and remove all that it had."""
     if (folder / "data/postmaster.pid").exists():
         with contextlib.suppress(BackupError):  # it has died by itself
-            _run([f"{programs}/pg_ctl", "stop", "--mode=immediate", f"--pgdata={folder / 'data'}"])
+            _run([f"{_programs()}/pg_ctl", "stop", "--mode=immediate", f"--pgdata={folder / 'data'}"])
     deadline = time.monotonic() + _START_SECONDS
     # The initdb of a drill that was killed lives on for some seconds, and still writes.
     while folder.exists() and time.monotonic() < deadline:
@@ -155,34 +162,38 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _fill(login: Login, declaration: Declaration, path: Path, manifest: Manifest) -> None:
-    """Read all of the set, and restore it by several processes: here it need not be one transaction."""
+def _unpack(path: Path, manifest: Manifest, folder: Path) -> list[tuple[Part, Path]]:
+    """Read all of the set, and return its dumps as files, because several processes can not read from a pipe."""
+    dumps = []
+    for part in in_order(manifest.parts):
+        if part.schema:
+            dump = folder / part.file.removesuffix(".zst")
+            backup_set.check_part(path, part, partial(backup_set.unpack, target=dump))
+            dumps.append((part, dump))
+        else:
+            backup_set.check_part(path, part, backup_set.read_back)
+    return dumps
+
+
+def _fill(login: Login, declaration: Declaration, dumps: Sequence[tuple[Part, Path]]) -> None:
+    """Restore the dumps by several processes each: here it need not be one transaction."""
     bring_about(login, declaration)
     with contextlib.closing(connect(login, declaration.database)) as connection, connection.cursor() as cursor:
-        for part in manifest.parts:
-            if part.schema:  # the dump has all that was just made in it
-                Statement("DROP SCHEMA {} CASCADE", (part.schema,)).execute(cursor)
-                names = (part.schema, declaration.owners[part.schema])
-                Statement("CREATE SCHEMA {} AUTHORIZATION {}", names).execute(cursor)
+        for schema in (str(part.schema) for part, _ in dumps):  # the dump has all that was just made in it
+            Statement("DROP SCHEMA {} CASCADE", (schema,)).execute(cursor)
+            Statement("CREATE SCHEMA {} AUTHORIZATION {}", (schema, declaration.owners[schema])).execute(cursor)
         connection.commit()
     environment = libpq_environment(login, declaration.database)
     jobs, database = f"--jobs={min(os.cpu_count() or 1, _MOST_JOBS)}", f"--dbname={declaration.database}"
+    running: list[Pipeline] = []
+    before: list[Part] = []
     with contextlib.ExitStack() as files:
-        # Several processes can not read what comes through a pipe.
-        folder = Path(files.enter_context(tempfile.TemporaryDirectory(prefix=_CLUSTERS, dir=path.parent)))
-        running: list[Pipeline] = []
-        before: list[Part] = []
         try:
-            for part in in_order(manifest.parts):
-                if not part.schema:
-                    backup_set.check_part(path, part, backup_set.read_back)
-                    continue
-                dump = folder / part.file.removesuffix(".zst")
-                backup_set.check_part(path, part, partial(backup_set.unpack, target=dump))
+            for part, dump in dumps:
                 entries = files.enter_context(list_file(wanted(dump)))
-                command = ["pg_restore", database, jobs, "--exit-on-error", f"--use-list={entries}", str(dump)]
                 if part.kind == APP:
                     _await_tables(login, declaration.database, before, running)
+                command = ["pg_restore", database, jobs, "--exit-on-error", f"--use-list={entries}", str(dump)]
                 running.append(Pipeline([command], environment))
                 before.append(part)
             for pipeline in running:

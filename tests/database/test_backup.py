@@ -315,8 +315,9 @@ def end_sessions(site: Site) -> None:
     lock_a_table(site, "public.held")
 
     def end() -> None:
-        question = """SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-                      WHERE usename = %s AND datname = %s AND application_name = 'pg_dump' AND wait_event_type = 'Lock'"""
+        question = """
+            SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+            WHERE usename = %s AND datname = %s AND application_name = 'pg_dump' AND wait_event_type = 'Lock'"""
         while site.server.sql("postgres", question, site.declaration.backup, site.database) == [(0,)]:
             pass
 
