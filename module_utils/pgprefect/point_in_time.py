@@ -265,7 +265,9 @@ def choose(repository: Repository, target: Target, now: datetime) -> Way:
     if not bases:
         raise _unreachable(f"No backup leads to {words} on the timeline {line.number}")
     base = bases[-1]
-    return Way(base, (f"--set={base.label}", *arguments, f"--target-timeline={line.number}"), words)
+    # By its number PostgreSQL would ask for the timeline's history, which a repository that began later does not have.
+    timeline = "current" if base.timeline == line.number else line.number
+    return Way(base, (f"--set={base.label}", *arguments, f"--target-timeline={timeline}"), words)
 
 
 def _time(text: str) -> datetime:

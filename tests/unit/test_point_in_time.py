@@ -46,18 +46,18 @@ REPOSITORY = parse(STANZA, HISTORIES)
 @pytest.mark.parametrize(
     ("target", "label", "timeline"),
     [
-        (Target(time="2026-01-31 02:30:00Z"), "A", 1),
-        (Target(time="2026-01-31 04:30:00+00:00"), "B", 1),
+        (Target(time="2026-01-31 02:30:00Z"), "A", "current"),
+        (Target(time="2026-01-31 04:30:00+00:00"), "B", "current"),
         # Between the restore and the first backup afterwards: B is on a branch that was left before.
-        (Target(time="2026-01-31T06:00:00+00"), "A", 2),
-        (Target(time="2026-01-31 09:30:00.25+02:00"), "C", 2),
-        (Target(point="early"), "A", 1),
-        (Target(point="abandoned"), "B", 1),
-        (Target(point="late"), "C", 2),
-        (Target(end=True), "C", 2),
+        (Target(time="2026-01-31T06:00:00+00"), "A", "2"),
+        (Target(time="2026-01-31 09:30:00.25+02:00"), "C", "current"),
+        (Target(point="early"), "A", "current"),
+        (Target(point="abandoned"), "B", "current"),
+        (Target(point="late"), "C", "current"),
+        (Target(end=True), "C", "current"),
     ],
 )
-def test_a_target_is_reached_on_the_timeline_that_was_alive(target: Target, label: str, timeline: int) -> None:
+def test_a_target_is_reached_on_the_timeline_that_was_alive(target: Target, label: str, timeline: str) -> None:
     way = choose(REPOSITORY, target, at(10))
     assert way.base.label == label
     assert f"--target-timeline={timeline}" in way.arguments
@@ -68,7 +68,7 @@ def test_after_a_restore_that_was_undone_the_old_timeline_goes_on() -> None:
     repository = parse({**STANZA, "backup": [STANZA["backup"][0], undone]}, HISTORIES)  # type: ignore[index]
     assert "--target-timeline=2" in choose(repository, Target(time="2026-01-31 05:30:00Z"), at(10)).arguments
     way = choose(repository, Target(end=True), at(10))
-    assert way.base.label == "D" and "--target-timeline=1" in way.arguments
+    assert way.base.label == "D" and "--target-timeline=current" in way.arguments
 
 
 def test_the_time_is_given_to_the_microsecond_in_utc() -> None:

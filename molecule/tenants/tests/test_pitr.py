@@ -1,0 +1,116 @@
+"""Point in time by PostgreSQL 17, with the repository in an S3-compatible store."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+from collections.abc import Iterator
+
+import pytest
+import requests
+from cheroot import wsgi
+from cheroot.ssl.builtin import BuiltinSSLAdapter
+from conftest import Playbook
+from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.s3.models import s3_backends
+from testinfra.host import Host
+
+PSQL = "runuser --user postgres -- psql --no-psqlrc -qtA --dbname mltrading --command %s"
+NAME, BUCKET, SECRET = "store.test", "backups", "the-secret-of-the-store"
+AUTHORITY = "/etc/ssl/store.pem"
+# The second one begins on a timeline that another restore began, and does not have its history.
+PATHS = ("/first", "/second")
+Arguments = dict[str, tuple[str, ...]]
+
+
+def objects() -> dict[str, bytes]:
+    """What the store has, by its own account."""
+    (backend,) = s3_backends[DEFAULT_ACCOUNT_ID].values()
+    return {name: key.value for name, key in backend.buckets[BUCKET].keys.items()}
+
+
+@pytest.fixture(scope="module")
+def store(host: Host, container: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a store that the host knows by its name."""
+    folder = tmp_path_factory.mktemp("store")
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    # Where the host sees this machine.
+    address = host.check_output("ip -4 route show default").split()[2]
+    subprocess.run(
+        f"openssl req -x509 -days 1 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -noenc -keyout {key.name}"
+        f" -out {certificate.name} -subj /CN={NAME} -addext subjectAltName=DNS:{BUCKET}.{NAME},IP:{address}".split(),
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
+    subprocess.run(["docker", "cp", certificate, f"{container}:{AUTHORITY}"], check=True, capture_output=True)
+    host.check_output("chmod a+r %s", AUTHORITY)
+    host.check_output("echo %s >>/etc/hosts", f"{address} {BUCKET}.{NAME}")
+    server = wsgi.Server((address, 0), DomainDispatcherApplication(create_backend_app))
+    server.ssl_adapter = BuiltinSSLAdapter(str(certificate), str(key))
+    server.prepare()
+    threading.Thread(target=server.serve).start()
+    try:
+        port = server.bind_addr[1]
+        url = f"https://{address}:{port}/{BUCKET}"
+        requests.put(url, verify=str(certificate), timeout=30).raise_for_status()
+        yield port
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def arguments(store: int, tmp_path_factory: pytest.TempPathFactory) -> Arguments:
+    """What an inventory would say, by the path of the repository."""
+    repository = {"type": "s3", "bucket": BUCKET, "endpoint": NAME, "port": store, "region": "eu", "ca_file": AUTHORITY}
+    found: Arguments = {}
+    for path in PATHS:
+        settings = {
+            "postgresql_pitr_enabled": True,
+            "postgresql_pitr_repository": {**repository, "path": path},
+            "postgresql_pitr_s3_key": "key",
+            "postgresql_pitr_s3_key_secret": SECRET,
+        }
+        file = tmp_path_factory.mktemp("variables") / "pitr.json"
+        file.write_text(json.dumps(settings))
+        found[path] = ("--extra-vars", f"@{file}")
+    return found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def archiving(host: Host, playbook: Playbook, arguments: Arguments) -> Iterator[None]:
+    """The site archives meanwhile, and not afterwards."""
+    done = playbook("playbooks/pitr.yml", *arguments[PATHS[0]], "--diff")
+    assert done.returncode == 0 and SECRET not in done.stdout, done.stdout
+    yield
+    done = playbook("playbooks/pitr.yml", "--extra-vars", "postgresql_pitr_enabled=false")
+    assert done.returncode == 0, done.stdout
+    assert host.check_output(PSQL, "SHOW archive_mode") == "off"
+
+
+def test_a_second_run_changes_nothing(playbook: Playbook, arguments: Arguments) -> None:
+    again = playbook("playbooks/pitr.yml", *arguments[PATHS[0]])
+    assert again.returncode == 0 and "changed=0" in again.stdout, again.stdout
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_back_to_between_two_writes(host: Host, playbook: Playbook, arguments: Arguments, path: str) -> None:
+    done = playbook("playbooks/pitr.yml", *arguments[path])
+    assert done.returncode == 0, done.stdout
+    write = f"INSERT INTO system_logs (event_type, message) VALUES ('{path}', "
+    host.check_output(PSQL, write + "'kept')")
+    point = host.check_output("pgprefect pitr point --point between").split()[3]
+    host.check_output(PSQL, write + "'lost')")
+    to = {"postgresql_pitr_restore_point": point, "postgresql_pitr_restore_confirmed": True}
+    done = playbook("playbooks/restore_pitr.yml", *arguments[path], "--extra-vars", json.dumps(to))
+    assert done.returncode == 0, done.stdout
+    assert host.check_output(PSQL, f"SELECT message FROM system_logs WHERE event_type = '{path}'") == "kept"
+    for tenant in ("prefect", "research"):
+        host.check_output("timeout 90 sh -c 'until pgprefect --tenant %s health; do sleep 1; done'", tenant)
+
+    # The store reads neither the data nor the WAL: what is encrypted begins with OpenSSL's salt.
+    stored = {name: content for name, content in objects().items() if f"/{name}".startswith(f"{path}/")}
+    assert {name.split("/")[1] for name in stored} == {"archive", "backup"}
+    assert {content[:6] for content in stored.values()} == {b"Salted"}
