@@ -13,6 +13,8 @@ from tests.conftest import ROOT, run_tasks
 ROLE = ROOT / "roles/postgresql_pitr"
 PASSPHRASE = "long enough for you".replace(" ", "-")
 S3 = {"type": "s3", "path": "/site", "bucket": "backups", "endpoint": "s3.example.com", "region": "eu"}
+SFTP = {"type": "sftp", "host": "other", "user": "backup", "known_hosts": ["other ssh-ed25519 AAAA"]}
+SFTP_KEY = {"sftp_key": "-----BEGIN OPENSSH PRIVATE KEY-----\nb3Bl\n-----END OPENSSH PRIVATE KEY-----\n"}
 S3_KEYS = {"s3_key": "key", "s3_key_secret": "secret"}
 
 
@@ -27,7 +29,15 @@ def preflight(folder: Path, **variables: Any) -> subprocess.CompletedProcess[str
     return play(folder, role, **variables)
 
 
-@pytest.mark.parametrize("variables", [{}, {"repository": S3, **S3_KEYS}, {"enabled": False, "passphrase": ""}])
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"repository": S3, **S3_KEYS},
+        {"repository": {**SFTP, "port": 2222}, **SFTP_KEY},
+        {"enabled": False, "passphrase": ""},
+    ],
+)
 def test_what_is_well(tmp_path: Path, variables: dict[str, Any]) -> None:
     done = preflight(tmp_path, **variables)
     assert done.returncode == 0, done.stdout
@@ -42,9 +52,12 @@ def test_what_is_well(tmp_path: Path, variables: dict[str, Any]) -> None:
         ({"archive_timeout_s": 86400}, "postgresql_pitr_archive_timeout_s is 86400, but it must be from 1 to 3600"),
         ({"repository": {"path": "backups"}}, "its path must be absolute"),
         ({"repository": {"path": "/var/lib/postgresql/backups"}}, "outside of /var/lib/postgresql"),
-        ({"repository": {"bucket": "backups"}}, "belong to the type s3"),
-        ({"repository": {"type": "s3", "bucket": "backups"}, **S3_KEYS}, "which needs all of them"),
-        ({"repository": {"type": "ftp"}}, "one of: path, s3, got: ftp"),
+        ({"repository": {"bucket": "backups"}}, "the type path needs nothing and may have nothing else"),
+        ({"repository": {"type": "s3", "bucket": "backups"}, **S3_KEYS}, "the type s3 needs bucket, endpoint, region"),
+        ({"repository": {"type": "sftp", "host": "other"}, **SFTP_KEY}, "the type sftp needs host, user, known_hosts"),
+        ({"repository": {**SFTP, "bucket": "backups"}, **SFTP_KEY}, "may have port: correct it"),
+        ({"repository": SFTP, "sftp_key": "secret"}, "postgresql_pitr_sftp_key is missing, or is no private key"),
+        ({"repository": {"type": "ftp"}}, "one of: path, s3, sftp, got: ftp"),
         ({"repository": {"pth": "/x"}}, "pth"),
         ({"passphrase": "short"}, "postgresql_pitr_passphrase is missing, or has less than 16 characters"),
         ({"repository": S3}, "postgresql_pitr_s3_key is missing"),
@@ -70,3 +83,10 @@ def test_secrets_are_in_a_file_of_their_own(tmp_path: Path, name: str) -> None:
     assert ("repo1-s3-endpoint=s3.example.com" in text) == (name == "pgbackrest.conf")
     assert (f"repo1-cipher-pass={PASSPHRASE}" in text) == (name == "secrets.conf")
     assert ("repo1-s3-key-secret=secret" in text) == (name == "secrets.conf")
+
+
+def test_sftp_is_refused_where_pgbackrest_is_too_old(tmp_path: Path) -> None:
+    role = {"ansible.builtin.include_role": {"name": "postgresql_pitr", "tasks_from": "preflight"}}
+    old = {"ansible.builtin.set_fact": {"ansible_facts": {"distribution_release": "bookworm"}}}
+    refused = play(tmp_path, old, role, repository=SFTP, **SFTP_KEY)
+    assert refused.returncode != 0 and "Debian 12 has an older one" in " ".join(refused.stdout.split())

@@ -1,4 +1,4 @@
-"""Point in time by PostgreSQL 17, with the repository in an S3-compatible store."""
+"""Point in time by PostgreSQL 17, with the repository in an S3-compatible store and on another host."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from testinfra.host import Host
 PSQL = "runuser --user postgres -- psql --no-psqlrc -qtA --dbname mltrading --command %s"
 NAME, BUCKET, SECRET = "store.test", "backups", "the-secret-of-the-store"
 AUTHORITY = "/etc/ssl/store.pem"
-# The second one begins on a timeline that another restore began, and does not have its history.
-PATHS = ("/first", "/second")
+# The second one begins on a timeline that a restore of the first began, and does not have its history.
+REPOSITORIES = ("s3", "sftp")
+THERE = "/home/keeper/repository"
 Arguments = dict[str, tuple[str, ...]]
 
 
@@ -62,27 +63,41 @@ def store(host: Host, container: str, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="module")
-def arguments(store: int, tmp_path_factory: pytest.TempPathFactory) -> Arguments:
-    """What an inventory would say, by the path of the repository."""
-    repository = {"type": "s3", "bucket": BUCKET, "endpoint": NAME, "port": store, "region": "eu", "ca_file": AUTHORITY}
+def keeper(host: Host) -> tuple[str, list[str]]:
+    """The private key and the known hosts of another host's user, who has sftp alone; it is the same host here."""
+    host.check_output("apt-get install --yes --no-install-recommends openssh-server")
+    host.check_output("useradd --create-home --shell /usr/sbin/nologin keeper")
+    host.check_output("install -d -o keeper -m 700 /home/keeper/.ssh && ssh-keygen -q -t ed25519 -N '' -f /root/keeper")
+    host.check_output("install -o keeper -m 600 /root/keeper.pub /home/keeper/.ssh/authorized_keys")
+    host.check_output("echo 'ForceCommand internal-sftp' >/etc/ssh/sshd_config.d/sftp.conf && systemctl restart ssh")
+    keys = host.check_output("cat /etc/ssh/ssh_host_*_key.pub").splitlines()
+    return host.check_output("cat /root/keeper"), [f"127.0.0.1 {key}" for key in keys]
+
+
+@pytest.fixture(scope="module")
+def arguments(store: int, keeper: tuple[str, list[str]], tmp_path_factory: pytest.TempPathFactory) -> Arguments:
+    """What an inventory would say of each repository."""
+    s3 = {"type": "s3", "bucket": BUCKET, "endpoint": NAME, "port": store, "region": "eu", "ca_file": AUTHORITY}
+    sftp = {"type": "sftp", "host": "127.0.0.1", "user": "keeper", "path": THERE, "known_hosts": keeper[1]}
     found: Arguments = {}
-    for path in PATHS:
+    for name in REPOSITORIES:
         settings = {
             "postgresql_pitr_enabled": True,
-            "postgresql_pitr_repository": {**repository, "path": path},
+            "postgresql_pitr_repository": sftp if name == "sftp" else {**s3, "path": "/site"},
             "postgresql_pitr_s3_key": "key",
             "postgresql_pitr_s3_key_secret": SECRET,
+            "postgresql_pitr_sftp_key": keeper[0],
         }
         file = tmp_path_factory.mktemp("variables") / "pitr.json"
         file.write_text(json.dumps(settings))
-        found[path] = ("--extra-vars", f"@{file}")
+        found[name] = ("--extra-vars", f"@{file}")
     return found
 
 
 @pytest.fixture(scope="module", autouse=True)
 def archiving(host: Host, playbook: Playbook, arguments: Arguments) -> Iterator[None]:
     """The site archives meanwhile, and not afterwards."""
-    done = playbook("playbooks/pitr.yml", *arguments[PATHS[0]], "--diff")
+    done = playbook("playbooks/pitr.yml", *arguments["s3"], "--diff")
     assert done.returncode == 0 and SECRET not in done.stdout, done.stdout
     yield
     done = playbook("playbooks/pitr.yml", "--extra-vars", "postgresql_pitr_enabled=false")
@@ -90,27 +105,29 @@ def archiving(host: Host, playbook: Playbook, arguments: Arguments) -> Iterator[
     assert host.check_output(PSQL, "SHOW archive_mode") == "off"
 
 
-def test_a_second_run_changes_nothing(playbook: Playbook, arguments: Arguments) -> None:
-    again = playbook("playbooks/pitr.yml", *arguments[PATHS[0]])
-    assert again.returncode == 0 and "changed=0" in again.stdout, again.stdout
-
-
-@pytest.mark.parametrize("path", PATHS)
-def test_back_to_between_two_writes(host: Host, playbook: Playbook, arguments: Arguments, path: str) -> None:
-    done = playbook("playbooks/pitr.yml", *arguments[path])
-    assert done.returncode == 0, done.stdout
-    write = f"INSERT INTO system_logs (event_type, message) VALUES ('{path}', "
+@pytest.mark.parametrize("repository", REPOSITORIES)
+def test_back_to_between_two_writes(host: Host, playbook: Playbook, arguments: Arguments, repository: str) -> None:
+    for changed in (repository != "s3", False):
+        done = playbook("playbooks/pitr.yml", *arguments[repository], "--diff")
+        assert done.returncode == 0 and ("changed=0" not in done.stdout) == changed, done.stdout
+        assert SECRET not in done.stdout and "PRIVATE KEY" not in done.stdout
+    write = f"INSERT INTO system_logs (event_type, message) VALUES ('{repository}', "
     host.check_output(PSQL, write + "'kept')")
     point = host.check_output("pgprefect pitr point --point between").split()[3]
     host.check_output(PSQL, write + "'lost')")
     to = {"postgresql_pitr_restore_point": point, "postgresql_pitr_restore_confirmed": True}
-    done = playbook("playbooks/restore_pitr.yml", *arguments[path], "--extra-vars", json.dumps(to))
+    done = playbook("playbooks/restore_pitr.yml", *arguments[repository], "--extra-vars", json.dumps(to))
     assert done.returncode == 0, done.stdout
-    assert host.check_output(PSQL, f"SELECT message FROM system_logs WHERE event_type = '{path}'") == "kept"
+    assert host.check_output(PSQL, f"SELECT message FROM system_logs WHERE event_type = '{repository}'") == "kept"
     for tenant in ("prefect", "research"):
         host.check_output("timeout 90 sh -c 'until pgprefect --tenant %s health; do sleep 1; done'", tenant)
 
-    # The store reads neither the data nor the WAL: what is encrypted begins with OpenSSL's salt.
-    stored = {name: content for name, content in objects().items() if f"/{name}".startswith(f"{path}/")}
-    assert {name.split("/")[1] for name in stored} == {"archive", "backup"}
-    assert {content[:6] for content in stored.values()} == {b"Salted"}
+
+def test_nobody_reads_the_repositories(host: Host) -> None:
+    """Neither the data nor the WAL: what is encrypted begins with OpenSSL's salt."""
+    assert {name.split("/")[1] for name in objects()} == {"archive", "backup"}
+    assert {content[:6] for content in objects().values()} == {b"Salted"}
+    files = host.check_output("find %s -type f -exec head --bytes 6 {} ';' -exec echo ';'", THERE)
+    assert set(files.split()) == {"Salted"}
+    key = host.file("/etc/pgbackrest/sftp_key")
+    assert (key.user, key.group, key.mode) == ("root", "postgres", 0o640)
