@@ -31,7 +31,9 @@ DURABLE = (
 def prefect_database(settings: str = "") -> Iterator[Site]:
     """A PostgreSQL of its own with Prefect's real tables in a declared database."""
     # As on a host of 8 GB; parallel queries want more shared memory than docker gives.
-    options = ("--shm-size=1g", "--env", f"POSTGRES_OPTIONS=-c shared_buffers=2GB {settings}")
+    options = ["--shm-size=1g", "--env", f"POSTGRES_OPTIONS=-c shared_buffers=2GB {settings}"]
+    # A file system as a host has it, without the container's layers.
+    options += ["--volume=/var/lib/postgresql", "--volume=/var/tmp"]
     with running_postgresql(*options) as server, tempfile.TemporaryDirectory() as home:
         yield migrated_site(server, "bench", Path(home))
 

@@ -238,7 +238,7 @@ def running_postgresql(*options: str) -> Iterator[Server]:
             time.sleep(0.2)
         yield server
     finally:
-        docker("rm", "--force", container)
+        docker("rm", "--force", "--volumes", container)
 
 
 @pytest.fixture(scope="session")
