@@ -101,6 +101,12 @@ class Server:
             cursor.execute(statement, values or None)
             return cursor.fetchall() if cursor.description else []
 
+    def answers(self) -> bool:
+        with contextlib.suppress(psycopg2.OperationalError):
+            self.sql("postgres", "SELECT")
+            return True
+        return False
+
     def module_arguments(self) -> dict[str, Any]:
         return {"login_host": "127.0.0.1", "login_port": self.port, "login_password": self.password}
 
@@ -205,6 +211,15 @@ def run_tasks(
     )
 
 
+def wait_for(condition: Callable[[], Any], said: Callable[[], object] = str, seconds: float = 60) -> Any:
+    """Wait until a condition holds and return it; fail with what is said then. Slow machines need long limits."""
+    deadline = time.monotonic() + seconds
+    while not (met := condition()):
+        assert time.monotonic() < deadline, f"Not within {seconds} s. {said()}"
+        time.sleep(0.05)
+    return met
+
+
 def docker(*arguments: str) -> str:
     return subprocess.run(["docker", *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
@@ -228,14 +243,7 @@ def running_postgresql(*options: str) -> Iterator[Server]:
     try:
         port = int(docker("port", container, "5432").rpartition(":")[2])
         server = Server(container, port, password)
-        deadline = time.monotonic() + 60
-        while True:
-            with contextlib.suppress(psycopg2.OperationalError):
-                server.sql("postgres", "SELECT")
-                break
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"PostgreSQL did not start:\n{docker('logs', container)}")
-            time.sleep(0.2)
+        wait_for(server.answers, lambda: docker("logs", container))
         yield server
     finally:
         docker("rm", "--force", "--volumes", container)

@@ -36,6 +36,7 @@ from tests.conftest import (
     migrate,
     pgprefect,
     running_postgresql,
+    wait_for,
 )
 from tests.database.conftest import everything
 
@@ -372,10 +373,7 @@ def test_a_running_prefect_is_refused(naive: Naive, tmp_path: Path) -> None:
         stderr=subprocess.DEVNULL,
     )
     try:
-        deadline = time.monotonic() + 60
-        while naive.sql(listens) != [(1,)]:
-            assert time.monotonic() < deadline and server.poll() is None
-            time.sleep(0.2)
+        wait_for(lambda: naive.sql(listens) == [(1,)], server.poll)
         before = placed(naive)
         with pytest.raises(Barred, match="Prefect seems to run") as barred:
             naive.adopt()

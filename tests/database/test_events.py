@@ -14,7 +14,6 @@ import multiprocessing
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 from types import ModuleType, SimpleNamespace
@@ -27,7 +26,7 @@ from hypothesis import strategies as st
 from pgprefect import events
 from pgprefect.events import EventBuffer, EventTable, json_value, log_flow_run, log_workflow_event, read_events
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, wait_for
 
 RUN = "0a39a8f2-5c6f-4a9c-9c8e-5f0d9a0c2b11"
 Rows = list[tuple[Any, ...]]
@@ -285,10 +284,7 @@ def test_a_buffer_writes_when_it_is_full_old_or_closed(application: Any) -> None
     assert stored(application) == ["a", "b", "c"]
     with EventBuffer(age=0.05) as buffer:
         buffer.log("d")
-        deadline = time.monotonic() + 20
-        while len(stored(application)) < 4 and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert stored(application)[-1] == "d"
+        wait_for(lambda: stored(application)[-1] == "d")
     buffer.close()  # twice is once
     with pytest.raises(ValueError, match="size is 0"):
         EventBuffer(size=0)

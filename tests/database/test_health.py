@@ -18,7 +18,7 @@ from pgprefect.jobs import Job
 from pgprefect.probes import Part
 from pgprefect.thresholds import Limit, ThresholdError, Thresholds
 
-from tests.conftest import PASSWORD, Result, Site, docker, running_postgresql
+from tests.conftest import PASSWORD, Result, Site, docker, running_postgresql, wait_for
 
 LIMIT = 5.0
 SERVER = {"app_database", "schema_separation", "connections", "transactions", "locks", "storage", "archiving"}
@@ -427,7 +427,8 @@ def test_locks(prefect: Site, api_url: str) -> None:
     thread = threading.Thread(target=wait)
     with session(prefect, "LOCK TABLE public.orders"):
         thread.start()
-        time.sleep(0.3)
+        wait_for(lambda: prefect.sql("SELECT 1 FROM pg_locks WHERE NOT granted"))
+        time.sleep(0.1)
         health = check(prefect, api_url, lock_wait_s=Limit(0.1, None))
     thread.join()
     waiting.close()
@@ -562,11 +563,8 @@ def test_wal_that_is_not_archived(prefect: Site) -> None:
             """Archive by another command, until the column has a time."""
             server.sql("postgres", f"ALTER SYSTEM SET archive_command = '{command}'")
             server.sql("postgres", "SELECT pg_reload_conf()")
-            deadline = time.monotonic() + 30
-            while not server.sql("postgres", f"SELECT {column} FROM pg_stat_archiver")[0][0]:
-                server.sql("postgres", "SELECT pg_create_restore_point('x'), pg_switch_wal()")
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
+            server.sql("postgres", "SELECT pg_create_restore_point('x'), pg_switch_wal()")
+            wait_for(lambda: server.sql("postgres", f"SELECT {column} FROM pg_stat_archiver")[0][0])
 
         def asked(thresholds: Thresholds) -> tuple[str, list[str]]:
             check = check_health(server.login, "postgres", [], thresholds=thresholds).checks["archiving"]

@@ -6,7 +6,6 @@ import contextlib
 import json
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import pytest
 from pgprefect.__main__ import main
 
 from bench.data import fill
-from tests.conftest import PASSWORD, ROOT, VIRTUALENV, Result, Site
+from tests.conftest import PASSWORD, ROOT, VIRTUALENV, Result, Site, wait_for
 
 
 @pytest.fixture
@@ -119,10 +118,7 @@ def test_a_killed_cleanup_shows(prefect: Site, site_file: Path, health: Callable
         other.cursor().execute("LOCK TABLE prefect.task_run IN ACCESS EXCLUSIVE MODE")
         with subprocess.Popen(command, env={"PYTHONPATH": str(ROOT / "module_utils")}) as process:
             waits = "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'prefect.task_run'::regclass"
-            deadline = time.monotonic() + 10
-            while not prefect.sql(waits):
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+            wait_for(lambda: prefect.sql(waits))
             status, problems, details = health()
             assert (status, problems, details["running"]) == ("healthy", [], True)
             process.send_signal(signal.SIGKILL)

@@ -23,7 +23,7 @@ from pgprefect.statement import quote
 from pgprefect.verify import verify
 
 from bench.data import fill
-from tests.conftest import ROOT, VIRTUALENV, Site
+from tests.conftest import ROOT, VIRTUALENV, Site, wait_for
 from tests.database.test_backup import fingerprint, make, schema_of
 
 
@@ -234,7 +234,6 @@ def test_a_killed_restore_leaves_all_as_it_was(prefect: Site, tmp_path: Path) ->
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        while prefect.server.sql("postgres", busy, prefect.database) != [(0,)]:
-            time.sleep(0.05)
+        wait_for(lambda: prefect.server.sql("postgres", busy, prefect.database) == [(0,)])
         assert fingerprint(prefect) == before
     assert put_back(prefect, tmp_path / manifest.name, "workflow")["prefect.flow_run"] == 1500

@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psycopg2
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -22,7 +21,7 @@ from pgprefect.retention import TABLES, Batch, Policy, Result, RetentionError, c
 
 from bench.data import fill
 from bench.support import prefect_server
-from tests.conftest import PASSWORD, ROOT, VIRTUALENV, Site, docker, migrated_site, running_postgresql
+from tests.conftest import PASSWORD, ROOT, VIRTUALENV, Site, docker, migrated_site, running_postgresql, wait_for
 from tests.conftest import Result as ModuleResult
 
 # Days between those of the generated rows, so that none comes of age while a test runs.
@@ -335,8 +334,7 @@ clean_up(connection, "prefect", policy, lambda batch: print(batch.phase, flush=T
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    while site.sql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") != [(0,)]:
-        time.sleep(0.05)
+    wait_for(lambda: site.sql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [(0,)])
     middle = counts(site)
     assert 0 < before["flow_run"] - middle["flow_run"] < expected["flow_run"]
     assert site.sql(ORPHANS) == [(0,)]
@@ -359,13 +357,8 @@ def test_a_server_that_restarts_in_the_middle(tmp_path: Path) -> None:
 
         with pytest.raises(RetentionError, match="run the cleanup again"):
             cleaned(site, GENTLE, restart)
-        deadline = time.monotonic() + 30
-        while True:
-            with contextlib.suppress(psycopg2.OperationalError):
-                assert site.sql(ORPHANS) == [(0,)]
-                break
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_for(server.answers)
+        assert site.sql(ORPHANS) == [(0,)]
         cleaned(site, GENTLE)
         assert {table: before[table] - left for table, left in counts(site).items()} == expected
 
@@ -427,11 +420,13 @@ def test_zombies_are_reported_and_crash_only_when_asked(site: Site) -> None:
 def test_it_pauses_while_the_database_is_busy(site: Site) -> None:
     for number in range(3):
         run(site, f"old {number}")
-    with opened(site) as busy, busy.cursor() as cursor:
-        sleeper = threading.Thread(target=cursor.execute, args=("SELECT pg_sleep(1)",))
-        sleeper.start()
+    lock = "SELECT pg_advisory_lock(1)"
+    with opened(site) as holder, opened(site) as busy, holder.cursor() as held, busy.cursor() as cursor:
+        held.execute(lock)
+        waiter = threading.Thread(target=cursor.execute, args=(lock,))
+        waiter.start()
         try:
-            time.sleep(0.1)
+            wait_for(lambda: site.sql("SELECT 1 FROM pg_locks WHERE NOT granted"))
             policy = replace(POLICY, max_active_sessions=0)
             with pytest.raises(
                 RetentionError, match=f"max_active_sessions: the role {site.tenant.server} sees neither"
@@ -440,11 +435,13 @@ def test_it_pauses_while_the_database_is_busy(site: Site) -> None:
             site.sql(f"GRANT pg_read_all_stats TO {site.tenant.server}")
             with pytest.raises(RetentionError, match=r"paused for .* because of 1 active sessions"):
                 cleaned(site, replace(policy, pause_timeout=0.1))
+            threading.Timer(1, holder.close).start()
             result = cleaned(site, policy)
         finally:
+            holder.close()
             site.sql(f"REVOKE pg_read_all_stats FROM {site.tenant.server}")
-            sleeper.join()
-    assert 0.2 < result.paused_seconds < 5
+            waiter.join()
+    assert result.paused_seconds > 0.2
 
 
 def test_beside_a_running_server_nothing_live_is_touched(site: Site) -> None:

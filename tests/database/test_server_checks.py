@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -16,7 +15,17 @@ from pgprefect.connection import Login
 from pgprefect.problems import Problem
 from pgprefect.verify import verify
 
-from tests.conftest import PASSWORD, ROOT, Result, Server, Site, declaration_of, docker, running_postgresql
+from tests.conftest import (
+    PASSWORD,
+    ROOT,
+    Result,
+    Server,
+    Site,
+    declaration_of,
+    docker,
+    running_postgresql,
+    wait_for,
+)
 
 ROLE = ROOT / "roles/postgresql"
 # What start.sh is like, with the settings of the role.
@@ -148,10 +157,8 @@ SETTINGS = [
 @pytest.mark.parametrize(("code", "severity", "setting"), SETTINGS)
 def test_settings(safe: Site, loose: set[str], code: str, severity: str, setting: str) -> None:
     def eventually(wanted: Callable[[set[str]], bool]) -> None:
-        deadline = time.monotonic() + 10
-        while not wanted(codes(problems(safe))):  # a new connection has what the server has taken up by then
-            assert time.monotonic() < deadline, codes(problems(safe))
-            time.sleep(0.02)
+        # A new connection has what the server has taken up by then.
+        wait_for(lambda: wanted(codes(problems(safe))), lambda: codes(problems(safe)))
 
     safe.sql(f"ALTER SYSTEM SET {setting}")
     try:

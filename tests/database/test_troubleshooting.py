@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from pgprefect.difference import Barred
 from pgprefect.problems import Problem
 from pgprefect.verify import verify
 
-from tests.conftest import PASSWORD, ROOT, VIRTUALENV, Result, Site, docker
+from tests.conftest import PASSWORD, ROOT, VIRTUALENV, Result, Site, docker, wait_for
 
 PAGE = (ROOT / "docs/troubleshooting.md").read_text()
 ROWS = {
@@ -266,16 +265,11 @@ def _no_rule(stage: Stage) -> Seen:
     docker("exec", server.container, "sed", "-i", "s/^host all all/host all postgres/", path)
     try:
         server.sql("postgres", "SELECT pg_reload_conf()")
-        deadline = time.monotonic() + 10
-        while not (found := stage.problems(user="prefect_monitor", password=PASSWORD)):
-            assert time.monotonic() < deadline
-        return seen(found)
+        return seen(wait_for(lambda: stage.problems(user="prefect_monitor", password=PASSWORD)))
     finally:
         docker("exec", server.container, "sed", "-i", "s/^host all postgres/host all all/", path)
         server.sql("postgres", "SELECT pg_reload_conf()")
-        deadline = time.monotonic() + 10
-        while stage.problems(user="prefect_monitor", password=PASSWORD):
-            assert time.monotonic() < deadline
+        wait_for(lambda: not stage.problems(user="prefect_monitor", password=PASSWORD))
 
 
 # Messages that a test elsewhere reproduces: it must exist, and have the message and the code in its file.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.conftest import wait_for
 
 Result = dict[str, Any]
 Api = Callable[..., Any]
@@ -113,10 +114,7 @@ def test_a_second_run_keeps_schedules_and_future_runs(deployment: Deployment) ->
         "schedules": [CRON, {"slug": "hourly", "interval": 3600}, {"slug": "rule", "rrule": "FREQ=DAILY"}]
     }
     deployment.apply(**declared)
-    deadline = time.monotonic() + 20
-    while not (runs := deployment.runs()):
-        assert time.monotonic() < deadline, "the server scheduled nothing"
-        time.sleep(0.2)
+    runs = wait_for(deployment.runs)
     stored = deployment.stored()
 
     again = deployment.apply(**declared)
