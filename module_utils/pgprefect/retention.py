@@ -45,6 +45,10 @@ _ATTEMPTS = 8
 _PASSING = ("40P01", "40001", "55P03", "57014")
 
 
+def _in_vain(error: Exception) -> str:
+    return f"{str(error).strip()}. Look for a session that holds locks in pg_stat_activity"
+
+
 class PolicyError(ValueError):
     """A policy that makes no sense."""
 
@@ -386,7 +390,9 @@ class _Work:
 
     @contextlib.contextmanager
     def prepared(self) -> Iterator[_Work]:
-        """Give the connection back as it came; refuse a role that may not do this."""
+        """Give the connection back as it came; refuse a role that may not do this. Raises RetentionError."""
+        import psycopg2
+
         if self.connection.info.transaction_status != 0:
             raise RetentionError("The connection is in a transaction: commit or roll back before a cleanup.")
         autocommit, self.connection.autocommit = self.connection.autocommit, False
@@ -396,6 +402,10 @@ class _Work:
                 self._check_sight()
                 self._set_values()
             yield self
+        except psycopg2.Error as error:
+            if error.pgcode not in _PASSING:
+                raise
+            raise RetentionError(f"The cleanup could not look what is there: {_in_vain(error)}.") from error
         finally:
             if not self.connection.closed:
                 self.connection.rollback()
@@ -648,8 +658,8 @@ class _Work:
                     raise
                 if attempt == _ATTEMPTS:
                     raise RetentionError(
-                        f"The cleanup of {phase} gave up after {_ATTEMPTS} attempts: {str(error).strip()}. Look for "
-                        "a session that holds locks in pg_stat_activity; what was deleted stays deleted."
+                        f"The cleanup of {phase} gave up after {_ATTEMPTS} attempts: {_in_vain(error)}; what was "
+                        "deleted stays deleted."
                     ) from error
                 size.rows = max(1, size.rows // 4)
                 time.sleep(0.05 * attempt)

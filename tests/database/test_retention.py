@@ -260,6 +260,10 @@ def test_a_lock_that_does_not_go_away(site: Site) -> None:
     run(site, "old")
     with opened(site, site.tenant.migrator) as holder, holder.cursor() as cursor:
         holder.autocommit = False
+        cursor.execute("LOCK prefect.log IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(RetentionError, match=r"could not look what is there: .*lock timeout"):
+            planned(site, POLICY)
+        holder.rollback()
         cursor.execute("LOCK prefect.log IN SHARE MODE")
         with pytest.raises(RetentionError, match=r"The cleanup of runs gave up after 8 attempts: .*lock timeout"):
             cleaned(site, GENTLE)
