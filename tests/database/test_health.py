@@ -561,10 +561,15 @@ def test_wal_that_is_not_archived(prefect: Site) -> None:
 
         def archive_by(command: str, column: str) -> None:
             """Archive by another command, until the column has a time."""
+
+            def archived() -> bool:
+                # Again and again: the archiver takes up another command when it comes to it.
+                server.sql("postgres", "SELECT pg_create_restore_point('x'), pg_switch_wal()")
+                return bool(server.sql("postgres", f"SELECT {column} FROM pg_stat_archiver")[0][0])
+
             server.sql("postgres", f"ALTER SYSTEM SET archive_command = '{command}'")
             server.sql("postgres", "SELECT pg_reload_conf()")
-            server.sql("postgres", "SELECT pg_create_restore_point('x'), pg_switch_wal()")
-            wait_for(lambda: server.sql("postgres", f"SELECT {column} FROM pg_stat_archiver")[0][0])
+            wait_for(archived)
 
         def asked(thresholds: Thresholds) -> tuple[str, list[str]]:
             check = check_health(server.login, "postgres", [], thresholds=thresholds).checks["archiving"]
@@ -574,4 +579,8 @@ def test_wal_that_is_not_archived(prefect: Site) -> None:
         assert asked(limits) == ("healthy", [])
         archive_by("false", "last_failed_time")
         assert asked(limits) == ("degraded", ["archiving_failed"])
+        assert (
+            "The archiving of WAL fails"
+            in check_health(server.login, "postgres", [], thresholds=limits).problems[0].message
+        )
         assert asked(Thresholds()) == ("healthy", [])

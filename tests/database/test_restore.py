@@ -176,8 +176,9 @@ def test_what_is_not_in_the_set(filled: Site, tmp_path: Path) -> None:
 def test_a_view_of_the_application_that_would_be_lost_ends_it(filled: Site, tmp_path: Path) -> None:
     manifest = make(filled, tmp_path, "full")
     filled.sql("CREATE VIEW public.mine AS SELECT id FROM prefect.flow_run")
-    with pytest.raises(BackupError, match="1 objects of other schemas stand on what would be replaced: view"):
+    with pytest.raises(BackupError, match="1 objects of other schemas stand on what would be replaced: view") as failed:
         put_back(filled, tmp_path / manifest.name, "workflow")
+    assert failed.value.problem.code == "restore_failed"
     assert filled.sql("SELECT count(*) FROM public.mine") == [(100,)]
     # A column would go silently, its table would stay.
     filled.sql("DROP VIEW public.mine; CREATE TABLE public.mine (state prefect.state_type, n int)")

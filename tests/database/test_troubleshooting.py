@@ -273,6 +273,7 @@ def _no_rule(stage: Stage) -> Seen:
 
 
 # Messages that a test elsewhere reproduces: it must exist, and have the message and the code in its file.
+_BACKUP = "tests/database/test_backup.py::test"
 _PLACEMENT = "tests/database/test_placement.py::test_each_placement_is_known_by_its_codes"
 ELSEWHERE = {
     'operator class "gin_trgm_ops" does not exist': _PLACEMENT,
@@ -285,6 +286,17 @@ ELSEWHERE = {
     "The cleanup of tenant … has not succeeded for … hours": (
         "tests/unit/test_jobs.py::test_the_time_since_it_succeeded"
     ),
+    "bytes free, and the set may need": f"{_BACKUP}_too_little_room_is_said_before_anything_is_written",
+    "is not what was written": f"{_BACKUP}_a_damaged_file_is_found",
+    "Another backup": f"{_BACKUP}_two_at_once",
+    "is not copied to": "tests/database/test_copy.py::test_a_target_that_can_not_be_reached_gets_both_the_next_time",
+    "stand on what would be replaced": (
+        "tests/database/test_restore.py::test_a_view_of_the_application_that_would_be_lost_ends_it"
+    ),
+    "The restore drill failed": "tests/unit/test_drill.py::test_a_program_that_fails_is_quoted",
+    "There is no restore point": "tests/unit/test_point_in_time.py::test_what_can_not_be_reached_is_refused",
+    "is there, of a restore before this one": "tests/unit/test_point_in_time.py::test_what_is_in_the_way_of_a_restore",
+    "The archiving of WAL fails": "tests/database/test_health.py::test_wal_that_is_not_archived",
     "HTTP 401": "tests/flows/test_work_pools.py::test_a_wrong_password_is_called_by_its_name",
 }
 

@@ -23,6 +23,8 @@ def test_a_host_without_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_program_that_fails_is_quoted() -> None:
-    with pytest.raises(BackupError, match="not verified: sh ended with 3: out of luck") as failed:
+    with pytest.raises(
+        BackupError, match="The restore drill failed, and the set is not verified: sh ended with 3: out of luck"
+    ) as failed:
         drill._run(["sh", "-c", "echo out of luck >&2; exit 3"])
     assert failed.value.problem.code == "drill_failed"

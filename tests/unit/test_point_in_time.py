@@ -117,7 +117,7 @@ def test_what_is_in_the_way_of_a_restore(tmp_path: Path) -> None:
     with pytest.raises(BackupError, match="has tablespaces"):
         point_in_time.want_room(cluster, REPOSITORY, way, beside=True)
     cluster.aside.mkdir()
-    with pytest.raises(BackupError, match=r"main\.before-restore is there"):
+    with pytest.raises(BackupError, match=r"main\.before-restore is there, of a restore before this one"):
         point_in_time.want_room(cluster, REPOSITORY, way, beside=False)
 
 

@@ -15,6 +15,7 @@ PASSPHRASE = "long enough for you".replace(" ", "-")
 S3 = {"type": "s3", "path": "/site", "bucket": "backups", "endpoint": "s3.example.com", "region": "eu"}
 SFTP = {"type": "sftp", "host": "other", "user": "backup", "known_hosts": ["other ssh-ed25519 AAAA"]}
 SFTP_KEY = {"sftp_key": "-----BEGIN OPENSSH PRIVATE KEY-----\nb3Bl\n-----END OPENSSH PRIVATE KEY-----\n"}
+PREFLIGHT = {"ansible.builtin.include_role": {"name": "postgresql_pitr", "tasks_from": "preflight"}}
 S3_KEYS = {"s3_key": "key", "s3_key_secret": "secret"}
 
 
@@ -25,8 +26,7 @@ def play(folder: Path, *tasks: dict[str, Any], **variables: Any) -> subprocess.C
 
 
 def preflight(folder: Path, **variables: Any) -> subprocess.CompletedProcess[str]:
-    role = {"ansible.builtin.include_role": {"name": "postgresql_pitr", "tasks_from": "preflight"}}
-    return play(folder, role, **variables)
+    return play(folder, PREFLIGHT, **variables)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,6 @@ def test_secrets_are_in_a_file_of_their_own(tmp_path: Path, name: str) -> None:
 
 
 def test_sftp_is_refused_where_pgbackrest_is_too_old(tmp_path: Path) -> None:
-    role = {"ansible.builtin.include_role": {"name": "postgresql_pitr", "tasks_from": "preflight"}}
     old = {"ansible.builtin.set_fact": {"ansible_facts": {"distribution_release": "bookworm"}}}
-    refused = play(tmp_path, old, role, repository=SFTP, **SFTP_KEY)
+    refused = play(tmp_path, old, PREFLIGHT, repository=SFTP, **SFTP_KEY)
     assert refused.returncode != 0 and "Debian 12 has an older one" in " ".join(refused.stdout.split())
