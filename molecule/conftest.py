@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import subprocess
+import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
 PROJECT = SCENARIO.parent.parent
 Sql = Callable[[str, str], Any]
 Typed = Callable[..., list[str]]
+PSQL = "runuser --user postgres -- psql --no-psqlrc --quiet --tuples-only --no-align --dbname mltrading --command %s"
 PLAYBOOK = ".venv/bin/ansible-playbook "
 Playbook = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -60,6 +62,22 @@ def changed(output: str) -> list[int]:
     return [int(count) for count in re.findall(r"changed=(\d+)", output)]
 
 
+def wait_for(condition: Callable[[], bool], seconds: int) -> bool:
+    """Whether a condition holds within some seconds."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(1)
+    return False
+
+
+def wait_for_health(host: Host, tenant: str = "prefect") -> None:
+    """Wait until all answers again after a restart."""
+    health = f"pgprefect --tenant {tenant} health"
+    assert wait_for(lambda: host.run(health).rc == 0, 120), host.run(health).stdout
+
+
 def documented(page: str, heading: str) -> list[tuple[str, str]]:
     """The commands and the SQL below a heading of a page, in their order: (console, one line) or (sql, a block)."""
     (section,) = re.findall(
@@ -82,10 +100,7 @@ def typed(host: Host, playbook: Playbook) -> Typed:
             for word, instead in words.items():
                 text = text.replace(word, instead)
             if kind == "sql":
-                psql = (
-                    "runuser --user postgres -- psql --no-psqlrc --set ON_ERROR_STOP=1 --dbname mltrading --command %s"
-                )
-                answers.append(host.check_output(psql, text))
+                answers.append(host.check_output(PSQL, text))
             elif text.startswith(PLAYBOOK):
                 done = playbook(*shlex.split(text.removeprefix(PLAYBOOK)))
                 assert done.returncode == 0, done.stdout

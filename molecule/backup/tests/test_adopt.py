@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Playbook
+from conftest import Playbook, changed
 from testinfra.host import Host
 
 PSQL = "runuser --user postgres -- psql --no-psqlrc -qtA --set ON_ERROR_STOP=1 --dbname %s --command %s"
@@ -36,7 +36,8 @@ def test_adopted_by_the_playbook(host: Host, playbook: Playbook) -> None:
     try:
         planned = playbook("playbooks/adopt.yml", *NAIVE)
         assert planned.returncode == 0, planned.stdout
-        assert "ALTER TABLE public.flow_run SET SCHEMA prefect" in planned.stdout and "changed=0" in planned.stdout
+        assert "ALTER TABLE public.flow_run SET SCHEMA prefect" in planned.stdout
+        assert changed(planned.stdout) == [0]
         done = playbook("playbooks/adopt.yml", *NAIVE, "--extra-vars", "adopt_confirm=true")
         assert done.returncode == 0, done.stdout
         tables = "SELECT schemaname || ' ' || tableowner FROM pg_tables WHERE tablename = 'TABLE'"
@@ -49,6 +50,6 @@ def test_adopted_by_the_playbook(host: Host, playbook: Playbook) -> None:
         saved = "ls /var/backups/prefect-adoption/naive-before-adoption-*.dump"
         assert len(host.check_output(saved).split()) == 1
         again = playbook("playbooks/adopt.yml", *NAIVE, "--extra-vars", "adopt_confirm=true")
-        assert again.returncode == 0 and "changed=0" in again.stdout, again.stdout
+        assert again.returncode == 0 and changed(again.stdout) == [0], again.stdout
     finally:
         host.check_output(PSQL, "postgres", "DROP DATABASE naive WITH (FORCE)")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from conftest import Playbook, Typed
+from conftest import PSQL, Playbook, Typed, changed, wait_for, wait_for_health
 from testinfra.host import Host
 
-PSQL = "runuser --user postgres -- psql --no-psqlrc --quiet --tuples-only --no-align --dbname mltrading"
 POSTMASTER = "systemctl show --property MainPID 'postgresql@*-main.service' prefect-server@prefect"
 REPOSITORY = "/var/lib/pgbackrest"
 Write = Callable[[str], None]
@@ -19,24 +17,23 @@ Write = Callable[[str], None]
 
 @pytest.fixture(scope="module", autouse=True)
 def no_rows_of_these_tests(host: Host) -> Iterator[None]:
-    remove = f"{PSQL} --command \"DELETE FROM system_logs WHERE event_type = 'pitr'\""
-    host.check_output(remove)
+    remove = "DELETE FROM system_logs WHERE event_type = 'pitr'"
+    host.check_output(PSQL, remove)
     yield
-    host.check_output(remove)
+    host.check_output(PSQL, remove)
 
 
 @pytest.fixture(scope="module")
 def write(host: Host) -> Write:
     def write(message: str) -> None:
-        statement = f"INSERT INTO system_logs (event_type, message) VALUES ('pitr', '{message}')"
-        host.check_output(f'{PSQL} --command "{statement}"')
+        host.check_output(PSQL, f"INSERT INTO system_logs (event_type, message) VALUES ('pitr', '{message}')")
 
     return write
 
 
 def written(host: Host, port: int = 5432) -> str:
     question = "SELECT string_agg(message, '' ORDER BY message) FROM system_logs WHERE event_type = 'pitr'"
-    return str(host.check_output(f'{PSQL} --port {port} --command "{question}"'))
+    return str(host.check_output(f"PGPORT={port} {PSQL}", question))
 
 
 def listed(host: Host) -> Any:
@@ -47,16 +44,9 @@ def clusters(host: Host) -> list[str]:
     return str(host.check_output("ls /var/lib/postgresql/*/")).split()
 
 
-def wait_for_health(host: Host) -> None:
-    deadline = time.monotonic() + 90
-    while (health := json.loads(host.run("pgprefect health --json").stdout))["overall_status"] != "healthy":
-        assert time.monotonic() < deadline, health["problems"]
-        time.sleep(1)
-
-
 def test_a_second_run_changes_nothing(playbook: Playbook) -> None:
     again = playbook("playbooks/pitr.yml")
-    assert again.returncode == 0 and "changed=0" in again.stdout, again.stdout
+    assert again.returncode == 0 and changed(again.stdout) == [0], again.stdout
 
 
 def test_only_root_and_postgresql_read_the_secrets_and_nobody_the_repository(host: Host) -> None:
@@ -187,11 +177,11 @@ def test_a_repository_that_is_away(host: Host, playbook: Playbook, typed: Typed,
     host.check_output(f"mv {REPOSITORY} {REPOSITORY}.away")
     try:
         write("D")
-        segment = host.check_output(f'{PSQL} --command "SELECT pg_walfile_name(pg_switch_wal())"')
+        segment = host.check_output(PSQL, "SELECT pg_walfile_name(pg_switch_wal())")
         waiting = f"ls /var/lib/postgresql/*/main/pg_wal/archive_status/{segment}.ready"
-        host.check_output(f"timeout 60 bash -c 'until {waiting}; do sleep 0.1; done'")
+        assert wait_for(lambda: host.run(waiting).rc == 0, 60)
         failing = "SELECT last_failed_wal IS NOT NULL FROM pg_stat_archiver"
-        host.check_output(f"timeout 60 bash -c 'until {PSQL} --command \"{failing}\" | grep t; do sleep 0.3; done'")
+        assert wait_for(lambda: host.check_output(PSQL, failing) == "t", 60)
         limits = {"prefect_server_health_thresholds": {"archive_lag_s": {"warning": 0, "critical": 0}}}
         health = playbook("playbooks/health.yml", "--extra-vars", json.dumps(limits))
         assert health.returncode != 0 and "The archiving of WAL fails" in " ".join(health.stdout.split())

@@ -5,16 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import Playbook, Typed
+from conftest import PSQL, Playbook, Typed, wait_for_health
 from testinfra.host import Host
 
-PSQL = "runuser --user postgres -- psql --no-psqlrc --quiet --tuples-only --no-align --dbname mltrading --command %s"
 CONFIRMED = ("--extra-vars", "prefect_backup_restore_confirmed=true")
-
-
-def health(host: Host) -> str:
-    status: str = json.loads(host.run("pgprefect health --json").stdout)["overall_status"]
-    return status
 
 
 def test_nothing_happens_without_a_word(host: Host, playbook: Playbook, typed: Typed) -> None:
@@ -84,7 +78,7 @@ def assert_all_is_well(host: Host, night: dict[str, str], *tables: str) -> None:
     now = contents(host)
     assert {table: now[table] for table in tables} == {table: night[table] for table in tables}
     assert host.run("pgprefect verify").rc == 0
-    assert health(host) == "healthy"
+    wait_for_health(host)
 
 
 def test_a_lost_database(host: Host, typed: Typed, night: dict[str, str]) -> None:
@@ -99,7 +93,7 @@ def test_no_room_for_a_safety_set(host: Host, typed: Typed) -> None:
     sets = host.check_output("ls /var/backups/prefect")
     typed("disaster.md", "It can not be restored")
     assert host.check_output("ls /var/backups/prefect") == sets
-    assert health(host) == "healthy"
+    wait_for_health(host)
 
 
 def test_a_restore_that_fails_leaves_all_as_it_was_and_running(host: Host, playbook: Playbook) -> None:
@@ -115,7 +109,7 @@ def test_a_restore_that_fails_leaves_all_as_it_was_and_running(host: Host, playb
         assert host.service("prefect-server@prefect").is_running
     finally:
         host.check_output(PSQL, "DROP VIEW public.in_the_way")
-    assert health(host) == "healthy"
+    wait_for_health(host)
 
 
 def test_into_a_database_beside(host: Host, typed: Typed) -> None:

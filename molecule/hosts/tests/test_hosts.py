@@ -9,11 +9,10 @@ import shlex
 import psycopg2
 import pytest
 import testinfra
-from conftest import Playbook
+from conftest import PSQL, Playbook
 from testinfra.host import Host
 
 WORKER = "/etc/prefect/worker/prefect-default-1.env"
-PSQL = "runuser --user postgres -- psql --no-psqlrc --tuples-only --no-align --dbname mltrading --command %s"
 
 
 def container_of(name: str) -> str:

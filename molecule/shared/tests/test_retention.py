@@ -8,11 +8,10 @@ import time
 from typing import Any
 
 import pytest
-from conftest import Playbook
+from conftest import PSQL, Playbook
 from testinfra.host import Host
 
 FILE = "/etc/cron.d/prefect-retention"
-RUN = "runuser --user postgres -- psql --no-psqlrc --tuples-only --no-align --quiet --dbname mltrading --command %s"
 
 
 @pytest.fixture(scope="module")
@@ -74,14 +73,14 @@ def test_a_cleanup_deletes_what_is_old_and_leaves_the_rest(
                  (VALUES ('retention-old', interval '200 days'), ('retention-new', interval '1 hour')) r (name, age)
             WHERE f.name = 'retention'"""
         left = f"""SELECT string_agg(name, ' ') FROM "{schema}".flow_run WHERE name LIKE 'retention-%'"""
-        host.check_output(RUN, make)
+        host.check_output(PSQL, make)
         begun = int(time.time())
         done = as_cron(host, command)
         assert (done.rc, done.stdout, done.stderr) == (0, "", "")
         try:
-            assert host.check_output(RUN, left) == "retention-new"
+            assert host.check_output(PSQL, left) == "retention-new"
         finally:
-            host.check_output(RUN, f"""DELETE FROM "{schema}".flow WHERE name = 'retention'""")
+            host.check_output(PSQL, f"""DELETE FROM "{schema}".flow WHERE name = 'retention'""")
         host.check_output("journalctl --sync")
         journal = host.check_output("journalctl --no-pager -o cat -t prefect-retention -S %s", f"@{begun}")
         assert re.search(r"^flow_run +1$", journal, re.MULTILINE), journal
@@ -94,14 +93,14 @@ def test_health_shows_a_cleanup_that_was_refused(host: Host, commands: dict[str,
     tenant, command = next(iter(commands.items()))
     record = f"/var/lib/pgprefect/jobs/cleanup-{tenant}.json"
     try:
-        host.check_output(RUN, "ALTER DATABASE mltrading SET track_counts = off")
+        host.check_output(PSQL, "ALTER DATABASE mltrading SET track_counts = off")
         assert as_cron(host, command).rc == 2
         status, (problem,), _ = health(host, site, tenant)
         assert (status, problem["code"]) == ("degraded", "job_failed")
         assert "track_counts is off" in problem["message"]
         assert f"pgprefect --tenant {tenant} cleanup" in problem["remedy"]
     finally:
-        host.check_output(RUN, "ALTER DATABASE mltrading RESET track_counts")
+        host.check_output(PSQL, "ALTER DATABASE mltrading RESET track_counts")
         host.run("rm %s", record)
     status, (problem,), _ = health(host, site, tenant)
     assert (status, problem["code"]) == ("healthy", "job_not_run_yet")

@@ -3,23 +3,9 @@
 from __future__ import annotations
 
 import subprocess
-import time
-from collections.abc import Callable
 
-from conftest import Playbook, Sql
+from conftest import PSQL, Playbook, Sql, wait_for
 from testinfra.host import Host
-
-PSQL = "runuser --user postgres -- psql --no-psqlrc --tuples-only --no-align --dbname mltrading --command %s"
-
-
-def wait_for(condition: Callable[[], bool], seconds: int) -> bool:
-    """Whether a condition holds within some seconds."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(1)
-    return False
 
 
 def ready(host: Host) -> bool:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 
-from conftest import Playbook
+from conftest import PSQL, Playbook, wait_for_health
 from testinfra.host import Host
 
-PSQL = "runuser --user postgres -- psql --no-psqlrc -qtA --dbname mltrading --command %s"
 RUNS = """SELECT count(*), md5(string_agg(id::text, '' ORDER BY id)) FROM "Research-2".flow_run
           WHERE state_type = 'COMPLETED'"""
 
@@ -33,4 +32,4 @@ def test_one_tenant_comes_back_from_a_full_set(host: Host, playbook: Playbook) -
     assert done.returncode == 0, done.stdout
     assert host.check_output(PSQL, RUNS) == runs
     assert host.check_output(PSQL, "SELECT count(*) FROM prefect.flow WHERE name = 'later'") == "1"
-    assert json.loads(host.run("pgprefect health --json").stdout)["overall_status"] == "healthy"
+    wait_for_health(host)

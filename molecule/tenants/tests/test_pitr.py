@@ -11,13 +11,12 @@ import pytest
 import requests
 from cheroot import wsgi
 from cheroot.ssl.builtin import BuiltinSSLAdapter
-from conftest import Playbook
+from conftest import PSQL, Playbook, changed, wait_for_health
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.s3.models import s3_backends
 from testinfra.host import Host
 
-PSQL = "runuser --user postgres -- psql --no-psqlrc -qtA --dbname mltrading --command %s"
 NAME, BUCKET, SECRET = "store.test", "backups", "the-secret-of-the-store"
 AUTHORITY = "/etc/ssl/store.pem"
 # The second one begins on a timeline that a restore of the first began, and does not have its history.
@@ -87,6 +86,8 @@ def arguments(store: int, keeper: tuple[str, list[str]], tmp_path_factory: pytes
             "postgresql_pitr_s3_key": "key",
             "postgresql_pitr_s3_key_secret": SECRET,
             "postgresql_pitr_sftp_key": keeper[0],
+            "postgresql_pitr_full_schedule": "0 0 30 2 *",  # never, nor the other one
+            "postgresql_pitr_incremental_schedule": "0 0 30 2 *",
         }
         file = tmp_path_factory.mktemp("variables") / "pitr.json"
         file.write_text(json.dumps(settings))
@@ -107,9 +108,9 @@ def archiving(host: Host, playbook: Playbook, arguments: Arguments) -> Iterator[
 
 @pytest.mark.parametrize("repository", REPOSITORIES)
 def test_back_to_between_two_writes(host: Host, playbook: Playbook, arguments: Arguments, repository: str) -> None:
-    for changed in (repository != "s3", False):
+    for changes in (repository != "s3", False):
         done = playbook("playbooks/pitr.yml", *arguments[repository], "--diff")
-        assert done.returncode == 0 and ("changed=0" not in done.stdout) == changed, done.stdout
+        assert done.returncode == 0 and (changed(done.stdout) != [0]) == changes, done.stdout
         assert SECRET not in done.stdout and "PRIVATE KEY" not in done.stdout
     write = f"INSERT INTO system_logs (event_type, message) VALUES ('{repository}', "
     host.check_output(PSQL, write + "'kept')")
@@ -120,7 +121,7 @@ def test_back_to_between_two_writes(host: Host, playbook: Playbook, arguments: A
     assert done.returncode == 0, done.stdout
     assert host.check_output(PSQL, f"SELECT message FROM system_logs WHERE event_type = '{repository}'") == "kept"
     for tenant in ("prefect", "research"):
-        host.check_output("timeout 90 sh -c 'until pgprefect --tenant %s health; do sleep 1; done'", tenant)
+        wait_for_health(host, tenant)
 
 
 def test_nobody_reads_the_repositories(host: Host) -> None:
