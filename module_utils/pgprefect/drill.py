@@ -186,16 +186,15 @@ def _fill(login: Login, declaration: Declaration, dumps: Sequence[tuple[Part, Pa
     environment = libpq_environment(login, declaration.database)
     jobs, database = f"--jobs={min(os.cpu_count() or 1, _MOST_JOBS)}", f"--dbname={declaration.database}"
     running: list[Pipeline] = []
-    before: list[Part] = []
     with contextlib.ExitStack() as files:
         try:
             for part, dump in dumps:
                 entries = files.enter_context(list_file(wanted(dump)))
                 if part.kind == APP:
-                    _await_tables(login, declaration.database, before, running)
+                    workflows = [part for part, _ in dumps if part.kind != APP]
+                    _await_tables(login, declaration.database, workflows, running)
                 command = ["pg_restore", database, jobs, "--exit-on-error", f"--use-list={entries}", str(dump)]
                 running.append(Pipeline([command], environment))
-                before.append(part)
             for pipeline in running:
                 pipeline.wait()
         except PipelineFailed as error:
