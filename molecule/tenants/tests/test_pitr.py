@@ -104,6 +104,8 @@ def archiving(host: Host, playbook: Playbook, arguments: Arguments) -> Iterator[
     done = playbook("playbooks/pitr.yml", "--extra-vars", "postgresql_pitr_enabled=false")
     assert done.returncode == 0, done.stdout
     assert host.check_output(PSQL, "SHOW archive_mode") == "off"
+    # What is still of use is what reads the repository that the inventory names.
+    assert host.check_output("ls /etc/pgbackrest").split() == ["conf.d", "pgbackrest.conf"]
 
 
 @pytest.mark.parametrize("repository", REPOSITORIES)
