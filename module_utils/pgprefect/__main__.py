@@ -594,29 +594,30 @@ def _pitr_restore(options: argparse.Namespace, site: Site, cluster: point_in_tim
         _print_repository(repository)
         print(flush=True)
     way = point_in_time.choose(repository, point_in_time.Target(options.time, options.point, options.end), now)
-    point_in_time.want_room(cluster, repository, way, options.beside)
-    where = f"a cluster beside {cluster.data}" if options.beside else f"{cluster.data}, with all of its databases"
-    plan = f"From the backup {way.base.label} to {way.words}, into {where}."
-    if options.dry_run or not (options.yes or options.beside):
-        print(plan)
-        return FINE if options.dry_run else _refuse("Nothing was changed: say --yes to restore it.")
-    point = None if options.beside else "before-restore"
-    complete = point_in_time.close_the_past(site.login, cluster, point, now)
-    if options.beside:
-        copy, login = point_in_time.restore_beside(site.login, cluster, way)
-        print(
-            f"{plan} It answers the administrator: runuser -u postgres -- psql -p {login.port} {site.database}\n"
-            f"Remove it when it has served: pg_dropcluster --stop {copy.version} {copy.name}"
-        )
+    with point_in_time.alone(cluster):
+        point_in_time.want_room(cluster, repository, way, options.beside)
+        where = f"a cluster beside {cluster.data}" if options.beside else f"{cluster.data}, with all of its databases"
+        plan = f"From the backup {way.base.label} to {way.words}, into {where}."
+        if options.dry_run or not (options.yes or options.beside):
+            print(plan)
+            return FINE if options.dry_run else _refuse("Nothing was changed: say --yes to restore it.")
+        point = None if options.beside else "before-restore"
+        complete = point_in_time.close_the_past(site.login, cluster, point, now)
+        if options.beside:
+            copy, login = point_in_time.restore_beside(site.login, cluster, way)
+            print(
+                f"{plan} It answers the administrator: runuser -u postgres -- psql -p {login.port} {site.database}\n"
+                f"Remove it when it has served: pg_dropcluster --stop {copy.version} {copy.name}"
+            )
+            return FINE
+        point_in_time.restore_in_place(site.login, cluster, way)
+        found = {"restored": way.words, "backup": way.base.label, "aside": str(cluster.aside), "complete": complete}
+        if options.json:
+            report.as_json(found)
+        else:
+            print(f"{plan} Done. What was there is in {cluster.aside}: pgprefect pitr undo --yes puts it back.")
+            print("Now make a backup of the new timeline (pgprefect pitr backup --full), and remove that directory.")
         return FINE
-    point_in_time.restore_in_place(site.login, cluster, way)
-    found = {"restored": way.words, "backup": way.base.label, "aside": str(cluster.aside), "complete": complete}
-    if options.json:
-        report.as_json(found)
-    else:
-        print(f"{plan} Done. What was there is in {cluster.aside}: pgprefect pitr undo --yes puts it back.")
-        print("Now make a backup of the new timeline (pgprefect pitr backup --full), and remove that directory.")
-    return FINE
 
 
 def _pitr_undo(options: argparse.Namespace, site: Site, cluster: point_in_time.Cluster) -> int:
@@ -624,7 +625,8 @@ def _pitr_undo(options: argparse.Namespace, site: Site, cluster: point_in_time.C
         return _refuse(f"There is nothing to undo: {cluster.aside} is not there.")
     if not options.yes:
         return _refuse(f"{cluster.aside} would replace {cluster.data}. Nothing was changed: say --yes to do it.")
-    point_in_time.undo(site.login, cluster, _now())
+    with point_in_time.alone(cluster):
+        point_in_time.undo(site.login, cluster, _now())
     print(f"{cluster.data} is again what it was before the restore, and PostgreSQL was started.")
     return FINE
 

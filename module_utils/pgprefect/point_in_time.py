@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import configparser
 import contextlib
+import fcntl
 import json
 import os
 import re
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -346,11 +347,27 @@ def close_the_past(login: Login, cluster: Cluster, point: str | None, now: datet
     return True
 
 
+@contextlib.contextmanager
+def alone(cluster: Cluster) -> Iterator[None]:
+    """Keep another restore of the cluster out, for as long as this process lives. Raises BackupError."""
+    descriptor = os.open(cluster.data.parent, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            remedy = f"Wait until it has ended: fuser --verbose {cluster.data.parent}"
+            raise _in_the_way("Another restore is at work", remedy) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def want_room(cluster: Cluster, repository: Repository, way: Way, beside: bool) -> None:
     """Raise BackupError where something is in the way of a restore."""
     _want_quiet(repository)
     if _is_active(_COPYING):
-        raise _in_the_way("Another restore is at work", f"Wait until it has ended: systemctl status {_COPYING}")
+        remedy = f"pgprefect pitr undo --yes ends it, or wait: systemctl status {_COPYING}"
+        raise _in_the_way("A restore that was killed still copies", remedy)
     target = cluster.data.with_name(BESIDE) if beside else cluster.aside
     if target.exists() or (beside and cluster.settings.with_name(BESIDE).exists()):
         remedy = "pgprefect pitr undo --yes puts it back as the database's; where it is not wanted any more, remove it."

@@ -121,6 +121,19 @@ def test_what_is_in_the_way_of_a_restore(tmp_path: Path) -> None:
         point_in_time.want_room(cluster, REPOSITORY, way, beside=False)
 
 
+def test_two_restores_at_once(tmp_path: Path) -> None:
+    cluster = Cluster("main", tmp_path / "main")
+    with (
+        point_in_time.alone(cluster),
+        pytest.raises(BackupError, match="Another restore is at work") as refused,
+        point_in_time.alone(cluster),
+    ):
+        raise AssertionError
+    assert refused.value.problem.code == "pitr_in_the_way"
+    with point_in_time.alone(cluster):
+        pass
+
+
 def test_a_host_without_pgbackrest_and_postgresql(tmp_path: Path) -> None:
     file = tmp_path / "pgbackrest.conf"
     with pytest.raises(BackupError) as refused:
