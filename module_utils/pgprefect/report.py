@@ -1,4 +1,4 @@
-"""Printing results for people: plain text, and by rich where it is installed and a terminal is there."""
+"""What a command says to people, plain or by rich where that is installed and a terminal is there; how it ends."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import Any
 
 from .problems import ERROR, WARNING, Problem
 from .retention import Batch
+
+# What Nagios and its kin expect: all is well, something wants attention, is broken or was refused, could not be seen.
+FINE, ATTENTION, BROKEN, UNKNOWN = range(4)
 
 _STYLES = {"healthy": "green", "degraded": "yellow", "unhealthy": "red", ERROR: "red", WARNING: "yellow"}
 
@@ -76,3 +79,9 @@ def problems(found: Sequence[Problem]) -> None:
         print(f"{problem.severity.upper()} {problem.code}: {problem.object}")
         print(f"  {problem.message}")
         print(f"  What to do: {problem.remedy}")
+
+
+def refuse(message: str, status: int = BROKEN) -> int:
+    """Say why nothing was done, and return the status to end with."""
+    print(message, file=sys.stderr)
+    return status
