@@ -78,6 +78,15 @@ def wait_for_health(host: Host, tenant: str = "prefect") -> None:
     assert wait_for(lambda: host.run(health).rc == 0, 120), host.run(health).stdout
 
 
+def as_cron(host: Host, file: str, user: str, command: str) -> Any:
+    """Run a command of a file of cron as cron does: in a shell of the user's home that knows next to nothing."""
+    settings = re.findall(r"^(\w+)=(.*)$", host.file(file).content_string, re.MULTILINE)
+    home = host.user(user).home
+    known = " ".join([f"HOME={home}", f"LOGNAME={user}", *(f"{name}={value}" for name, value in settings)])
+    inside = f"cd {home} && exec env --ignore-environment {known} /bin/sh -c {shlex.quote(command)} </dev/null"
+    return host.run("runuser --user %s -- sh -c %s", user, inside)
+
+
 def documented(page: str, heading: str) -> list[tuple[str, str]]:
     """The commands and the SQL below a heading of a page, in their order: (console, one line) or (sql, a block)."""
     (section,) = re.findall(

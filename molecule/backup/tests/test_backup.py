@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 import pytest
-from conftest import Typed
+from conftest import Typed, as_cron
 from testinfra.host import Host
 
 FILE = "/etc/cron.d/prefect-backup"
@@ -25,15 +25,6 @@ def command(host: Host) -> str:
     return str(fields[6])
 
 
-def as_cron(host: Host, command: str) -> Any:
-    """Run a line as cron does: in a shell of the user's home that knows next to nothing."""
-    settings = re.findall(r"^(\w+)=(.*)$", host.file(FILE).content_string, re.MULTILINE)
-    environment = " ".join(f"{name}={value}" for name, value in settings)
-    known = f"HOME=/var/lib/prefect_backup LOGNAME=prefect_backup {environment}"
-    inside = f"cd /var/lib/prefect_backup && exec env --ignore-environment {known} /bin/sh -c '{command}' </dev/null"
-    return host.run("runuser --user prefect_backup -- sh -c %s", inside)
-
-
 def sets(host: Host) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads(host.check_output("pgprefect backup list --json"))
     return found
@@ -47,7 +38,7 @@ def health(host: Host) -> tuple[str, list[str]]:
 
 def test_cron_makes_a_whole_set_that_only_its_user_can_read(host: Host, command: str) -> None:
     before = [found["name"] for found in sets(host)]
-    done = as_cron(host, command)
+    done = as_cron(host, FILE, "prefect_backup", command)
     assert (done.rc, done.stdout, done.stderr) == (0, "", "")
     newest = sets(host)[-1]
     assert newest["name"] not in before
@@ -83,7 +74,7 @@ def test_a_backup_that_fails_shows_in_health_and_leaves_the_sets(host: Host, com
     )
     host.check_output(change.format("NOLOGIN"))
     try:
-        assert as_cron(host, command).rc == 3
+        assert as_cron(host, FILE, "prefect_backup", command).rc == 3
         host.check_output("journalctl --sync")
         said = host.check_output("journalctl --no-pager -o cat -n 5 -t prefect-backup")
         assert "login_refused: PostgreSQL at the unix socket of port 5432 refused the login as prefect_backup" in said
@@ -91,7 +82,7 @@ def test_a_backup_that_fails_shows_in_health_and_leaves_the_sets(host: Host, com
     finally:
         host.check_output(change.format("LOGIN"))
     assert sets(host) == before
-    assert as_cron(host, command).rc == 0
+    assert as_cron(host, FILE, "prefect_backup", command).rc == 0
     assert health(host) == ("healthy", [])
 
 
@@ -111,7 +102,7 @@ def test_a_drill_proves_the_newest_set_and_leaves_nothing_behind(host: Host) -> 
     host.check_output("pgprefect backup")
     newest = sets(host)[-1]
     assert not newest["verified"]
-    done = as_cron(host, line.split(maxsplit=6)[6])
+    done = as_cron(host, FILE, "prefect_backup", line.split(maxsplit=6)[6])
     host.check_output("journalctl --sync")
     said = host.check_output("journalctl --no-pager -o cat -n 40 -t prefect-backup")
     assert done.rc == 0, said

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import pytest
-from conftest import PSQL, Playbook
+from conftest import PSQL, Playbook, as_cron
 from testinfra.host import Host
 
 FILE = "/etc/cron.d/prefect-retention"
@@ -31,14 +31,6 @@ def commands(host: Host, tenants: list[str]) -> dict[str, str]:
     return found
 
 
-def as_cron(host: Host, command: str) -> Any:
-    """Run a line as cron does: in a shell of root's home that knows next to nothing."""
-    settings = re.findall(r"^(\w+)=(.*)$", host.file(FILE).content_string, re.MULTILINE)
-    environment = " ".join(f"{name}={value}" for name, value in settings)
-    known = f"HOME=/root LOGNAME=root {environment}"
-    return host.run(f"cd /root && env --ignore-environment {known} /bin/sh -c %s </dev/null", command)
-
-
 def health(host: Host, site: dict[str, Any], tenant: str) -> tuple[str, list[dict[str, str]], dict[str, Any]]:
     """What root's command says of a tenant's cleanup: the status, the problems, the details."""
     found = json.loads(host.run("pgprefect health --json").stdout)
@@ -57,7 +49,7 @@ def test_the_file_is_root_s_alone_to_change(host: Host) -> None:
 def test_a_line_ends_as_its_command_does(host: Host, commands: dict[str, str]) -> None:
     for command in commands.values():
         wrong = command.replace("--tenant ", "--tenant no_")
-        assert wrong != command and as_cron(host, wrong).rc == 3
+        assert wrong != command and as_cron(host, FILE, "root", wrong).rc == 3
 
 
 def test_a_cleanup_deletes_what_is_old_and_leaves_the_rest(
@@ -75,7 +67,7 @@ def test_a_cleanup_deletes_what_is_old_and_leaves_the_rest(
         left = f"""SELECT string_agg(name, ' ') FROM "{schema}".flow_run WHERE name LIKE 'retention-%'"""
         host.check_output(PSQL, make)
         begun = int(time.time())
-        done = as_cron(host, command)
+        done = as_cron(host, FILE, "root", command)
         assert (done.rc, done.stdout, done.stderr) == (0, "", "")
         try:
             assert host.check_output(PSQL, left) == "retention-new"
@@ -94,7 +86,7 @@ def test_health_shows_a_cleanup_that_was_refused(host: Host, commands: dict[str,
     record = f"/var/lib/pgprefect/jobs/cleanup-{tenant}.json"
     try:
         host.check_output(PSQL, "ALTER DATABASE mltrading SET track_counts = off")
-        assert as_cron(host, command).rc == 2
+        assert as_cron(host, FILE, "root", command).rc == 2
         status, (problem,), _ = health(host, site, tenant)
         assert (status, problem["code"]) == ("degraded", "job_failed")
         assert "track_counts is off" in problem["message"]
