@@ -178,7 +178,7 @@ def only_one(directory: Path, lock: str = ".lock") -> Iterator[None]:
         yield
     except BlockingIOError as error:
         message = f"Another backup, copy or pruning is at work in {directory}."
-        remedy = f"Wait until it has ended; `fuser {directory / lock}` names its process."
+        remedy = f"Wait until it has ended; as root `lslocks | grep {lock}` names its process."
         raise BackupError(Problem("backup_running", str(directory), message, remedy)) from error
     finally:
         os.close(descriptor)

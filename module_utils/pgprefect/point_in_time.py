@@ -355,7 +355,7 @@ def alone(cluster: Cluster) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            remedy = f"Wait until it has ended: fuser --verbose {cluster.data.parent}"
+            remedy = f"Wait until it has ended; as root `lslocks | grep {cluster.data.parent}` names its process."
             raise _in_the_way("Another restore is at work", remedy) from error
         yield
     finally:
