@@ -27,7 +27,7 @@ options:
     description: The folders. One may be named twice, for files of different modes.
     type: list
     elements: dict
-    required: true
+    default: []
     suboptions:
       path: {description: Where the folder is., type: path, required: true}
       files: {description: Its files' texts by their paths in it., type: dict, required: true}
@@ -38,6 +38,11 @@ options:
         description: Remove all other files, but for compiled Python and hidden ones.
         type: bool
         default: false
+  absent:
+    description: Paths of files that are to be removed where they are.
+    type: list
+    elements: path
+    default: []
 """
 
 EXAMPLES = r"""
@@ -51,6 +56,10 @@ EXAMPLES = r"""
             from prefect import flow
           sample/prices.csv: |
             symbol,price
+
+- name: Remove keys that nobody uses any more
+  file_tree:
+    absent: [/etc/pgbackrest/sftp_key, /etc/pgbackrest/known_hosts]
 """
 
 RETURN = r"""
@@ -168,7 +177,7 @@ def main() -> None:
             "folders": {
                 "type": "list",
                 "elements": "dict",
-                "required": True,
+                "default": [],
                 "options": {
                     "path": {"type": "path", "required": True},
                     "files": {"type": "dict", "required": True},
@@ -177,7 +186,8 @@ def main() -> None:
                     "folder_mode": {"type": "str", "default": "0755"},
                     "only": {"type": "bool", "default": False},
                 },
-            }
+            },
+            "absent": {"type": "list", "elements": "path", "default": []},
         },
         supports_check_mode=True,
     )
@@ -186,6 +196,7 @@ def main() -> None:
     present = {path: file.before() for path, file in files.items()}
     wrong = [file for file in files.values() if present[file.path] != (file.content, rights(file.mode, 0, file.group))]
     found = {path for folder in folders if folder["only"] for path in existing(os.path.normpath(folder["path"]))}
+    found |= {path for path in module.params["absent"] if os.path.lexists(path)}
     removed = sorted(found - set(files))
     diff = [difference(file, *present[file.path]) for file in wrong] + [
         {"prepared": f"removed: {path}\n"} for path in removed

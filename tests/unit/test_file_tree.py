@@ -53,6 +53,19 @@ def test_check_mode_says_the_same_and_writes_nothing(run: Run, tmp_path: Path) -
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("check", [True, False])
+def test_what_is_to_be_absent_goes(run_module: Run, tmp_path: Path, check: bool) -> None:
+    file, link, never = tmp_path / "key", tmp_path / "link", tmp_path / "never"
+    file.write_text("secret\n")
+    link.symlink_to(never)
+    absent = [str(path) for path in (file, link, never)]
+    result = run_module("file_tree", check=check, absent=absent)
+    assert (result["changed"], result["removed"]) == (True, absent[:2])
+    assert "secret" not in str(result["diff"])
+    assert (file.exists(), link.is_symlink()) == (check, check)
+    assert run_module("file_tree", absent=absent)["changed"] == check
+
+
 def test_only_removes_the_rest_but_not_what_python_compiled(run: Run, tmp_path: Path) -> None:
     run({"keep.py": "", "old.py": ""})
     cache = tmp_path / "new/folder/__pycache__/keep.pyc"
