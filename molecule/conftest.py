@@ -75,7 +75,7 @@ def wait_for(condition: Callable[[], bool], seconds: int) -> bool:
 def wait_for_health(host: Host, tenant: str = "prefect") -> None:
     """Wait until all answers again after a restart."""
     health = f"pgprefect --tenant {tenant} health"
-    assert wait_for(lambda: host.run(health).rc == 0, 120), host.run(health).stdout
+    assert wait_for(lambda: host.run(health).rc == 0, 90), host.run(health).stdout
 
 
 def as_cron(host: Host, file: str, user: str, command: str) -> Any:

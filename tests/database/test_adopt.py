@@ -373,7 +373,8 @@ def test_a_running_prefect_is_refused(naive: Naive, tmp_path: Path) -> None:
         stderr=subprocess.DEVNULL,
     )
     try:
-        wait_for(lambda: naive.sql(listens) == [(1,)], server.poll)
+        wait_for(lambda: server.poll() is not None or naive.sql(listens) == [(1,)])
+        assert server.poll() is None
         before = placed(naive)
         with pytest.raises(Barred, match="Prefect seems to run") as barred:
             naive.adopt()

@@ -445,7 +445,7 @@ def test_it_pauses_while_the_database_is_busy(site: Site) -> None:
             holder.close()
             site.sql(f"REVOKE pg_read_all_stats FROM {site.tenant.server}")
             waiter.join()
-    assert result.paused_seconds > 0.2
+    assert 0.2 < result.paused_seconds < 5
 
 
 def test_beside_a_running_server_nothing_live_is_touched(site: Site) -> None:
