@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import time
@@ -173,15 +172,10 @@ def only_one(directory: Path, lock: str = ".lock") -> Iterator[None]:
         descriptor = os.open(directory / lock, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise _not_written(directory, error) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    message = f"Another backup, copy or pruning is at work in {directory}."
+    remedy = f"Wait until it has ended; as root `lslocks | grep {lock}` names its process."
+    with backup_set.locked(descriptor, BackupError(Problem("backup_running", str(directory), message, remedy))):
         yield
-    except BlockingIOError as error:
-        message = f"Another backup, copy or pruning is at work in {directory}."
-        remedy = f"Wait until it has ended; as root `lslocks | grep {lock}` names its process."
-        raise BackupError(Problem("backup_running", str(directory), message, remedy)) from error
-    finally:
-        os.close(descriptor)
 
 
 def _next_name(taken: Sequence[str], now: datetime, safety: bool) -> str:

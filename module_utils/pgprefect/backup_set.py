@@ -7,13 +7,14 @@ against the files before anything relies on them.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, timezone
 from pathlib import Path
@@ -41,6 +42,19 @@ class BackupError(Exception):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.message)
         self.problem = problem
+
+
+@contextlib.contextmanager
+def locked(descriptor: int, taken: BackupError) -> Iterator[None]:
+    """Hold the lock of what was opened, and close it. It ends with the process. Raises what another holder means."""
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise taken from error
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @dataclass(frozen=True)

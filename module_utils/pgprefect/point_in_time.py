@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import configparser
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -21,7 +20,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from .backup_set import BackupError
+from .backup_set import BackupError, locked
 from .connection import ConnectionFailed, Login, connect
 from .problems import Problem
 
@@ -350,16 +349,10 @@ def close_the_past(login: Login, cluster: Cluster, point: str | None, now: datet
 @contextlib.contextmanager
 def alone(cluster: Cluster) -> Iterator[None]:
     """Keep another restore of the cluster out, for as long as this process lives. Raises BackupError."""
-    descriptor = os.open(cluster.data.parent, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            remedy = f"Wait until it has ended; as root `lslocks | grep {cluster.data.parent}` names its process."
-            raise _in_the_way("Another restore is at work", remedy) from error
+    folder = cluster.data.parent
+    remedy = f"Wait until it has ended; as root `lslocks | grep {folder}` names its process."
+    with locked(os.open(folder, os.O_RDONLY), _in_the_way("Another restore is at work", remedy)):
         yield
-    finally:
-        os.close(descriptor)
 
 
 def want_room(cluster: Cluster, repository: Repository, way: Way, beside: bool) -> None:
