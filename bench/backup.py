@@ -14,12 +14,12 @@ from pathlib import Path
 from statistics import median
 from unittest import mock
 
-from pgprefect import backup_set
-from pgprefect.backup import back_up, wanted_parts
-from pgprefect.backup_set import APP, WORKFLOW
-from pgprefect.connection import Login
-from pgprefect.pipeline import libpq_environment
-from pgprefect.statement import quote
+from pgprefect.backup import sets as backup_set
+from pgprefect.backup.create import back_up, wanted_parts
+from pgprefect.backup.sets import APP, WORKFLOW
+from pgprefect.core.connection import Login
+from pgprefect.core.process import libpq_environment
+from pgprefect.core.sql import quote
 
 from bench.data import fill
 from bench.support import DURABLE, latencies_beside, p99, prefect_database, prefect_server, show, timed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pgprefect.statement import Names, Statement
+from pgprefect.core.sql import Names, Statement
 
 _RUNS = Path(__file__).with_suffix(".sql").read_text()
 CHUNK = 2000  # runs in one statement: some 180,000 rows with all that belongs to them

@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from pgprefect.backup import back_up, wanted_parts
-from pgprefect.backup_set import APP, WORKFLOW
+from pgprefect.backup.create import back_up, wanted_parts
+from pgprefect.backup.sets import APP, WORKFLOW
 
 from bench.backup import fill_both, guide, login
 from bench.support import DURABLE, prefect_database, show, timed
@@ -22,9 +22,9 @@ ROUNDS = 3
 DRILL = """
 import json, pathlib, sys
 sys.path.insert(0, "/var/tmp/bench")
-from pgprefect import pipeline
-from pgprefect.declaration import declare
-from pgprefect.drill import drill
+from pgprefect.core import process as pipeline
+from pgprefect.schema.declaration import declare
+from pgprefect.backup.drill import drill
 pipeline._NICENESS = 0
 print(drill(pathlib.Path(sys.argv[1]), declare(**json.loads(sys.argv[2]))).rows)
 """

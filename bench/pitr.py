@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from pgprefect.backup import back_up, wanted_parts
-from pgprefect.backup_set import APP, WORKFLOW, read_manifest
-from pgprefect.restore import restore
+from pgprefect.backup.create import back_up, wanted_parts
+from pgprefect.backup.restore import restore
+from pgprefect.backup.sets import APP, WORKFLOW, read_manifest
 
 from bench.backup import MARKET_DATA, login
 from bench.data import fill

@@ -10,7 +10,7 @@ import tempfile
 import time
 import urllib.parse
 
-from pgprefect.retention import Policy, Result, clean_up
+from pgprefect.runs.retention import Policy, Result, clean_up
 
 from bench.data import fill
 from bench.support import copied, latencies_beside, p99, prefect_database, prefect_server, show

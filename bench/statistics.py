@@ -9,7 +9,7 @@ import itertools
 import json
 from urllib.parse import urlsplit
 
-from pgprefect.statistics import workflow_statistics
+from pgprefect.runs.statistics import workflow_statistics
 
 from bench.data import fill
 from bench.support import prefect_database, prefect_server, show, timed

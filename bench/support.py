@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pgprefect.ready import wait_until_ready
-from pgprefect.statement import quote
+from pgprefect.core.http import wait_until_ready
+from pgprefect.core.sql import quote
 
 from tests.conftest import VIRTUALENV, Site, migrated_site, running_postgresql
 

@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pgprefect.declaration import PUBLIC
+from pgprefect.schema.declaration import PUBLIC
 
 from bench.support import show
 from tests.conftest import ROOT, VIRTUALENV, Site, migrated_site, running_postgresql

@@ -1,4 +1,4 @@
-"""What a site's database should hold: what ``pgprefect.declaration.DECLARATION_ARGUMENTS`` takes."""
+"""What a site's database should hold: what ``pgprefect.schema.declaration.DECLARATION_ARGUMENTS`` takes."""
 
 from __future__ import annotations
 

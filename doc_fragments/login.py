@@ -1,4 +1,4 @@
-"""How a module reaches PostgreSQL: what ``pgprefect.connection.LOGIN_ARGUMENTS`` takes."""
+"""How a module reaches PostgreSQL: what ``pgprefect.core.connection.LOGIN_ARGUMENTS`` takes."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ from collections.abc import Iterator
 from typing import Union
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.pgprefect.problems import Problem
+from ansible.module_utils.pgprefect.core.problems import Problem
 
 LISTENING = "0A"
 # Debian is tested; Ubuntu follows from the same variables and is not.

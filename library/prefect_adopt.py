@@ -59,15 +59,15 @@ problems:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.pgprefect.adopt import adopt
-from ansible.module_utils.pgprefect.connection import LOGIN_ARGUMENTS, ConnectionFailed, Login
-from ansible.module_utils.pgprefect.declaration import (
+from ansible.module_utils.pgprefect.core.connection import LOGIN_ARGUMENTS, ConnectionFailed, Login
+from ansible.module_utils.pgprefect.core.problems import in_words
+from ansible.module_utils.pgprefect.schema.adopt import adopt
+from ansible.module_utils.pgprefect.schema.declaration import (
     DECLARATION_ARGUMENTS,
     DeclarationError,
     declare,
 )
-from ansible.module_utils.pgprefect.difference import Barred
-from ansible.module_utils.pgprefect.problems import in_words
+from ansible.module_utils.pgprefect.schema.plan import Barred
 
 
 def main() -> None:

@@ -122,9 +122,9 @@ import contextlib
 from dataclasses import replace
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.pgprefect.connection import LOGIN_ARGUMENTS, ConnectionFailed, Login, connect
-from ansible.module_utils.pgprefect.problems import in_words
-from ansible.module_utils.pgprefect.retention import TABLES, Policy, PolicyError, RetentionError, clean_up, plan
+from ansible.module_utils.pgprefect.core.connection import LOGIN_ARGUMENTS, ConnectionFailed, Login, connect
+from ansible.module_utils.pgprefect.core.problems import in_words
+from ansible.module_utils.pgprefect.runs.retention import TABLES, Policy, PolicyError, RetentionError, clean_up, plan
 
 
 def main() -> None:

@@ -121,11 +121,11 @@ details:
 
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.pgprefect.connection import LOGIN_ARGUMENTS, Login
-from ansible.module_utils.pgprefect.health import check_health
-from ansible.module_utils.pgprefect.jobs import Job
-from ansible.module_utils.pgprefect.probes import Part
-from ansible.module_utils.pgprefect.thresholds import Thresholds
+from ansible.module_utils.pgprefect.core.connection import LOGIN_ARGUMENTS, Login
+from ansible.module_utils.pgprefect.core.jobs import Job
+from ansible.module_utils.pgprefect.health.check import check_health
+from ansible.module_utils.pgprefect.health.probes import Part
+from ansible.module_utils.pgprefect.health.thresholds import Thresholds
 
 
 def main() -> None:

@@ -74,14 +74,14 @@ problems:
 from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.pgprefect import revision
-from ansible.module_utils.pgprefect.connection import (
+from ansible.module_utils.pgprefect.core.connection import (
     LOGIN_ARGUMENTS,
     ConnectionFailed,
     Login,
     connect,
 )
-from ansible.module_utils.pgprefect.problems import in_words
+from ansible.module_utils.pgprefect.core.problems import in_words
+from ansible.module_utils.pgprefect.schema import revision
 
 
 def main() -> None:

@@ -78,15 +78,15 @@ import glob
 import importlib.util
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.pgprefect.catalog import clean_database
-from ansible.module_utils.pgprefect.connection import LOGIN_ARGUMENTS, ConnectionFailed, Login
-from ansible.module_utils.pgprefect.declaration import (
+from ansible.module_utils.pgprefect.core.connection import LOGIN_ARGUMENTS, ConnectionFailed, Login
+from ansible.module_utils.pgprefect.core.problems import in_words
+from ansible.module_utils.pgprefect.schema.catalog import clean_database
+from ansible.module_utils.pgprefect.schema.declaration import (
     DECLARATION_ARGUMENTS,
     DeclarationError,
     declare,
 )
-from ansible.module_utils.pgprefect.difference import Barred, bring_about, difference
-from ansible.module_utils.pgprefect.problems import in_words
+from ansible.module_utils.pgprefect.schema.plan import Barred, bring_about, difference
 
 
 def main() -> None:

@@ -120,13 +120,13 @@ from dataclasses import asdict
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.pgprefect.connection import LOGIN_ARGUMENTS, Login
-from ansible.module_utils.pgprefect.declaration import (
+from ansible.module_utils.pgprefect.core.connection import LOGIN_ARGUMENTS, Login
+from ansible.module_utils.pgprefect.schema.declaration import (
     DECLARATION_ARGUMENTS,
     DeclarationError,
     declare,
 )
-from ansible.module_utils.pgprefect.verify import verify
+from ansible.module_utils.pgprefect.schema.verify import verify
 
 CHECK_ARGUMENTS: dict[str, dict[str, Any]] = {
     "virtualenv": {"type": "path"},

@@ -147,9 +147,9 @@ problems:
 import contextlib
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.pgprefect.connection import LOGIN_ARGUMENTS, ConnectionFailed, Login, connect
-from ansible.module_utils.pgprefect.problems import in_words
-from ansible.module_utils.pgprefect.statistics import StatisticsUnavailable, workflow_statistics
+from ansible.module_utils.pgprefect.core.connection import LOGIN_ARGUMENTS, ConnectionFailed, Login, connect
+from ansible.module_utils.pgprefect.core.problems import in_words
+from ansible.module_utils.pgprefect.runs.statistics import StatisticsUnavailable, workflow_statistics
 
 
 def main() -> None:

@@ -7,9 +7,9 @@ import json
 import tempfile
 from pathlib import Path
 
-from pgprefect.revision import head_of, installed_migrations
-from pgprefect.structure import as_text, read_structures
-from pgprefect.structure_data import STRUCTURES
+from pgprefect.schema.revision import head_of, installed_migrations
+from pgprefect.schema.structure import as_text, read_structures
+from pgprefect.schema.structure_data import STRUCTURES
 
 from tests.conftest import ROOT, VIRTUALENV, Site, migrated_site, running_postgresql
 

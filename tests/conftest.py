@@ -29,10 +29,10 @@ import ansible.module_utils
 import psycopg2
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from pgprefect.connection import Login
-from pgprefect.declaration import Declaration, Tenant, declare
-from pgprefect.difference import bring_about
-from pgprefect.statement import quote
+from pgprefect.core.connection import Login
+from pgprefect.core.sql import quote
+from pgprefect.schema.declaration import Declaration, Tenant, declare
+from pgprefect.schema.plan import bring_about
 
 ROOT = Path(__file__).parents[1]
 VIRTUALENV = Path(os.environ.get("PREFECT_VIRTUALENV", ROOT / ".venv-prefect"))

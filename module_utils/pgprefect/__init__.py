@@ -17,4 +17,4 @@ __all__ = ["DatabaseManager", "PrefectDatabaseManager", "get_db_manager", "get_p
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(".events" if name == "log_flow_run" else ".manager", __name__), name)
+    return getattr(importlib.import_module(".events.write" if name == "log_flow_run" else ".manager", __name__), name)

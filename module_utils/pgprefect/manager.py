@@ -18,13 +18,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from . import configuration, environment
-from .configuration import ConfigurationError, Site
-from .connection import Login, connect
-from .events import EventBuffer, log_workflow_event
-from .health import Part, check_health
-from .retention import Policy, clean_up
-from .statistics import workflow_statistics
+from .core.connection import Login, connect
+from .events.buffer import EventBuffer
+from .events.write import log_workflow_event
+from .health.check import Part, check_health
+from .runs.retention import Policy, clean_up
+from .runs.statistics import workflow_statistics
+from .site import configuration, environment
+from .site.configuration import ConfigurationError, Site
 
 if TYPE_CHECKING:
     import sqlalchemy

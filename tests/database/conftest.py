@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psycopg2
 import pytest
-from pgprefect.statement import quote
-from pgprefect.verify import verify
+from pgprefect.core.sql import quote
+from pgprefect.schema.verify import verify
 
 from tests.conftest import PASSWORD, VIRTUALENV, Site, declaration_of, disposable, migrate
 

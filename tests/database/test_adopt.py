@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pgprefect.adopt import adopt
-from pgprefect.difference import Barred
-from pgprefect.statement import quote
-from pgprefect.verify import verify
+from pgprefect.core.sql import quote
+from pgprefect.schema.adopt import adopt
+from pgprefect.schema.plan import Barred
+from pgprefect.schema.verify import verify
 
 from bench.data import fill
 from tests.conftest import (

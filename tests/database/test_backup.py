@@ -17,13 +17,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pgprefect import backup, backup_set
-from pgprefect.backup import back_up, wanted_parts
-from pgprefect.backup_set import BackupError
-from pgprefect.connection import ConnectionFailed, Login
-from pgprefect.jobs import Job, last, record
-from pgprefect.pipeline import libpq_environment
-from pgprefect.statement import quote
+from pgprefect.backup import create as backup
+from pgprefect.backup import sets as backup_set
+from pgprefect.backup.create import back_up, wanted_parts
+from pgprefect.backup.sets import BackupError
+from pgprefect.core.connection import ConnectionFailed, Login
+from pgprefect.core.jobs import Job, last, record
+from pgprefect.core.process import libpq_environment
+from pgprefect.core.sql import quote
 
 from bench.data import fill
 from tests.conftest import ROOT, Site
@@ -45,7 +46,7 @@ def make(site: Site, directory: Path, *kinds: str) -> backup_set.Manifest:
 def command(site: Site, directory: Path) -> list[str]:
     """A process of its own that makes a set, to be killed or confined."""
     script = (
-        "import sys; from pgprefect.backup import *; from pgprefect.connection import Login\n"
+        "import sys; from pgprefect.backup.create import *; from pgprefect.core.connection import Login\n"
         "try: back_up(Login('127.0.0.1', int(sys.argv[1]), sys.argv[2], 'backup'), sys.argv[3],\n"
         "             [Wanted('app', 'public'), Wanted('workflow', 'prefect', 'tenant0')], sys.argv[4])\n"
         "except BackupError as error: sys.exit(error.problem.code + ': ' + error.problem.message)"

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from pgprefect.__main__ import main
-from pgprefect.report import Progress
-from pgprefect.retention import Batch
+from pgprefect.cli.main import main
+from pgprefect.cli.output import Progress
+from pgprefect.runs.retention import Batch
 
 from bench.data import fill
 from tests.conftest import Site, pgprefect

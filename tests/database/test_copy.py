@@ -18,9 +18,11 @@ from pathlib import Path
 import pytest
 import requests
 from moto.server import ThreadedMotoServer
-from pgprefect import backup, backup_copy, backup_set
-from pgprefect.backup_copy import Target
-from pgprefect.backup_set import BackupError, Keep, Manifest, Part
+from pgprefect.backup import copy as backup_copy
+from pgprefect.backup import create as backup
+from pgprefect.backup import sets as backup_set
+from pgprefect.backup.copy import Target
+from pgprefect.backup.sets import BackupError, Keep, Manifest, Part
 
 from tests.conftest import database_image, docker, wait_for
 

@@ -23,8 +23,7 @@ import psycopg2
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pgprefect import events
-from pgprefect.events import EventBuffer, EventTable, json_value, log_flow_run, log_workflow_event, read_events
+from pgprefect.events import EventBuffer, EventTable, json_value, log_flow_run, log_workflow_event, model, read_events
 
 from tests.conftest import ROOT, wait_for
 
@@ -328,7 +327,7 @@ def test_a_buffer_of_many_threads(application: Any) -> None:
 def test_one_refused_event_does_not_take_the_others_with_it(
     application: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "LEVELS", (*events.LEVELS, "LOUD"))  # which the table refuses
+    monkeypatch.setattr(model, "LEVELS", (*model.LEVELS, "LOUD"))  # which the table refuses
     with EventBuffer() as buffer:
         for name, level in (("a", "INFO"), ("b", "LOUD"), ("c", "INFO")):
             buffer.log(name, level=level)
@@ -442,7 +441,7 @@ def test_outside_of_prefects_context_the_api_is_asked_once(
         asked.append(name)
         return SimpleNamespace(flow_name="collect")
 
-    events._flow_name.cache_clear()
+    model._flow_name.cache_clear()
     monkeypatch.setitem(sys.modules, "prefect", ModuleType("prefect"))
     monkeypatch.setitem(sys.modules, "prefect.context", context(task=task))
     monkeypatch.setenv("PREFECT__FLOW_RUN_ID", str(uuid.UUID(int=1)) if task else RUN)
@@ -457,7 +456,7 @@ def test_an_api_that_does_not_answer_keeps_no_event_out(application: Any, monkey
     def silent(_name: str) -> None:
         raise TimeoutError
 
-    events._flow_name.cache_clear()
+    model._flow_name.cache_clear()
     monkeypatch.setitem(sys.modules, "prefect", ModuleType("prefect"))
     monkeypatch.setenv("PREFECT__FLOW_RUN_ID", RUN)
     monkeypatch.setattr(importlib, "import_module", silent)

@@ -12,11 +12,11 @@ from typing import Any
 
 import psycopg2
 import pytest
-from pgprefect.connection import Login
-from pgprefect.health import Health, check_health
-from pgprefect.jobs import Job
-from pgprefect.probes import Part
-from pgprefect.thresholds import Limit, ThresholdError, Thresholds
+from pgprefect.core.connection import Login
+from pgprefect.core.jobs import Job
+from pgprefect.health.check import Health, check_health
+from pgprefect.health.probes import Part
+from pgprefect.health.thresholds import Limit, ThresholdError, Thresholds
 
 from tests.conftest import PASSWORD, Result, Site, docker, running_postgresql, wait_for
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pgprefect.__main__ import main
+from pgprefect.cli.main import main
 
 from bench.data import fill
 from tests.conftest import PASSWORD, ROOT, VIRTUALENV, Result, Site, wait_for

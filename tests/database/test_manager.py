@@ -13,10 +13,10 @@ import psycopg2
 import pytest
 import sqlalchemy.exc
 from pgprefect import get_db_manager, get_prefect_db_manager
-from pgprefect.configuration import ConfigurationError
-from pgprefect.connection import Login
+from pgprefect.core.connection import Login
 from pgprefect.manager import DatabaseManager, PoolExhausted
-from pgprefect.retention import PolicyError, RetentionError
+from pgprefect.runs.retention import PolicyError, RetentionError
+from pgprefect.site.configuration import ConfigurationError
 
 from bench.data import fill
 from tests.conftest import PASSWORD, Site

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from pgprefect.connection import Login
-from pgprefect.declaration import declare
-from pgprefect.difference import Barred
-from pgprefect.statement import quote
-from pgprefect.verify import verify
+from pgprefect.core.connection import Login
+from pgprefect.core.sql import quote
+from pgprefect.schema.declaration import declare
+from pgprefect.schema.plan import Barred
+from pgprefect.schema.verify import verify
 
 from tests.conftest import (
     PASSWORD,

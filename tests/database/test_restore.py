@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pgprefect import backup_set
-from pgprefect.backup_set import BackupError, Manifest
-from pgprefect.restore import choose, restore
-from pgprefect.statement import quote
-from pgprefect.verify import verify
+from pgprefect.backup import sets as backup_set
+from pgprefect.backup.restore import choose, restore
+from pgprefect.backup.sets import BackupError, Manifest
+from pgprefect.core.sql import quote
+from pgprefect.schema.verify import verify
 
 from bench.data import fill
 from tests.conftest import ROOT, VIRTUALENV, Site, wait_for
@@ -196,7 +196,7 @@ def test_a_missing_extension_ends_it_and_nothing_changes(filled: Site, tmp_path:
 
 
 def test_a_held_lock_ends_it_and_nothing_changes(filled: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgprefect.restore._LOCK_TIMEOUT", "200ms")
+    monkeypatch.setattr("pgprefect.backup.restore._LOCK_TIMEOUT", "200ms")
     manifest = make(filled, tmp_path, "full")
     before = fingerprint(filled)
     with contextlib.closing(filled.server.connect(filled.database)) as connection, connection.cursor() as cursor:
@@ -214,8 +214,8 @@ def test_a_killed_restore_leaves_all_as_it_was(prefect: Site, tmp_path: Path) ->
     prefect.sql("DELETE FROM prefect.log")
     before = fingerprint(prefect)
     script = (
-        "import sys, pickle; from pathlib import Path; from pgprefect.restore import *\n"
-        "from pgprefect.backup_set import read_manifest\n"
+        "import sys, pickle; from pathlib import Path; from pgprefect.backup.restore import *\n"
+        "from pgprefect.backup.sets import read_manifest\n"
         "login, declaration = pickle.load(sys.stdin.buffer); path = Path(sys.argv[1])\n"
         "restore(login, declaration, path, choose(read_manifest(path), declaration, ['workflow']))"
     )

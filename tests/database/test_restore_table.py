@@ -6,11 +6,11 @@ import contextlib
 from pathlib import Path
 
 import pytest
-from pgprefect import backup_set
-from pgprefect.backup_set import BackupError
-from pgprefect.restore_table import restore_table
-from pgprefect.statement import quote
-from pgprefect.verify import verify
+from pgprefect.backup import sets as backup_set
+from pgprefect.backup.restore_table import restore_table
+from pgprefect.backup.sets import BackupError
+from pgprefect.core.sql import quote
+from pgprefect.schema.verify import verify
 
 from bench.data import fill
 from tests.conftest import Site

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pgprefect.retention import TABLES, Batch, Policy, Result, RetentionError, clean_up, plan
+from pgprefect.runs.retention import TABLES, Batch, Policy, Result, RetentionError, clean_up, plan
 
 from bench.data import fill
 from bench.support import prefect_server
@@ -318,7 +318,7 @@ def test_a_process_that_is_killed_in_the_middle(site: Site) -> None:
     before, expected = counts(site), planned(site, GENTLE)
     program = """
 import sys, psycopg2
-from pgprefect.retention import Policy, clean_up
+from pgprefect.runs.retention import Policy, clean_up
 connection = psycopg2.connect(sys.argv[1])
 policy = Policy(days_to_keep=30.1, events_days=30.1, logs_days=40.1, artifacts_days=40.1,
                 max_transaction_seconds=0.02, batch_size=20)

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from pgprefect.connection import Login
-from pgprefect.difference import Barred, bring_about
-from pgprefect.verify import verify
+from pgprefect.core.connection import Login
+from pgprefect.schema.plan import Barred, bring_about
+from pgprefect.schema.verify import verify
 
 from tests.conftest import PASSWORD, TRADING_SQL, TRADING_TABLES, Result, Server, Site
 from tests.database.conftest import codes, errors, everything, refusal

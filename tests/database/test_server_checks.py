@@ -11,9 +11,9 @@ import jinja2
 import pytest
 import yaml
 from ansible.plugins.filter.core import comment
-from pgprefect.connection import Login
-from pgprefect.problems import Problem
-from pgprefect.verify import verify
+from pgprefect.core.connection import Login
+from pgprefect.core.problems import Problem
+from pgprefect.schema.verify import verify
 
 from tests.conftest import (
     PASSWORD,

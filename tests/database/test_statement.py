@@ -8,8 +8,8 @@ import psycopg2
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pgprefect.passwords import PasswordRefused, scram_verifier
-from pgprefect.statement import _KEYWORDS, Names, Statement, Value, quote, quote_literal, search_path_names
+from pgprefect.core.scram import PasswordRefused, scram_verifier
+from pgprefect.core.sql import _KEYWORDS, Names, Statement, Value, quote, quote_literal, search_path_names
 
 from tests.conftest import Server
 

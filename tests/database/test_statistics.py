@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 import yaml
-from pgprefect.statement import quote
-from pgprefect.statistics import STATES, Statistics, StatisticsUnavailable, to_csv, workflow_statistics
+from pgprefect.core.sql import quote
+from pgprefect.runs.statistics import STATES, Statistics, StatisticsUnavailable, to_csv, workflow_statistics
 
 from bench.data import fill
 from tests.conftest import PASSWORD, Result, Site
@@ -147,7 +147,7 @@ def test_slow_tasks_are_looked_for_among_the_newest_runs_alone(prefect: Site, mo
     for key, days in (("old", 3), ("newer", 2), ("newest", 1)):
         times = {"start_time": ago(days), "end_time": ago(days - 0.5)}
         insert(prefect, "task_run", name="t", task_key=key, dynamic_key="0", **times)
-    monkeypatch.setattr("pgprefect.statistics.MOST_TASK_RUNS", 2)
+    monkeypatch.setattr("pgprefect.runs.statistics.MOST_TASK_RUNS", 2)
     assert {task.task_key for task in statistics_of(prefect).slowest_tasks} == {"newer", "newest"}
 
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import psycopg2
 import pytest
-from pgprefect.connection import Login
-from pgprefect.revision import head_of, installed_migrations
-from pgprefect.structure_data import STRUCTURES
-from pgprefect.verify import Verification, verify
+from pgprefect.core.connection import Login
+from pgprefect.schema.revision import head_of, installed_migrations
+from pgprefect.schema.structure_data import STRUCTURES
+from pgprefect.schema.verify import Verification, verify
 
 from requirements.structure import fresh_structure
 from tests.conftest import PASSWORD, VIRTUALENV, Result, Site

@@ -16,10 +16,10 @@ from urllib.parse import quote as in_url
 
 import psycopg2
 import pytest
-from pgprefect.connection import ConnectionFailed, connect
-from pgprefect.difference import Barred
-from pgprefect.problems import Problem
-from pgprefect.verify import verify
+from pgprefect.core.connection import ConnectionFailed, connect
+from pgprefect.core.problems import Problem
+from pgprefect.schema.plan import Barred
+from pgprefect.schema.verify import verify
 
 from tests.conftest import PASSWORD, ROOT, VIRTUALENV, Result, Site, docker, wait_for
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pgprefect.declaration import DeclarationError, declare
-from pgprefect.difference import Barred
 from pgprefect.events import EventTable, log_workflow_event, read_events
+from pgprefect.schema.declaration import DeclarationError, declare
+from pgprefect.schema.plan import Barred
 
 from bench.data import fill
 from tests.conftest import PASSWORD, TRADING_SQL, Result, Site, declaration_of, disposable, migrate

@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from pgprefect import backup, backup_set
-from pgprefect.backup_set import BackupError, Keep, Manifest, Part
-from pgprefect.declaration import declare
+from pgprefect.backup import create as backup
+from pgprefect.backup import sets as backup_set
+from pgprefect.backup.sets import BackupError, Keep, Manifest, Part
+from pgprefect.schema.declaration import declare
 
 NEWEST = datetime(2026, 11, 25, 2, tzinfo=UTC)
 DECLARATION = declare(

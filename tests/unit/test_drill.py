@@ -5,8 +5,8 @@ from __future__ import annotations
 import glob
 
 import pytest
-from pgprefect import drill
-from pgprefect.backup_set import BackupError
+from pgprefect.backup import drill
+from pgprefect.backup.sets import BackupError
 
 
 def test_the_newest_postgresql_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:

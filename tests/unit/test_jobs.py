@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pgprefect.jobs import Job, Record, RecordBroken, last, record
-from pgprefect.probes import scheduled_job
-from pgprefect.problems import Problem
-from pgprefect.thresholds import Limit, Thresholds
+from pgprefect.core.jobs import Job, Record, RecordBroken, last, record
+from pgprefect.core.problems import Problem
+from pgprefect.health.probes import scheduled_job
+from pgprefect.health.thresholds import Limit, Thresholds
 
 from tests.conftest import ROOT
 
 BEGIN = """
 import sys, time
-from pgprefect.jobs import Job, record
+from pgprefect.core.jobs import Job, record
 with record(Job("cleanup", "", "prefect", sys.argv[1])):
     print("begun", flush=True)
     time.sleep(60)

@@ -18,14 +18,16 @@ import pgprefect
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pgprefect import environment, manager, revision
-from pgprefect.__main__ import main
-from pgprefect.catalog import Catalog, clean_database
-from pgprefect.connection import ConnectionFailed, Login, connect
-from pgprefect.declaration import DeclarationError, declare
-from pgprefect.difference import difference
-from pgprefect.passwords import PasswordRefused, saslprep, scram_verifier, verifier_matches
-from pgprefect.statement import Value, quote, search_path_names
+from pgprefect import manager
+from pgprefect.cli.main import main
+from pgprefect.core.connection import ConnectionFailed, Login, connect
+from pgprefect.core.scram import PasswordRefused, saslprep, scram_verifier, verifier_matches
+from pgprefect.core.sql import Value, quote, search_path_names
+from pgprefect.schema import revision
+from pgprefect.schema.catalog import Catalog, clean_database
+from pgprefect.schema.declaration import DeclarationError, declare
+from pgprefect.schema.plan import difference
+from pgprefect.site import environment
 
 from tests.conftest import PASSWORD, ROOT, declaration_of
 
@@ -210,7 +212,7 @@ def test_search_path_names(path: str, names: list[str]) -> None:
 
 
 def test_values_are_shown_as_sql() -> None:
-    from pgprefect.statement import Statement
+    from pgprefect.core.sql import Statement
 
     shown = str(Statement("SELECT {}, {}, {}", (Value("it's"), Value(5), Value("x", secret=True))))
     assert shown == "SELECT 'it''s', 5, '********'"
@@ -311,10 +313,12 @@ def test_without_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_package_needs_neither_ansible_nor_prefect_nor_a_driver_to_be_imported() -> None:
-    modules = [path.stem for path in (ROOT / "module_utils/pgprefect").glob("*.py") if path.stem != "__main__"]
+    paths = [path.relative_to(ROOT / "module_utils") for path in (ROOT / "module_utils/pgprefect").rglob("*.py")]
+    modules = [".".join(path.with_suffix("").parts) for path in paths if path.stem not in ("__init__", "__main__")]
+    assert len(modules) > 30
     program = (
         f"import sys; sys.modules.update(dict.fromkeys(['ansible', 'prefect', 'psycopg2']))\n"
-        f"import importlib\nfor name in {modules}: importlib.import_module('pgprefect.' + name)"
+        f"import importlib\nfor name in {modules}: importlib.import_module(name)"
     )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT / "module_utils", check=True)
 

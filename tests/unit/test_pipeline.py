@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from pgprefect.pipeline import Pipeline, PipelineFailed
+from pgprefect.core.process import Pipeline, PipelineFailed
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import os, subprocess, sys
-from pgprefect.pipeline import Pipeline
+from pgprefect.core.process import Pipeline
 
 pipeline = Pipeline([["sh", "-c", "read line; nice"]], dict(os.environ), subprocess.PIPE, sys.stdout.buffer)
 pipeline.stdin.write(b"now\\n")

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pgprefect import point_in_time
-from pgprefect.backup_set import BackupError
-from pgprefect.connection import Login
-from pgprefect.point_in_time import Cluster, Target, choose, parse
+from pgprefect.backup.sets import BackupError
+from pgprefect.core.connection import Login
+from pgprefect.pitr import recovery as point_in_time
+from pgprefect.pitr.recovery import Cluster, Target, choose, parse
 
 
 def at(hour: int, minute: int = 0) -> datetime:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pgprefect.retention import TABLES, Policy, PolicyError, named
+from pgprefect.runs.retention import TABLES, Policy, PolicyError, named
 
 DAYS = ("days_to_keep", "logs_days", "artifacts_days", "events_days", "unattached_days")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pgprefect.statement import quote, quote_literal
-from pgprefect.structure import Found, Part, as_text, drift, known_structure, portable
-from pgprefect.structure_data import STRUCTURES
+from pgprefect.core.sql import quote, quote_literal
+from pgprefect.schema.structure import Found, Part, as_text, drift, known_structure, portable
+from pgprefect.schema.structure_data import STRUCTURES
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,365 @@
+"""Making a backup set: all its dumps from one snapshot; it is whole, or it is not there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+from ..core.connection import Login, connect
+from ..core.problems import Problem
+from ..core.process import Pipeline, PipelineFailed, libpq_environment
+from ..core.sql import Names, Statement, Value, quote
+from ..schema.declaration import Declaration
+from ..schema.revision import stored_revision
+from . import sets as backup_set
+from .sets import APP, GLOBALS, WORKFLOW, BackupError, Manifest, Part
+
+FULL = "full"
+KINDS = (APP, WORKFLOW, FULL)
+# A dump that waits for a lock makes readers wait behind what waits for the dump.
+LOCK_WAIT_SECONDS = 60
+_OWN_ZSTD = 160000  # from here on pg_dump compresses with zstd by itself
+# A first set may need as much as half of what its tables have; any later one is like the one before, and some more.
+_FIRST_SHARE, _GROWTH = 0.5, 1.5
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A dump that shall be in the set."""
+
+    kind: str
+    schema: str | None = None
+    tenant: str | None = None
+
+
+def wanted_parts(declaration: Declaration, kinds: Sequence[str], tenant: str | None = None) -> list[Wanted]:
+    """Return the dumps of some kinds of backup; those of all tenants unless one is named. Raises ValueError."""
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown or not kinds:
+        raise ValueError(f"kinds is {list(kinds)!r}; it must be some of: {', '.join(KINDS)}.")
+    names = [part.name for part in declaration.tenants]
+    if tenant is not None and tenant not in names:
+        raise ValueError(f"There is no tenant {tenant!r}; there are: {', '.join(names)}.")
+    parts = []
+    if {APP, FULL} & set(kinds):
+        parts.append(Wanted(APP, declaration.app_schema))
+    if {WORKFLOW, FULL} & set(kinds):
+        parts += [
+            Wanted(WORKFLOW, part.schema, part.name) for part in declaration.tenants if tenant in (None, part.name)
+        ]
+    if FULL in kinds:
+        parts.append(Wanted(GLOBALS))
+    return parts
+
+
+def existing(login: Login, database: str, parts: Sequence[Wanted]) -> list[Wanted]:
+    """Return those of the dumps whose schema is there. Raises ConnectionFailed."""
+    with contextlib.closing(connect(login, database)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT nspname FROM pg_namespace")
+        schemas = {name for (name,) in cursor}
+    return [part for part in parts if part.schema is None or part.schema in schemas]
+
+
+def back_up(
+    login: Login,
+    database: str,
+    parts: Sequence[Wanted],
+    directory: str | Path,
+    prefect_version: str | None = None,
+    lock_wait_seconds: float = LOCK_WAIT_SECONDS,
+    safety: bool = False,
+) -> Manifest:
+    """Write a new set below the directory, read it back in full, and only then give it its name.
+
+    A safety set is one of what a restore is about to replace; nothing takes it for the newest.
+    Raises BackupError and ConnectionFailed; then there is no new set, and the others are as they were.
+    """
+    home = Path(directory)
+    began, started = time.monotonic(), datetime.now(timezone.utc)
+    with only_one(home):
+        _clear(home)
+        existing = backup_set.sets(home)
+        name = _next_name(backup_set.names(home), started, safety)
+        partial = backup_set.partial(home, name)
+        try:
+            partial.mkdir(mode=0o700)
+            with _snapshot(login, database, lock_wait_seconds) as snapshot:
+                _want_space(home, snapshot, parts, existing)
+                described = _dump(login, database, snapshot, parts, partial, lock_wait_seconds)
+            manifest = Manifest(
+                name=name,
+                database=database,
+                started=started.isoformat(timespec="seconds"),
+                snapshot=snapshot.name,
+                wal_position=snapshot.wal_position,
+                server_version=snapshot.server_version,
+                prefect_version=prefect_version,
+                extensions=snapshot.extensions,
+                parts=tuple(_finish(partial, part) for part in described),
+                seconds=round(time.monotonic() - began, 3),
+            )
+            backup_set.write(partial, manifest)
+            partial.rename(home / name)
+            backup_set.sync(home)
+        except BaseException as error:
+            shutil.rmtree(partial, ignore_errors=True)  # the next run removes what this one can not
+            if isinstance(error, PipelineFailed):
+                raise _dump_failed(database, login, str(error)) from error
+            if isinstance(error, OSError):
+                raise _not_written(home, error) from error
+            raise
+    return manifest
+
+
+def prune(
+    directory: str | Path, keep: backup_set.Keep, dry_run: bool = False, spared: Collection[Path] = ()
+) -> list[str]:
+    """Remove the sets that need not stay and are not spared, and return their names. Raises BackupError."""
+    home = Path(directory)
+
+    def find() -> list[Path]:
+        return [path for path in backup_set.prunable(backup_set.sets(home), keep) if path not in spared]
+
+    if dry_run:
+        return [path.name for path in find()]
+    with only_one(home):
+        going = find()
+        for path in going:
+            backup_set.remove(path)
+        _clear(home)
+    return [path.name for path in going]
+
+
+def _clear(home: Path) -> None:
+    """Remove what killed runs left behind: nobody else holds the lock."""
+    for path in backup_set.left_over(home):
+        shutil.rmtree(path)
+
+
+def add(directory: str | Path, folder: Path) -> Manifest:
+    """Read a set that was brought here in full, and only then let it be one of the directory's. Raises BackupError."""
+    home = Path(directory)
+    with only_one(home):
+        manifest = backup_set.check(folder)
+        if manifest.name in backup_set.names(home):
+            message = f"{home} has a set {manifest.name} already."
+            remedy = f"Use it (pgprefect backup check --set {manifest.name}), or move it away."
+            raise BackupError(Problem("backup_exists", manifest.name, message, remedy))
+        try:
+            for file in folder.iterdir():
+                file.chmod(0o600)
+                backup_set.sync(file)
+            folder.chmod(0o700)
+            backup_set.sync(folder)
+            folder.rename(home / manifest.name)
+            backup_set.sync(home)
+        except OSError as error:
+            raise _not_written(home, error) from error
+    return manifest
+
+
+@contextlib.contextmanager
+def only_one(directory: Path, lock: str = ".lock") -> Iterator[None]:
+    """Hold the directory's lock, which ends with the process. Raises BackupError where another one holds it."""
+    try:
+        descriptor = os.open(directory / lock, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise _not_written(directory, error) from error
+    message = f"Another backup, copy or pruning is at work in {directory}."
+    remedy = f"Wait until it has ended; as root `lslocks | grep {lock}` names its process."
+    with backup_set.locked(descriptor, BackupError(Problem("backup_running", str(directory), message, remedy))):
+        yield
+
+
+def _next_name(taken: Sequence[str], now: datetime, safety: bool) -> str:
+    """Return the name by the time, or right after the newest one where the clock was set back: order is age."""
+    if taken:
+        now = max(now, backup_set.time_of(taken[-1]) + timedelta(seconds=1))
+    return backup_set.name_of(now, safety)
+
+
+@dataclass(frozen=True)
+class _Snapshot:
+    connection: Any
+    name: str
+    wal_position: str
+    server_version: int
+    extensions: dict[str, str]
+
+
+def tables_of(connection: Any, schema: str) -> list[tuple[str, int]]:
+    """The tables with rows of a schema, without those of an extension, and their bytes without indexes."""
+    question = """
+        SELECT c.relname, pg_table_size(c.oid) FROM pg_class c
+        WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = {}) AND c.relkind = 'r'
+              AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
+                              AND d.objid = c.oid AND d.deptype = 'e')
+        ORDER BY 1"""
+    with connection.cursor() as cursor:
+        Statement(question, (Value(schema),)).execute(cursor)
+        return [(name, size) for name, size in cursor.fetchall()]
+
+
+def rows_of(connection: Any, schema: str) -> dict[str, int]:
+    """Count the rows of each table of a schema."""
+    tables = [name for name, _ in tables_of(connection, schema)]
+    counts = ", ".join("(SELECT count(*) FROM {})" for _ in tables)
+    with connection.cursor() as cursor:
+        Statement(f"SELECT {counts}", tuple(Names(((schema, name),)) for name in tables)).execute(cursor)
+        return dict(zip(tables, cursor.fetchone()))
+
+
+def large_objects_of(connection: Any) -> tuple[int, int]:
+    """Return how many large objects the database has, and the bytes of all; they are in no schema."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*), pg_table_size('pg_largeobject') FROM pg_largeobject_metadata")
+        number, size = cursor.fetchone()
+    return number, size
+
+
+def structure_counts(connection: Any, schema: str) -> tuple[int, int]:
+    """Return how many indexes and constraints a schema has."""
+    question = """
+        SELECT (SELECT count(*) FROM pg_class WHERE relnamespace = n.oid AND relkind IN ('i', 'I')),
+               (SELECT count(*) FROM pg_constraint WHERE connamespace = n.oid)
+        FROM pg_namespace n WHERE nspname = {}"""
+    with connection.cursor() as cursor:
+        Statement(question, (Value(schema),)).execute(cursor)
+        indexes, constraints = cursor.fetchone()
+    return indexes, constraints
+
+
+@contextlib.contextmanager
+def _snapshot(login: Login, database: str, lock_wait_seconds: float) -> Iterator[_Snapshot]:
+    """Hold a snapshot open that other sessions may take up."""
+    import psycopg2
+
+    connection = connect(login, database)
+    try:
+        connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{int(lock_wait_seconds * 1000)}ms",))
+            # Counting leaves the other processors to those who wait for an answer.
+            cursor.execute("SET LOCAL max_parallel_workers_per_gather = 0")
+            cursor.execute("""
+                SELECT pg_export_snapshot(), CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
+                                             ELSE pg_current_wal_lsn() END::text""")
+            name, position = cursor.fetchone()
+            cursor.execute("SELECT extname, nspname FROM pg_extension JOIN pg_namespace n ON n.oid = extnamespace")
+            extensions = dict(cursor.fetchall())
+        yield _Snapshot(connection, name, position, connection.server_version, extensions)
+    except psycopg2.Error as error:
+        raise _dump_failed(database, login, str(error).strip().replace("\n", " ")) from error
+    finally:
+        connection.close()
+
+
+def _dump(
+    login: Login, database: str, snapshot: _Snapshot, wanted: Sequence[Wanted], partial: Path, lock_wait: float
+) -> list[Part]:
+    """Write all dumps at the same time, and count the rows meanwhile; say what they are, without size and hash yet."""
+    environment = libpq_environment(login, database)
+    parts: list[Part] = []
+    with contextlib.ExitStack() as files:
+        running: list[Pipeline] = []
+        try:
+            for want in wanted:
+                path = partial / _file_name(want, snapshot)
+                file = files.enter_context(open(path, "xb", opener=_for_owner))
+                running.append(Pipeline(_commands(want, snapshot, database, lock_wait), environment, stdout=file))
+            for want in wanted:
+                rows = rows_of(snapshot.connection, want.schema) if want.schema else {}
+                revision = (
+                    stored_revision(snapshot.connection, want.schema) if want.kind == WORKFLOW and want.schema else None
+                )
+                name = _file_name(want, snapshot)
+                counts = structure_counts(snapshot.connection, want.schema) if want.schema else (0, 0)
+                large = large_objects_of(snapshot.connection)[0] if want.kind == APP else None
+                parts.append(Part(want.kind, want.schema, want.tenant, name, 0, "", rows, *counts, revision, large))
+            for pipeline in running:
+                pipeline.wait()
+        except BaseException:
+            for pipeline in running:
+                pipeline.kill()
+            raise
+    return parts
+
+
+def _for_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _file_name(part: Wanted, snapshot: _Snapshot) -> str:
+    if part.kind == GLOBALS:
+        return "globals.sql.zst"
+    stem = "-".join(filter(None, (part.kind, part.tenant)))
+    return f"{stem}.dump" + ("" if snapshot.server_version >= _OWN_ZSTD else ".zst")
+
+
+def _commands(part: Wanted, snapshot: _Snapshot, database: str, lock_wait: float) -> list[list[str]]:
+    zstd = ["zstd", "-1", "--quiet", "--stdout"]
+    if part.schema is None:
+        # Passwords stay where they are: the site's playbooks set them again.
+        return [["pg_dumpall", "--globals-only", "--no-role-passwords", f"--database={database}"], zstd]
+    own = snapshot.server_version >= _OWN_ZSTD
+    dump = [
+        "pg_dump",
+        "--format=custom",
+        f"--compress={'zstd:1' if own else '0'}",
+        f"--snapshot={snapshot.name}",
+        f"--schema={quote(part.schema)}",
+        "--strict-names",
+        f"--lock-wait-timeout={int(lock_wait * 1000)}",
+    ]
+    if part.kind == APP:
+        dump.append("--blobs")  # large objects are in no schema; Prefect makes none
+    return [dump] if own else [dump, zstd]
+
+
+def _finish(partial: Path, part: Part) -> Part:
+    """Read a dump back and make it durable."""
+    size, digest = backup_set.read_back(partial / part.file)
+    backup_set.sync(partial / part.file)
+    return replace(part, bytes=size, sha256=digest)
+
+
+def _want_space(home: Path, snapshot: _Snapshot, wanted: Sequence[Wanted], existing: Sequence[Path]) -> None:
+    """Raise BackupError where the set would hardly fit; a set of other kinds says nothing of this one."""
+    files = {_file_name(want, snapshot) for want in wanted}
+    previous = None
+    with contextlib.suppress(BackupError):  # a damaged set is no reason to make none
+        previous = backup_set.read_manifest(existing[-1]) if existing else None
+    if previous and {part.file for part in previous.parts} == files:
+        need = previous.bytes * _GROWTH
+    else:
+        sizes = [size for want in wanted if want.schema for _, size in tables_of(snapshot.connection, want.schema)]
+        sizes += [large_objects_of(snapshot.connection)[1] for want in wanted if want.kind == APP]
+        need = _FIRST_SHARE * sum(sizes)
+    free = shutil.disk_usage(home).free
+    if free < need:
+        message = f"{home} has {free:,} bytes free, and the set may need {need:,.0f}."
+        remedy = "Make room, keep fewer sets (prefect_backup_keep), or name a directory on another file system."
+        raise BackupError(Problem("backup_no_space", str(home), message, remedy))
+
+
+def _dump_failed(database: str, login: Login, reason: str) -> BackupError:
+    message = f"The backup of {database} as {login.user} failed, and there is no new set: {reason}"
+    if not message.endswith("."):
+        message += "."
+    remedy = (
+        "End the cause; `pgprefect verify` compares the role's rights with what is declared. Then: pgprefect backup."
+    )
+    return BackupError(Problem("backup_failed", f"database {database}", message, remedy))
+
+
+def _not_written(home: Path, error: OSError) -> BackupError:
+    message = f"{error.filename or home} can not be written: {error.strerror}."
+    remedy = "Make room, or run this as root or as the operating system's user of the backups."
+    return BackupError(Problem("backup_not_written", str(home), message, remedy))

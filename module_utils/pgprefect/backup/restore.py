@@ -1,0 +1,297 @@
+"""Putting a dump of a backup set back: in one transaction, which is undone where anything of it fails."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any
+
+from ..core.connection import Login, connect
+from ..core.problems import Problem
+from ..core.process import Pipeline, PipelineFailed, decompression, libpq_environment
+from ..schema import revision
+from ..schema.declaration import Declaration
+from ..schema.plan import bring_about
+from . import sets as backup_set
+from .sets import APP, WORKFLOW, BackupError, Manifest, Part
+
+_LOCK_TIMEOUT = "10s"
+# What would be lost elsewhere: views, functions, keys, columns, defaults and triggers of other schemas that stand on
+# this one.
+_OTHERS = """
+    SELECT 'pg_class'::regclass AS class, oid, 0 AS part FROM pg_class
+    WHERE relnamespace NOT IN ({schemas}) AND relkind IN ('r', 'v', 'm', 'p', 'f', 'S')
+    UNION ALL SELECT 'pg_class'::regclass, attrelid, attnum FROM pg_attribute JOIN pg_class c ON c.oid = attrelid
+    WHERE relnamespace NOT IN ({schemas}) AND relkind IN ('r', 'p', 'f') AND attnum > 0 AND NOT attisdropped
+    UNION ALL SELECT 'pg_attrdef'::regclass, d.oid, 0 FROM pg_attrdef d JOIN pg_class c ON c.oid = adrelid
+    WHERE relnamespace NOT IN ({schemas})
+    UNION ALL SELECT 'pg_trigger'::regclass, t.oid, 0 FROM pg_trigger t JOIN pg_class c ON c.oid = tgrelid
+    WHERE relnamespace NOT IN ({schemas}) AND NOT tgisinternal
+    UNION ALL SELECT 'pg_proc'::regclass, oid, 0 FROM pg_proc WHERE pronamespace NOT IN ({schemas})
+    UNION ALL SELECT 'pg_extension'::regclass, oid, 0 FROM pg_extension
+    UNION ALL SELECT 'pg_constraint'::regclass, oid, 0 FROM pg_constraint WHERE connamespace NOT IN ({schemas})
+"""
+
+
+def choose(manifest: Manifest, declaration: Declaration, kinds: Sequence[str], tenant: str | None = None) -> list[Part]:
+    """Return the parts of a set that shall be restored, as the declaration has them too.
+
+    Raises BackupError where the set has none of them, or has them of another tenant, schema or database.
+    """
+    schemas: dict[tuple[str, str | None], str] = {(WORKFLOW, part.name): part.schema for part in declaration.tenants}
+    schemas[APP, None] = declaration.app_schema
+    chosen = [
+        part
+        for part in manifest.parts
+        if part.kind in kinds and part.schema and (part.kind == APP or tenant in (None, part.tenant))
+    ]
+    held = ", ".join(" of ".join(filter(None, (part.kind, part.tenant))) for part in manifest.parts)
+    if missing := [kind for kind in kinds if kind not in [part.kind for part in chosen]]:
+        wanted = missing[0] if tenant is None or missing[0] == APP else f"{missing[0]} of {tenant}"
+        message = f"The set {manifest.name} has no {wanted}; it holds {held}."
+        raise BackupError(Problem("restore_not_in_set", manifest.name, message, "Name another set, kind or tenant."))
+    for part in chosen:
+        if schemas.get((part.kind, part.tenant)) != part.schema or manifest.database != declaration.database:
+            whose = f" and the tenant {part.tenant}" if part.tenant else ""
+            message = (
+                f"{part.file} of the set {manifest.name} is of the database {manifest.database}, the schema"
+                f" {part.schema}{whose}, which this site does not have."
+            )
+            remedy = "Use a set of this database and tenant; pgprefect backup list names them."
+            raise BackupError(Problem("restore_foreign_set", manifest.name, message, remedy))
+    return in_order(chosen)
+
+
+def in_order(parts: Sequence[Part]) -> list[Part]:
+    """Return the application's part as the last one: its views may stand on Prefect's tables."""
+    return sorted(parts, key=lambda part: part.kind == APP)
+
+
+def restore(
+    login: Login,
+    declaration: Declaration,
+    path: Path,
+    parts: Sequence[Part],
+    virtualenv: str | None = None,
+    into: str | None = None,
+) -> dict[str, int]:
+    """Replace the schemas of these parts by what the set at the path has, and return how many rows each table has now.
+
+    The login is the administrator's. The whole is one transaction, in which the rows are counted against the manifest;
+    another schema that would lose something by it ends it. ``into`` names a database that is made for it instead.
+    Raises BackupError and ConnectionFailed; then nothing has changed.
+    """
+    examine(login, path, parts, virtualenv, into)
+    target = replace(declaration, database=into) if into else declaration
+    if into:
+        bring_about(login, target)
+    try:
+        _load(login, target, path, parts)
+    except BaseException:
+        if into:
+            _drop(login, into)
+        raise
+    bring_about(login, target)
+    return {f"{part.schema}.{table}": count for part in parts for table, count in part.rows.items()}
+
+
+def examine(
+    login: Login, path: Path, parts: Sequence[Part], virtualenv: str | None = None, into: str | None = None
+) -> None:
+    """Read the set in full and see whether this server and Prefect can take it; changes nothing.
+
+    Raises BackupError and ConnectionFailed.
+    """
+    manifest = backup_set.check(path)
+    with closing(connect(login, "postgres")) as connection, connection.cursor() as cursor:
+        server = connection.server_version // 10000
+        cursor.execute("SELECT datname FROM pg_database WHERE datname = %s", (into,))
+        exists = cursor.fetchone() is not None
+    if server < manifest.server_version // 10000:
+        message = (
+            f"The set {manifest.name} is of PostgreSQL {manifest.server_version // 10000}, this server is {server}."
+        )
+        remedy = "Restore it on a server of that version or a later one."
+        raise BackupError(Problem("restore_older_server", manifest.name, message, remedy))
+    if exists:
+        message = f"The database {into} exists already."
+        remedy = "Name one that does not exist, or drop that one by hand."
+        raise BackupError(Problem("restore_database_exists", f"database {into}", message, remedy))
+    revisions = [part.revision for part in parts if part.revision]
+    if virtualenv and revisions:
+        migrations = revision.installed_migrations(virtualenv)
+        for name in revisions:
+            found = revision.compare([name], migrations)
+            if found.state == revision.UNKNOWN:
+                version = manifest.prefect_version or "of that time"
+                remedy = f"Install Prefect {version} or a later one first (prefect_version)."
+                message = (
+                    f"The set {manifest.name} is at the revision {name}, which the installed Prefect does not know."
+                )
+                raise BackupError(Problem("restore_newer_revision", manifest.name, message, remedy))
+
+
+def _load(login: Login, target: Declaration, path: Path, parts: Sequence[Part]) -> None:
+    """Replace the schemas. Raises BackupError."""
+    begin, end = _frame(login, target, parts)
+
+    def send(session: IO[bytes]) -> None:
+        session.write(begin.encode())
+        for part in parts:
+            session.flush()
+            _send(path / part.file, session)
+        session.write(end.encode())
+
+    in_one_session(login, target.database, path.name, send)
+
+
+def in_one_session(login: Login, database: str, name: str, send: Callable[[IO[bytes]], None]) -> None:
+    """Send everything to one psql. Only the last word commits: what ends before it is undone by PostgreSQL.
+
+    ``name`` is the set's. Raises BackupError.
+    """
+    psql = ["psql", "--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", "--output", "/dev/null"]
+    session = Pipeline([psql], libpq_environment(login, database), subprocess.PIPE, user=_peer(login))
+    try:
+        send(session.stdin)
+        session.stdin.close()
+    except (BrokenPipeError, PipelineFailed) as error:
+        try:
+            session.end()  # it may know the reason, where it was the first to fail
+        except PipelineFailed as reason:
+            raise _failed(database, name, str(reason)) from error
+        raise _failed(database, name, str(error)) from error
+    except BaseException:
+        session.kill()
+        raise
+    try:
+        session.wait()
+    except PipelineFailed as error:
+        raise _failed(database, name, str(error)) from error
+
+
+def _send(file: Path, session: IO[bytes]) -> None:
+    """Write a dump as SQL, without the statement that makes its schema. Raises PipelineFailed."""
+    entries = wanted(file)
+    contents = [line for line in entries if re.match(rb"\d+; \d+ \d+ BLOBS ", line)]
+    _send_entries(file, [line for line in entries if line not in contents], session)
+    if contents:
+        # Around the contents of large objects pg_restore writes a BEGIN and a COMMIT, which would end our transaction.
+        _send_entries(file, contents, session, [["sed", r"/^\(BEGIN\|COMMIT\);$/d"]])
+
+
+def _send_entries(
+    file: Path, entries: Sequence[bytes], session: IO[bytes], filters: Sequence[Sequence[str]] = ()
+) -> None:
+    with list_file(entries) as listed, open(file, "rb") as source:
+        command = ["pg_restore", "--file", "-", "--use-list", listed]
+        Pipeline([*decompression(file.name), command, *filters], stdin=source, stdout=session).wait()
+
+
+def wanted(file: Path) -> list[bytes]:
+    """List all that a dump holds, but for its schema. Raises PipelineFailed."""
+    with tempfile.TemporaryFile() as listed, open(file, "rb") as source:
+        Pipeline([*decompression(file.name), ["pg_restore", "--list"]], stdin=source, stdout=listed).wait()
+        listed.seek(0)
+        return [line for line in listed.read().splitlines() if not re.match(rb"\d+; \d+ \d+ SCHEMA - ", line)]
+
+
+@contextlib.contextmanager
+def list_file(entries: Sequence[bytes]) -> Iterator[str]:
+    """Give a file with these entries for pg_restore's --use-list."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(b"\n".join(entries) + b"\n")
+        file.flush()
+        yield file.name
+
+
+def _frame(login: Login, target: Declaration, parts: Sequence[Part]) -> tuple[str, str]:
+    """Return the SQL before and after the dumps: it clears the schemas, and compares what came with the manifest."""
+    from psycopg2 import sql
+
+    owners = {part.schema: part.owner for part in target.tenants} | {target.app_schema: target.app_owner}
+    schemas = [part.schema for part in parts if part.schema]
+    with closing(connect(login, target.database)) as connection:
+
+        def text(template: str, **values: sql.Composable) -> str:
+            return str(sql.SQL(template).format(**values).as_string(connection))
+
+        namespaces = sql.SQL(
+            "SELECT oid FROM pg_namespace WHERE nspname = ANY ({}) OR nspname ~ '^(pg_|information_schema$)'"
+        ).format(sql.Literal(schemas))
+        others = text(_OTHERS, schemas=namespaces)
+        begin = [
+            "BEGIN; SET LOCAL client_min_messages = warning;",
+            f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}';",
+            "CREATE TEMP TABLE restore_others ON COMMIT DROP AS SELECT *, pg_describe_object(class, oid, part) AS name",
+            f"FROM ({others}) AS others;",
+        ]
+        if APP in [part.kind for part in parts]:  # large objects are in no schema, and only the application has some
+            begin.append("SELECT lo_unlink(oid) FROM pg_largeobject_metadata;")
+        for schema in schemas:
+            name, owner = sql.Identifier(schema), sql.Identifier(owners[schema])
+            begin.append(text("DROP SCHEMA IF EXISTS {schema} CASCADE;", schema=name))
+            begin.append(text("CREATE SCHEMA {schema} AUTHORIZATION {owner};", schema=name, owner=owner))
+        begin.append(
+            "DO $restore$ DECLARE lost bigint; names text; BEGIN\n"
+            "SELECT count(*), string_agg(name, ', ' ORDER BY name) INTO lost, names FROM pg_temp.restore_others\n"
+            f"WHERE (class, oid, part) NOT IN ({others});\n"
+            "IF lost > 0 THEN RAISE EXCEPTION '% objects of other schemas stand on what would be replaced: %',\n"
+            "lost, left(names, 300); END IF; END $restore$;"
+        )
+        end = []
+        for part in parts:
+            if part.large_objects is not None:
+                end.append(
+                    text(
+                        "DO $restore$ DECLARE number bigint; BEGIN SELECT count(*) INTO number FROM"
+                        " pg_largeobject_metadata; IF number <> {count} THEN RAISE EXCEPTION"
+                        " 'the database has % large objects, the manifest says %', number, {count}; END IF;"
+                        " END $restore$;",
+                        count=sql.Literal(part.large_objects),
+                    )
+                )
+            for table, count in part.rows.items():
+                end.append(count_check(part.schema or "", table, count).as_string(connection))
+        end.append("COMMIT;\n")
+    return "\n".join(begin) + "\n", "\n".join(end)
+
+
+def count_check(schema: str, table: str, count: int) -> Any:
+    """Return the SQL that ends the transaction where a table has not as many rows as the manifest says."""
+    from psycopg2 import sql
+
+    template = (
+        "DO $restore$ DECLARE rows bigint; BEGIN SELECT count(*) INTO rows FROM {table};"
+        " IF rows <> {count} THEN RAISE EXCEPTION '% has % rows, the manifest says %',"
+        " {name}, rows, {count}; END IF; END $restore$;"
+    )
+    return sql.SQL(template).format(
+        table=sql.Identifier(schema, table), count=sql.Literal(count), name=sql.Literal(f"{schema}.{table}")
+    )
+
+
+def _peer(login: Login) -> str | None:
+    return login.user if not login.host and not login.password else None
+
+
+def _drop(login: Login, database: str) -> None:
+    """Remove a database that this restore has made."""
+    from psycopg2 import sql
+
+    with closing(connect(login, "postgres")) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database)))
+
+
+def _failed(database: str, name: str, reason: str) -> BackupError:
+    message = f"The restore of {name} into {database} failed and was undone, the database is as it was: {reason}."
+    remedy = "End the cause and restore again; stop the server and the workers where a lock was not to be had."
+    return BackupError(Problem("restore_failed", f"database {database}", message, remedy))

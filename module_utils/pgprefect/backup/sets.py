@@ -1,0 +1,371 @@
+"""A backup set: a directory of dumps from one snapshot, with a manifest that is written last.
+
+A directory without its manifest, or with another name than a set's, is no set. What the manifest says is checked
+against the files before anything relies on them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date, datetime, timezone
+from pathlib import Path
+from typing import IO, Any
+
+from ..core.problems import Problem
+from ..core.process import Pipeline, PipelineFailed, decompression
+
+APP, WORKFLOW, GLOBALS = "app", "workflow", "globals"
+MANIFEST = "manifest.json"
+VERIFIED = "verified.json"  # written by a restore drill that this set has passed
+COPIED = "copied.json"  # says where there is a copy of this set
+FORMAT = 1
+_CHUNK = 1 << 20
+_SAFETY = "-safety"  # made before a restore, of what that replaces: no restore takes it unless it is named
+_NAME = re.compile(rf"\d{{8}}T\d{{6}}Z({_SAFETY})?")
+_PARTIAL, _REMOVED = ".partial-", ".removed-"
+_TIME = "%Y%m%dT%H%M%SZ"
+_SIDE_SCHEMA = re.compile(r"restored_\d{8}t\d{6}z(_safety)?_[a-z0-9_]+")
+
+
+class BackupError(Exception):
+    """No backup, or none to rely on; ``problem`` says why and what to do."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+@contextlib.contextmanager
+def locked(descriptor: int, taken: BackupError) -> Iterator[None]:
+    """Hold the lock of what was opened, and close it. It ends with the process. Raises what another holder means."""
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise taken from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One dump of a set. ``rows`` are those of each table in the snapshot, ``revision`` is Prefect's migration.
+
+    ``large_objects`` is their number in the application's dump; others have none.
+    """
+
+    kind: str
+    schema: str | None
+    tenant: str | None
+    file: str
+    bytes: int
+    sha256: str
+    rows: dict[str, int]
+    indexes: int = 0
+    constraints: int = 0
+    revision: str | None = None
+    large_objects: int | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a set holds and where it comes from. Times are in UTC; ``seconds`` is how long the whole took."""
+
+    name: str
+    database: str
+    started: str
+    seconds: float
+    snapshot: str
+    wal_position: str
+    server_version: int
+    prefect_version: str | None
+    extensions: dict[str, str]  # name: the schema it is in
+    parts: tuple[Part, ...]
+    format: int = FORMAT
+
+    @property
+    def bytes(self) -> int:
+        return sum(part.bytes for part in self.parts)
+
+    @property
+    def time(self) -> datetime:
+        return time_of(self.name)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Keep:
+    """How many sets stay: the newest ones, and the newest of so many days, weeks and months that have one."""
+
+    last: int = 3
+    daily: int = 7
+    weekly: int = 4
+    monthly: int = 6
+
+    @classmethod
+    def from_arguments(cls, arguments: Mapping[str, Any]) -> Keep:
+        """Raises ValueError for a name or a number that makes no sense."""
+        known = asdict(cls())
+        for name, count in arguments.items():
+            if name not in known:
+                raise ValueError(f"keep.{name} is not known; there are: {', '.join(known)}.")
+            if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= 1000:
+                raise ValueError(f"keep.{name} is {count!r}; it must be a whole number from 0 to 1000.")
+        keep = cls(**{**known, **arguments})
+        if not any(asdict(keep).values()):
+            raise ValueError("keep is 0 for last, daily, weekly and monthly; at least one must be above 0.")
+        return keep
+
+
+def name_of(time: datetime, safety: bool = False) -> str:
+    return time.astimezone(timezone.utc).strftime(_TIME) + (_SAFETY if safety else "")
+
+
+def time_of(name: str) -> datetime:
+    return datetime.strptime(name[: -len(_SAFETY)] if is_safety(name) else name, _TIME).replace(tzinfo=timezone.utc)
+
+
+def is_safety(name: str) -> bool:
+    return name.endswith(_SAFETY)
+
+
+def side_schema(name: str, part: Part) -> str:
+    """Return the schema into which single tables of a part of a set are restored: a name that needs no quotes."""
+    return f"restored_{name}_{part.tenant or part.kind}".lower().replace("-", "_")
+
+
+def is_side_schema(schema: str) -> bool:
+    return _SIDE_SCHEMA.fullmatch(schema) is not None
+
+
+def partial(directory: Path, name: str) -> Path:
+    """Return where a set is written that is not finished."""
+    return directory / (_PARTIAL + name)
+
+
+def names(directory: Path) -> list[str]:
+    """Return the names that are taken, the oldest first; a directory that has one need not be a set."""
+    return sorted(path.name for path in _entries(directory) if _NAME.fullmatch(path.name))
+
+
+def sets(directory: Path) -> list[Path]:
+    """Return the sets below a directory, the oldest first."""
+    return [directory / name for name in names(directory) if (directory / name / MANIFEST).is_file()]
+
+
+def _entries(directory: Path) -> list[Path]:
+    try:
+        return list(directory.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise _unreadable(directory, error) from error
+
+
+def find(directory: Path, name: str | None = None) -> Path:
+    """Return a set by its name, or the newest that is no safety set. Raises BackupError."""
+    found = {path.name: path for path in sets(directory)}
+    wanted = name or max((name for name in found if not is_safety(name)), default="of any name")
+    if wanted not in found:
+        message = f"There is no set {wanted} in {directory}."
+        remedy = "Name one that pgprefect backup list shows, or make one (pgprefect backup)."
+        raise BackupError(Problem("backup_missing", str(directory), message, remedy))
+    return found[wanted]
+
+
+def left_over(directory: Path) -> list[Path]:
+    """Return what runs left behind that were killed while they wrote or removed a set."""
+    return [path for path in _entries(directory) if path.name.startswith((_PARTIAL, _REMOVED))]
+
+
+def is_verified(path: Path) -> bool:
+    return (path / VERIFIED).is_file()
+
+
+def copied_to(path: Path) -> str | None:
+    """Return where the set was copied to, if it was; a record that can not be read is none."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return str(json.loads((path / COPIED).read_text(encoding="utf-8"))["target"])
+    return None
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read what a set says of itself. Raises BackupError."""
+    try:
+        content = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            message = f"The manifest of {path} has format {content['format']!r}, this program knows {FORMAT}."
+            raise BackupError(Problem("backup_manifest_unknown", str(path), message, "Read it by a newer pgprefect."))
+        manifest = Manifest(**{**content, "parts": tuple(Part(**part) for part in content["parts"])})
+    except OSError as error:
+        raise _unreadable(path / MANIFEST, error) from error
+    except (ValueError, TypeError, KeyError) as error:
+        message = f"The manifest of {path} is damaged ({type(error).__name__}: {error})."
+        raise BackupError(Problem("backup_manifest_damaged", str(path), message, _TAKE_ANOTHER)) from error
+    if manifest.name != path.name:
+        message = f"The manifest in {path} is that of the set {manifest.name}."
+        raise BackupError(Problem("backup_manifest_damaged", str(path), message, _TAKE_ANOTHER))
+    return manifest
+
+
+_TAKE_ANOTHER = "Use another set (pgprefect backup list), and make a new one (pgprefect backup)."
+
+
+def check(path: Path) -> Manifest:
+    """Read every file of a set to its end and compare it with the manifest. Raises BackupError."""
+    manifest = read_manifest(path)
+    for part in manifest.parts:
+        check_part(path, part, read_back)
+    return manifest
+
+
+def check_hashes(path: Path, manifest: Manifest) -> None:
+    """Compare every file of a set with the manifest, without the programs that would restore it. Raises BackupError."""
+    for part in manifest.parts:
+        check_part(path, part, _hash)
+
+
+def _hash(file: Path) -> tuple[int, str]:
+    digest = hashlib.sha256()
+    with open(file, "rb") as source:
+        while chunk := source.read(_CHUNK):
+            digest.update(chunk)
+        return source.tell(), digest.hexdigest()
+
+
+def check_part(path: Path, part: Part, read: Callable[[Path], tuple[int, str]]) -> None:
+    """Compare what a way of reading finds of a dump, its size and SHA-256, with the manifest. Raises BackupError."""
+    file = path / part.file
+    try:
+        size, digest = read(file)
+    except (PipelineFailed, OSError) as error:
+        raise _damaged(file, str(error)) from error
+    if (size, digest) != (part.bytes, part.sha256):
+        raise _damaged(file, f"it has {size:,} bytes with the SHA-256 {digest}, not {part.bytes:,} with {part.sha256}")
+
+
+def _damaged(file: Path, reason: str) -> BackupError:
+    message = f"{file} is not what was written: {reason}."
+    return BackupError(Problem("backup_damaged", str(file), message, _TAKE_ANOTHER))
+
+
+def _unreadable(path: Path, error: OSError) -> BackupError:
+    message = f"{path} can not be read: {error.strerror}."
+    remedy = "Run this as root or as the operating system's user of the backups, and name the right directory."
+    return BackupError(Problem("backup_unreadable", str(path), message, remedy))
+
+
+def read_back(file: Path) -> tuple[int, str]:
+    """Read a dump to its end, as a restore would, and return its size and SHA-256. Raises PipelineFailed, OSError."""
+    commands = decompression(file.name)
+    if ".dump" in file.name:
+        commands.append(["pg_restore", "--file", os.devnull])
+    return _feed(file, commands, subprocess.DEVNULL)
+
+
+def unpack(file: Path, target: Path) -> tuple[int, str]:
+    """Decompress a dump into a file, and return its size and SHA-256. Raises PipelineFailed, OSError."""
+    with open(target, "xb") as output:
+        return _feed(file, decompression(file.name) or [["cat"]], output)
+
+
+def _feed(file: Path, commands: Sequence[Sequence[str]], stdout: int | IO[bytes]) -> tuple[int, str]:
+    digest, size = hashlib.sha256(), 0
+    with open(file, "rb") as source:
+        pipeline = Pipeline(commands, stdin=subprocess.PIPE, stdout=stdout)
+        try:
+            while chunk := source.read(_CHUNK):
+                digest.update(chunk)
+                size += len(chunk)
+                # What has ended need not have read the last bytes; its status tells whether it failed.
+                with contextlib.suppress(BrokenPipeError):
+                    pipeline.stdin.write(chunk)
+        except BaseException:
+            pipeline.kill()
+            raise
+        pipeline.end()
+    return size, digest.hexdigest()
+
+
+def prunable(paths: Iterable[Path], keep: Keep) -> list[Path]:
+    """Return which of the sets may go, the oldest first.
+
+    The newest stays, and the newest that a drill has verified, whatever the counts say. Safety sets take nobody's
+    place: as many of them stay as of the newest others.
+    """
+    every = sorted(paths, key=lambda path: path.name, reverse=True)
+    newest_first = [path for path in every if not is_safety(path.name)]
+    staying = set(newest_first[: max(keep.last, 1)])
+    staying.update([path for path in every if is_safety(path.name)][: max(keep.last, 1)])
+    staying.update([path for path in newest_first if is_verified(path)][:1])
+    periods: tuple[tuple[int, Callable[[date], Any]], ...] = (
+        (keep.daily, lambda day: day),
+        (keep.weekly, lambda day: day.isocalendar()[:2]),
+        (keep.monthly, lambda day: (day.year, day.month)),
+    )
+    for count, period in periods:
+        newest: dict[Any, Path] = {}
+        for path in newest_first:
+            newest.setdefault(period(time_of(path.name).date()), path)
+        staying.update(list(newest.values())[:count])
+    return [path for path in reversed(every) if path not in staying]
+
+
+def remove(path: Path) -> None:
+    """Remove a set. It loses its name first: what a crash leaves behind is no set any more."""
+    going = path.rename(path.with_name(_REMOVED + path.name))
+    sync(path.parent)
+    shutil.rmtree(going)
+
+
+def write(path: Path, manifest: Manifest) -> None:
+    """Write the manifest of a finished set, durably."""
+    _write_json(path / MANIFEST, manifest.as_dict())
+    sync(path)
+
+
+def mark_verified(path: Path, result: Mapping[str, Any]) -> None:
+    """Write what a set has passed."""
+    _mark(path, VERIFIED, result)
+
+
+def mark_copied(path: Path, target: str) -> None:
+    """Write where a set was copied to."""
+    _mark(path, COPIED, {"target": target, "copied": datetime.now(timezone.utc).isoformat(timespec="seconds")})
+
+
+def _mark(path: Path, name: str, content: Mapping[str, Any]) -> None:
+    """Write a file beside the manifest, as a whole and durably."""
+    new = path / f"{name}.new"
+    _write_json(new, content)
+    new.rename(path / name)
+    sync(path)
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync(path: Path) -> None:
+    """Make a file, or the entries of a directory, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,159 @@
+"""Opening a connection, and saying clearly why that did not work."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import re
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .problems import Problem
+from .sql import quote
+
+# The options of an Ansible module that logs in.
+LOGIN_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "login_host": {"type": "str", "default": ""},
+    "login_port": {"type": "int", "default": 5432},
+    "login_user": {"type": "str", "default": "postgres"},
+    "login_password": {"type": "str", "no_log": True},
+    "login_ssl_mode": {
+        "type": "str",
+        "default": "prefer",
+        "choices": ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"],
+    },
+    "login_ca_file": {"type": "path"},
+}
+
+
+@dataclass(frozen=True)
+class Login:
+    """How to reach a PostgreSQL server. An empty host is the unix socket."""
+
+    host: str = ""
+    port: int = 5432
+    user: str = "postgres"
+    password: str | None = None
+    ssl_mode: str = "prefer"
+    ca_file: str | None = None
+    passfile: str | None = None  # libpq's, where there is no password
+
+    @classmethod
+    def from_arguments(cls, arguments: Mapping[str, Any]) -> Login:
+        return cls(**{name[len("login_") :]: arguments[name] for name in LOGIN_ARGUMENTS})
+
+    @property
+    def where(self) -> str:
+        return f"{self.host}:{self.port}" if self.host else f"the unix socket of port {self.port}"
+
+
+class ConnectionFailed(Exception):
+    """No connection; ``problem`` says why and what to do."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+def connect(
+    login: Login,
+    database: str,
+    connect_timeout: int = 5,
+    statement_timeout: float | None = None,
+    search_path: Sequence[str] = ("pg_catalog",),
+) -> Any:
+    """Open a connection that resolves no name outside the search path by accident and waits for no lock for ever.
+
+    The timeouts are in seconds. Raises ConnectionFailed.
+    """
+    try:
+        import psycopg2
+    except ImportError as error:
+        raise ConnectionFailed(
+            Problem(
+                "driver_missing",
+                f"python {sys.executable}",
+                f"psycopg2 is not installed for {sys.executable}, so PostgreSQL can not be reached.",
+                "apt install python3-psycopg2, or install psycopg2-binary into that virtualenv.",
+            )
+        ) from error
+    path = ", ".join(map(quote, search_path))
+    # In libpq's options a backslash keeps a space from ending the word.
+    path = re.sub(r"([\\ ])", r"\\\1", path)
+    options = [f"-c search_path={path}", "-c lock_timeout=10s", "-c client_min_messages=warning"]
+    if statement_timeout is not None:
+        options.append(f"-c statement_timeout={int(statement_timeout * 1000)}")
+    try:
+        with _as_peer(login):
+            connection = psycopg2.connect(
+                dbname=database,
+                host=login.host or None,
+                port=login.port,
+                user=login.user,
+                password=login.password or None,
+                passfile=login.passfile,
+                sslmode=login.ssl_mode,
+                sslrootcert=login.ca_file,
+                connect_timeout=connect_timeout,
+                application_name="pgprefect",
+                options=" ".join(options),
+            )
+    except psycopg2.OperationalError as error:
+        raise ConnectionFailed(_explain(login, database, str(error).strip())) from error
+    connection.set_client_encoding("UTF8")
+    return connection
+
+
+# The user is the whole process's: two threads at a time would mix theirs up.
+_ONE_AT_A_TIME = threading.Lock()
+
+
+@contextlib.contextmanager
+def _as_peer(login: Login) -> Iterator[None]:
+    """Over the unix socket root takes on the role's operating system user, because PostgreSQL asks who is calling."""
+    user = None
+    if not login.host and not login.password and os.geteuid() == 0:
+        with contextlib.suppress(KeyError):
+            user = pwd.getpwnam(login.user).pw_uid
+    if user is None:
+        yield
+        return
+    with _ONE_AT_A_TIME:
+        os.seteuid(user)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+
+
+def _explain(login: Login, database: str, error: str) -> Problem:
+    # libpq gives no code for a failed connection, only this text.
+    reasons = [line.partition("failed: ")[2] for line in error.splitlines() if "failed: " in line]
+    reason = reasons[-1] if reasons else error or "no reason given"
+    if "does not exist" in error and f'database "{database}"' in error:
+        return Problem(
+            "database_missing",
+            f"database {database}",
+            f"The database {database} does not exist at {login.where}.",
+            "Run the playbook that makes it (playbooks/database.yml), or correct the name.",
+        )
+    if any(
+        word in error for word in ("authentication failed", "no password supplied", "pg_hba.conf", "not permitted")
+    ) or ("role" in error and "does not exist" in error):
+        return Problem(
+            "login_refused",
+            f"role {login.user}",
+            f"PostgreSQL at {login.where} refused the login as {login.user} to the database {database}: {reason}.",
+            "Correct the login user and its password, or allow it in pg_hba.conf; over the unix socket the task must "
+            f"run as root or as the operating system's user {login.user}.",
+        )
+    return Problem(
+        "connection_failed",
+        f"server {login.where}",
+        f"No connection to PostgreSQL at {login.where} as {login.user}: {reason}.",
+        "Start PostgreSQL, or correct the host, the port and the TLS settings.",
+    )

@@ -1,0 +1,235 @@
+"""Whether the database, Prefect's schemas, the API and the workers answer, within a bounded time.
+
+The checks run in groups, each with a thread and at most one connection of its own: whatever hangs, be it a name that
+does not resolve or a network that drops packets, makes its own checks unhealthy and nobody wait.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from ..core.connection import ConnectionFailed, Login, connect
+from ..core.http import get
+from ..core.jobs import Job
+from ..core.problems import ERROR, WARNING, Problem
+from ..core.sql import Statement
+from . import probes
+from .probes import Ask, Finding, Part
+from .thresholds import Thresholds
+
+__all__ = ["DEGRADED", "HEALTHY", "UNHEALTHY", "Check", "Health", "Part", "check_health"]
+
+HEALTHY = "healthy"
+DEGRADED = "degraded"
+UNHEALTHY = "unhealthy"
+
+
+@dataclass
+class Check:
+    status: str = UNHEALTHY
+    problems: list[Problem] = field(default_factory=list)
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Health:
+    checks: dict[str, Check] = field(default_factory=dict)
+
+    @property
+    def overall_status(self) -> str:
+        found = {check.status for check in self.checks.values()}
+        return next((status for status in (UNHEALTHY, DEGRADED) if status in found), HEALTHY)
+
+    @property
+    def problems(self) -> list[Problem]:
+        """All problems, each once: a dead server is one, however many checks it makes unhealthy."""
+        return list(dict.fromkeys(problem for check in self.checks.values() for problem in check.problems))
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "overall_status": self.overall_status,
+            "checks": {name: check.status for name, check in self.checks.items()},
+            "problems": [problem.as_dict() for problem in self.problems],
+            "details": {name: check.details for name, check in self.checks.items()},
+        }
+
+
+@dataclass
+class Group:
+    """Checks that run one after the other; without ``database`` they need no connection."""
+
+    checks: Mapping[str, Callable[[Ask], Finding]]
+    database: bool = True
+
+
+def check_health(
+    login: Login,
+    database: str,
+    parts: Sequence[Part],
+    timeout: float = 4.0,
+    thresholds: Thresholds | None = None,
+    disk_paths: Sequence[str] = (),
+    jobs: Sequence[Job] = (),
+) -> Health:
+    """Run all checks, groups of them at the same time. It takes no longer than the timeout, in seconds.
+
+    The disk is checked at the paths, or at the data directory where the login is over the unix socket. The jobs are
+    those that this host is to run.
+    """
+    limits = thresholds or Thresholds()
+    schemas = [part.schema for part in parts]
+    server: dict[str, Callable[[Ask], Finding]] = {
+        "app_database": probes.app_database,
+        "schema_separation": partial(probes.separation, schemas=schemas),
+        "connections": partial(probes.connections, limits=limits),
+        "transactions": partial(probes.transactions, limits=limits),
+        "locks": partial(probes.locks, limits=limits),
+        "storage": partial(probes.storage, limits=limits, schemas=[*schemas, "public"]),
+        "archiving": partial(probes.archiving, limits=limits, declared="pitr" in [job.name for job in jobs]),
+    }
+    groups = [Group(server)]
+    if disk_paths:
+        groups.append(Group({"disk": lambda _ask: probes.disk(limits, disk_paths)}, database=False))
+    elif not login.host:
+        server["disk"] = partial(probes.data_disk, limits=limits)
+    suffixes = {part.name: f":{part.name}" if index else "" for index, part in enumerate(parts)}
+    for part in parts:
+        suffix = suffixes[part.name]
+        checks = {probe.__name__ + suffix: partial(_tenant, probe, limits, part) for probe in probes.TENANT_PROBES}
+        groups.append(Group(checks))
+        groups.append(Group({f"api{suffix}": partial(_api, part=part, timeout=timeout / 2)}, database=False))
+    own = {job.name + suffixes.get(job.tenant, ""): partial(_job, limits=limits, job=job) for job in jobs}
+    groups.append(Group(own, database=False))
+    results: dict[str, Check] = {}
+    deadline = time.monotonic() + timeout
+    threads = [
+        threading.Thread(target=_run_group, args=(group, results, login, database, timeout, limits), daemon=True)
+        for group in groups
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    finished = dict(results)  # a late thread may still write into the other one
+    names = sorted((name for group in groups for name in group.checks), key=lambda name: FIRST.get(name, len(FIRST)))
+    return Health({name: finished.get(name) or _silent(name, timeout) for name in names})
+
+
+def _tenant(probe: Callable[[Ask, Thresholds, Part], Finding], limits: Thresholds, part: Part, ask: Ask) -> Finding:
+    return probe(ask, limits, part)
+
+
+# Where readers look first; the others follow by group.
+FIRST = {"app_database": 0, "prefect_schema": 1, "schema_separation": 2}
+
+
+def _silent(name: str, timeout: float) -> Check:
+    message = f"The check {name} did not answer within {timeout:g} seconds."
+    remedy = "Look at the network to that host, and at what the server is busy with."
+    return Check(UNHEALTHY, [Problem("no_answer", name, message, remedy)])
+
+
+def _run_group(
+    group: Group, results: dict[str, Check], login: Login, database: str, timeout: float, limits: Thresholds
+) -> None:
+    deadline = time.monotonic() + timeout * 0.9
+    dead: Problem | None = None
+    connection = None
+    try:
+        if group.database:
+            connection = connect(login, database, max(2, int(timeout / 2)), timeout / 4)
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute("SET default_transaction_read_only = on")
+    except Exception as error:
+        dead = error.problem if isinstance(error, ConnectionFailed) else _explain(error, "connection")
+    for left, (name, probe) in zip(range(len(group.checks), 0, -1), group.checks.items()):
+        started = time.monotonic()
+        slowest = 0.0
+
+        def ask(statement: Statement, share: float = (deadline - started) / left) -> list[tuple[Any, ...]]:
+            nonlocal slowest
+            begun = time.monotonic()
+            # What is left of the time is shared by the checks to come, so that a locked table harms its own alone.
+            milliseconds = max(50, int(share * 1000))
+            bounded = f"SET statement_timeout = {milliseconds}; SET lock_timeout = {milliseconds // 2}; "
+            with connection.cursor() as cursor:  # type: ignore[union-attr]
+                Statement(bounded + statement.template, statement.arguments).execute(cursor)
+                rows: list[tuple[Any, ...]] = cursor.fetchall()
+            slowest = max(slowest, (time.monotonic() - begun) * 1000)
+            return rows
+
+        problems: list[Problem] = []
+        details: dict[str, Any] = {}
+        try:
+            if dead:
+                problems = [dead]
+            else:
+                problems, details = probe(ask)
+        except probes.SchemaDead as found:
+            dead = found.problem
+            problems = [dead]
+        except Exception as error:
+            # Whatever it was, this check must say so and the others must go on.
+            problems = [_explain(error, name)]
+            if connection is not None and connection.closed:
+                dead = problems[0]
+        slow = limits.latency_ms.severity(slowest)
+        if slow:
+            message = f"The database took {slowest:.0f} ms to answer the check {name}."
+            problems.append(
+                Problem("database_slow", name, message, "See what it is busy with: pg_stat_activity.", slow)
+            )
+        severities = {problem.severity for problem in problems}
+        status = UNHEALTHY if ERROR in severities else DEGRADED if WARNING in severities else HEALTHY
+        details["latency_ms"] = round((time.monotonic() - started) * 1000, 1)
+        results[name] = Check(status, problems, details)
+    if connection is not None:
+        connection.close()
+
+
+def _explain(error: Exception, name: str) -> Problem:
+    code = getattr(error, "pgcode", None)
+    reason = str(error).strip().partition("\n")[0]
+    if code == "42501":  # insufficient_privilege
+        remedy = "Ask as a role that may, such as the monitor's; site.yml grants it what it needs."
+        return Problem(
+            "check_not_permitted", name, f"This login may not ask for {name}: {reason}.", remedy, probes.NOTICE
+        )
+    if code == "55P03":  # lock_not_available
+        remedy = "A migration ends by itself; else see who holds it: SELECT * FROM pg_locks WHERE granted"
+        return Problem(
+            "table_locked", name, f"The check {name} met a lock that another session holds: {reason}.", remedy
+        )
+    if code == "57014":  # query_canceled
+        message = f"The database did not answer the check {name} in time: {reason}."
+        return Problem("answer_too_late", name, message, "See what it is busy with: pg_stat_activity.")
+    remedy = "Look into the log of the part that this check asks."
+    return Problem("check_failed", name, f"The check {name} failed: {reason or type(error).__name__}", remedy)
+
+
+def _job(_ask: Ask, limits: Thresholds, job: Job) -> Finding:
+    return probes.scheduled_job(limits, job)
+
+
+def _api(_ask: Ask, part: Part, timeout: float) -> Finding:
+    problems = []
+    for path, remedy in (
+        ("/health", f"systemctl status prefect-server@{part.name}, and its journal"),
+        ("/ready", f"The server runs but does not reach its database: journalctl -u prefect-server@{part.name}"),
+    ):
+        url = part.api_url + path
+        try:
+            json.loads(get(url, timeout))
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", None) or error
+            problems.append(Problem("api_not_ready", f"api {url}", f"{url} does not answer well: {reason}.", remedy))
+            break
+    return problems, {"url": part.api_url}

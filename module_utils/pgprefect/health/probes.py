@@ -1,0 +1,578 @@
+"""What health asks of the database, and how it judges the answers. Each question is one statement.
+
+They read no relation's file and wait for no lock longer than the caller's timeout.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Callable
+
+from ..core.jobs import Job, RecordBroken, last
+from ..core.prefect import SIGNATURE
+from ..core.problems import ERROR, WARNING, Problem
+from ..core.sql import Names, Statement, Value, quote
+from .thresholds import Limit, Thresholds
+
+NOTICE = "notice"  # worth saying, and no reason to call anything degraded
+
+Finding = tuple[list[Problem], dict[str, Any]]
+Ask = Callable[[Statement], list[tuple[Any, ...]]]
+
+VERIFY = "Run playbooks/verify.yml, which says what to do about each difference."
+
+
+@dataclass(frozen=True)
+class Part:
+    """One tenant as health sees it.
+
+    ``workers`` is the number that should be online, ``pool_workers`` those of each work pool where that is known.
+    """
+
+    name: str
+    schema: str
+    api_url: str
+    workers: int = 0
+    pool_workers: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def from_arguments(cls, arguments: Mapping[str, Any]) -> Part:
+        pools = {str(pool): int(count) for pool, count in (arguments.get("pool_workers") or {}).items()}
+        return cls(
+            name=arguments["name"],
+            schema=arguments["schema"],
+            api_url=arguments["api_url"].rstrip("/"),
+            workers=int(arguments.get("workers") or sum(pools.values())),
+            pool_workers=pools,
+        )
+
+
+def _many(count: int, thing: str) -> str:
+    return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
+def app_database(ask: Ask) -> Finding:
+    template = "SELECT current_setting('server_version'), pg_database_size(current_database()), pg_is_in_recovery()"
+    version, size, standby = ask(Statement(template))[0]
+    return [], {"server_version": version, "size_bytes": size, "standby": standby}
+
+
+_SEPARATION = """
+WITH declared AS (SELECT unnest({}::text[])::name AS nspname)
+SELECT ARRAY(SELECT nspname::text FROM declared WHERE nspname NOT IN (SELECT nspname FROM pg_namespace)),
+       (SELECT array_agg(relname::text) FROM pg_class WHERE relnamespace = to_regnamespace('public')) @> {}::text[],
+       ARRAY(SELECT nspname || ' ' || privilege_type
+             FROM pg_namespace, aclexplode(coalesce(nspacl, acldefault('n', nspowner)))
+             WHERE grantee = 0
+               AND (nspname IN (SELECT nspname FROM declared) OR nspname = 'public' AND privilege_type = 'CREATE')
+             ORDER BY 1)
+"""
+
+
+def separation(ask: Ask, schemas: list[str]) -> Finding:
+    missing, strays, public = ask(Statement(_SEPARATION, (Value(schemas), Value(list(SIGNATURE)))))[0]
+    problems = [
+        Problem("schema_missing", f"schema {schema}", f"The schema {schema} does not exist.", VERIFY)
+        for schema in missing
+    ]
+    if strays:
+        message = "Prefect's tables are in the schema public, among the application's."
+        problems.append(Problem("prefect_in_public", "schema public", message, VERIFY))
+    if public:
+        message = f"PUBLIC has rights that break the separation of the schemas: {', '.join(public)}."
+        problems.append(Problem("right_excess", "schemas", message, VERIFY))
+    return problems, {}
+
+
+# A login without pg_monitor sees whose each session is, but not its kind. This check's own sessions do not count.
+_CONNECTIONS = """
+WITH sessions AS (
+    SELECT usename, datname FROM pg_stat_activity
+    WHERE datname IS NOT NULL AND coalesce(backend_type, 'client backend') = 'client backend'
+      AND (usename <> current_user OR application_name <> current_setting('application_name'))
+), limits AS (
+    SELECT 'server' AS object, current_setting('max_connections')::int
+           - current_setting('superuser_reserved_connections')::int
+           - coalesce(current_setting('reserved_connections', true), '0')::int AS allowed,
+           (SELECT count(*) FROM sessions) AS used
+    UNION ALL SELECT 'database ' || datname, datconnlimit, (SELECT count(*) FROM sessions s WHERE s.datname = d.datname)
+    FROM pg_database d WHERE datname = current_database()
+    UNION ALL SELECT 'role ' || rolname, rolconnlimit, (SELECT count(*) FROM sessions WHERE usename = rolname)
+    FROM pg_roles WHERE NOT rolsuper AND rolcanlogin
+)
+SELECT object, used, allowed FROM limits WHERE allowed > 0 ORDER BY object DESC
+"""
+
+
+def connections(ask: Ask, limits: Thresholds) -> Finding:
+    problems, details = [], {}
+    for name, used, allowed in ask(Statement(_CONNECTIONS)):
+        details[name] = {"used": used, "allowed": allowed}
+        severity = limits.connections_percent.severity(100 * used / allowed)
+        if severity:
+            message = f"{used} of {allowed} connections that the {name} allows are in use."
+            remedy = (
+                "See who has them: SELECT usename, application_name, state, count(*) FROM pg_stat_activity "
+                "GROUP BY 1, 2, 3; then close idle ones, make the clients' pools smaller, or raise the limit."
+            )
+            problems.append(Problem("connections_near_limit", name, message, remedy, severity))
+    return problems, {"limits": details}
+
+
+_TRANSACTIONS = """
+SELECT pg_has_role('pg_read_all_stats', 'USAGE'), pid, usename, application_name, state LIKE 'idle in%',
+       extract(epoch FROM clock_timestamp() - xact_start)::float8,
+       CASE WHEN state LIKE 'idle in%' THEN extract(epoch FROM clock_timestamp() - state_change)::float8 END
+FROM pg_stat_activity
+WHERE datname = current_database() AND xact_start IS NOT NULL
+  AND (usename <> current_user OR application_name <> current_setting('application_name'))
+  AND backend_type = 'client backend'
+UNION ALL SELECT pg_has_role('pg_read_all_stats', 'USAGE'), NULL, NULL, NULL, NULL, NULL, NULL
+"""
+
+
+def transactions(ask: Ask, limits: Thresholds) -> Finding:
+    *rows, (sees_all, *_rest) = ask(Statement(_TRANSACTIONS))
+
+    def longest(code: str, column: int, limit: Limit, words: str) -> Iterator[Problem]:
+        worst = max((row for row in rows if row[column] is not None), key=lambda row: row[column], default=None)
+        severity = limit.severity(worst[column]) if worst else None
+        if worst and severity:
+            _, pid, user, application, *_ages = worst
+            who = f"{pid} of {user} ({application or 'no application name'})"
+            message = f"The session {who} {words} for {worst[column]:.0f} s."
+            remedy = f"Where nobody needs it: SELECT pg_terminate_backend({pid});"
+            yield Problem(code, f"session {pid}", message, remedy, severity)
+
+    problems = [
+        *longest("transaction_old", 5, limits.transaction_s, "has a transaction open"),
+        *longest("idle_in_transaction", 6, limits.idle_in_transaction_s, "is idle within a transaction"),
+    ]
+    details = {
+        "open": len(rows),
+        "oldest_s": max((row[5] for row in rows), default=0.0),
+        "idle_s": max((row[6] or 0.0 for row in rows), default=0.0),
+    }
+    if not sees_all:
+        problems.append(_unseen("sessions of other roles", "pg_monitor"))
+    return problems, details
+
+
+def _unseen(what: str, right: str) -> Problem:
+    message = f"This login can not see {what}."
+    return Problem("not_visible", what, message, f"Ask as a role that is a member of {right}.", NOTICE)
+
+
+_LOCKS = """
+SELECT l.pid, extract(epoch FROM clock_timestamp() - l.waitstart)::float8, pg_blocking_pids(l.pid),
+       l.mode, coalesce(quote_ident(n.nspname) || '.' || quote_ident(c.relname), l.locktype)
+FROM pg_locks l LEFT JOIN pg_class c ON c.oid = l.relation AND l.database <> 0
+LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE NOT l.granted AND l.pid IN (
+    SELECT pid FROM pg_stat_activity WHERE datname = current_database()
+    AND (usename <> current_user OR application_name <> current_setting('application_name')))
+ORDER BY 2 DESC NULLS LAST
+"""
+
+
+def locks(ask: Ask, limits: Thresholds) -> Finding:
+    rows = ask(Statement(_LOCKS))
+    problems = []
+    if rows:
+        pid, age, blockers, mode, what = rows[0]
+        severity = limits.lock_wait_s.severity(age)
+        if severity:
+            others = ", ".join(map(str, blockers)) or "nobody any more"
+            message = (
+                f"{_many(len(rows), 'session')} wait for locks; {pid} has waited {age:.0f} s for {mode} on {what}, "
+                f"held up by {others}."
+            )
+            remedy = (
+                f"See what holds it: SELECT pid, usename, state, query FROM pg_stat_activity WHERE pid IN ({others}); "
+                "a migration ends by itself, an idle session is ended by pg_terminate_backend."
+            )
+            problems.append(Problem("lock_wait", what, message, remedy, severity))
+    return problems, {"waiting": len(rows), "longest_s": rows[0][1] if rows else 0.0}
+
+
+# No pg_relation_size: it would wait for a table's lock. The estimates are as old as the last vacuum or analyze.
+_STORAGE = """
+SELECT (SELECT max(greatest(age(datfrozenxid), mxid_age(datminmxid))) FROM pg_database),
+       (SELECT datname FROM pg_database ORDER BY greatest(age(datfrozenxid), mxid_age(datminmxid)) DESC LIMIT 1),
+       (SELECT json_object_agg(nspname, sizes) FROM (
+            SELECT nspname, json_build_object('bytes', sum((c.relpages + coalesce(t.relpages, 0)
+                       + (SELECT coalesce(sum(x.relpages), 0) FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
+                          WHERE i.indrelid IN (c.oid, t.oid)))::int8 * current_setting('block_size')::int8),
+                   'live', sum(s.n_live_tup), 'dead', sum(s.n_dead_tup)) AS sizes
+            FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            LEFT JOIN pg_class t ON t.oid = c.reltoastrelid
+            LEFT JOIN pg_stat_all_tables s ON s.relid = c.oid
+            WHERE c.relkind IN ('r', 'm') AND nspname = ANY ({schemas}::text[]) GROUP BY nspname) per_schema),
+       (SELECT json_agg(json_build_array(schemaname, relname, n_live_tup, n_dead_tup) ORDER BY n_dead_tup DESC)
+        FROM pg_stat_all_tables WHERE schemaname = ANY ({schemas}::text[]) AND n_dead_tup >= 10000)
+"""
+
+
+def storage(ask: Ask, limits: Thresholds, schemas: list[str]) -> Finding:
+    template = _STORAGE.replace("{schemas}", "{}")
+    age, oldest, sizes, tables = ask(Statement(template, (Value(schemas),) * 2))[0]
+    problems = []
+    severity = limits.xid_age.severity(age)
+    if severity:
+        message = f"The oldest transaction number, in the database {oldest}, is {age:,} old."
+        remedy = (
+            f"End old transactions, prepared transactions and replication slots, then in {oldest}: VACUUM (FREEZE);"
+        )
+        problems.append(Problem("xid_age_high", f"database {oldest}", message, remedy, severity))
+    for schema, table, live, dead in tables or []:
+        percent = 100 * dead / (live + dead)
+        severity = limits.dead_percent.severity(percent)
+        if severity:
+            name = quote((schema, table))
+            message = f"{percent:.0f} % of the rows of {name} are dead ({dead:,})."
+            remedy = f"VACUUM ANALYZE {name}; and see whether an old transaction keeps autovacuum from its work."
+            problems.append(Problem("dead_rows", f"table {name}", message, remedy, severity))
+    return problems, {"xid_age": age, "schemas": sizes or {}}
+
+
+def disk(limits: Thresholds, paths: Iterable[str]) -> Finding:
+    """Ask this host's file systems."""
+    problems, details = [], {}
+    for path in paths:
+        try:
+            found = os.statvfs(path)
+        except OSError as error:
+            message = f"The file system of {path} can not be asked: {error.strerror}."
+            remedy = "Correct the path, or leave it out where the database is on another host."
+            problems.append(Problem("disk_not_visible", path, message, remedy, WARNING))
+            continue
+        usable = found.f_blocks - found.f_bfree + found.f_bavail
+        percent = 100 - 100 * found.f_bavail / usable if usable else 0.0
+        free = found.f_bavail * found.f_frsize
+        details[path] = {"used_percent": round(percent, 1), "free_bytes": free}
+        severity = limits.disk_used_percent.severity(percent)
+        if severity:
+            message = f"The file system of {path} is {percent:.0f} % full; {free / 2**30:.1f} GiB are free."
+            remedy = "Remove old dumps and logs, run the cleanup, or enlarge it. Never delete files of pg_wal by hand."
+            problems.append(Problem("disk_nearly_full", path, message, remedy, severity))
+    return problems, {"paths": details}
+
+
+def data_disk(ask: Ask, limits: Thresholds) -> Finding:
+    """Ask the file system of the data directory, which is on this host where the login is over the unix socket."""
+    return disk(limits, [ask(Statement("SELECT current_setting('data_directory')"))[0][0]])
+
+
+class SchemaDead(Exception):
+    """There are no tables of Prefect to ask anything else."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+def prefect_schema(ask: Ask, _limits: Thresholds, part: Part) -> Finding:
+    table = quote((part.schema, "alembic_version"))
+    if ask(Statement("SELECT to_regclass({})", (Value(table),))) == [(None,)]:
+        message = f"The schema {part.schema} holds no Prefect: there is no {table}."
+        remedy = f"systemctl start prefect-migrate@{part.name}"
+        raise SchemaDead(Problem("prefect_tables_missing", f"schema {part.schema}", message, remedy))
+    names = [Names(((part.schema, name),)) for name in ("alembic_version", "flow_run")]
+    template = "SELECT (SELECT max(version_num) FROM {}), EXISTS (SELECT FROM {})"
+    revision, used = ask(Statement(template, tuple(names)))[0]
+    return [], {"revision": revision, "has_flow_runs": used}
+
+
+def _in(part: Part, template: str) -> Statement:
+    """Fill in the names of tables, which stand in the template as ``{table}``."""
+    tables = re.findall(r"{(\w+)}", template)
+    return Statement(re.sub(r"{\w+}", "{}", template), tuple(Names(((part.schema, table),)) for table in tables))
+
+
+# Prefect calls a worker offline after three of its own intervals without a sign of life.
+_WORKERS = """
+SELECT p.name, count(w.id) FILTER (WHERE w.age < 3 * coalesce(w.heartbeat_interval_seconds, 30)), count(w.id),
+       min(w.age)
+FROM {work_pool} p LEFT JOIN (
+    SELECT *, extract(epoch FROM now() - last_heartbeat_time)::float8 AS age FROM {worker}) w ON w.work_pool_id = p.id
+GROUP BY p.name
+"""
+
+
+def workers(ask: Ask, _limits: Thresholds, part: Part) -> Finding:
+    rows = ask(_in(part, _WORKERS))
+    online = {pool: count for pool, count, _known, _age in rows}
+    details = {
+        "online": sum(online.values()),
+        "known": sum(row[2] for row in rows),
+        "expected": part.workers,
+        "youngest_heartbeat_s": min((row[3] for row in rows if row[3] is not None), default=None),
+        "pools": {
+            pool: {"online": online.get(pool, 0), "expected": part.pool_workers.get(pool)}
+            for pool in sorted({*online, *part.pool_workers})
+        },
+    }
+    expected = [
+        (f"work pool {pool} of tenant {part.name}", online.get(pool, 0), count)
+        for pool, count in part.pool_workers.items()
+    ] or [(f"tenant {part.name}", details["online"], part.workers)]
+    remedy = f"systemctl list-units 'prefect-worker@{part.name}-*' on the workers' hosts, and their journal"
+    problems = [
+        Problem(
+            "workers_offline",
+            where,
+            f"Of {_many(count, 'declared worker')} of the {where} {found} {'is' if found == 1 else 'are'} online.",
+            remedy,
+            WARNING if found else ERROR,
+        )
+        for where, found, count in expected
+        if found < count
+    ]
+    return problems, details
+
+
+_POOLS = """
+SELECT p.name, p.is_paused, p.concurrency_limit, q.name, q.is_paused, q.concurrency_limit,
+       coalesce(r.due, 0), coalesce(r.active, 0)
+FROM {work_pool} p JOIN {work_queue} q ON q.work_pool_id = p.id LEFT JOIN (
+    SELECT work_queue_id, count(*) FILTER (WHERE state_type = 'SCHEDULED') AS due,
+           count(*) FILTER (WHERE state_type <> 'SCHEDULED') AS active
+    FROM {flow_run} WHERE state_type IN ('PENDING', 'RUNNING', 'CANCELLING')
+       OR state_type = 'SCHEDULED' AND next_scheduled_start_time < now()
+    GROUP BY work_queue_id) r ON r.work_queue_id = q.id
+ORDER BY p.name, q.name
+"""
+
+
+def work_pools(ask: Ask, limits: Thresholds, part: Part) -> Finding:
+    problems: list[Problem] = []
+    pools: dict[str, dict[str, Any]] = {}
+    for pool, pool_paused, pool_limit, queue, paused, limit, due, active in ask(_in(part, _POOLS)):
+        found = pools.setdefault(
+            pool, {"paused": pool_paused, "limit": pool_limit, "due": 0, "active": 0, "queues": {}}
+        )
+        found["due"] += due
+        found["active"] += active
+        found["queues"][queue] = {"paused": paused, "limit": limit, "due": due, "active": active}
+        severity = limits.backlog.severity(due)
+        if severity:
+            where = f"work queue {queue} of work pool {pool} of tenant {part.name}"
+            message = f"{due} runs are due in the {where}."
+            remedy = "Start more workers, raise the limits of concurrency, or schedule less."
+            problems.append(Problem("backlog_high", where, message, remedy, severity))
+    for pool, found in pools.items():
+        for where, kind, state in [
+            (f"work pool {pool}", "pool", found),
+            *((f"work queue {queue} of work pool {pool}", "queue", state) for queue, state in found["queues"].items()),
+        ]:
+            place, waiting = f"{where} of tenant {part.name}", _many(state["due"], "due run")
+            if state["paused"]:
+                resume = f"Resume it in Prefect's UI, or: prefect work-{kind} resume --help"
+                severity = WARNING if state["due"] else NOTICE
+                message = f"The {place} is paused, with {waiting}."
+                problems.append(
+                    Problem(
+                        "work_pool_paused" if kind == "pool" else "work_queue_paused", place, message, resume, severity
+                    )
+                )
+            elif state["due"] and state["limit"] is not None and state["active"] >= state["limit"]:
+                message = f"The {place} is at its limit of {_many(state['limit'], 'run')}, with {waiting}."
+                remedy = "Wait, raise its limit, or see whether the runs that hold the slots are still alive."
+                problems.append(Problem("concurrency_full", place, message, remedy, NOTICE))
+    return problems, {"pools": pools}
+
+
+# A schedule counts where it must have a run within the 100 days that Prefect looks ahead: not one that ends (RRULE),
+# nor a cron line for certain months. Since when it has none ahead is the last that it had, or its own last change.
+# The comparisons of flow_run are those that Prefect's partial indexes on it know.
+_SERVICES = """
+SELECT
+    (SELECT json_build_array(count(*), max(lag), min(name)) FROM (
+        SELECT d.name, extract(epoch FROM now() - greatest(d.updated, max(s.updated), (
+            SELECT max(r.next_scheduled_start_time) FROM {flow_run} r
+            WHERE r.deployment_id = d.id AND r.auto_scheduled = true)))::float8 AS lag
+        FROM {deployment} d JOIN {deployment_schedule} s ON s.deployment_id = d.id
+        WHERE s.active AND NOT d.paused AND coalesce(s.max_scheduled_runs, 1) > 0
+          AND (s.schedule->>'cron' ~ '^\\S+\\s+\\S+\\s+\\S+\\s+[*]\\s'
+               OR (s.schedule->>'interval')::float8 < 30 * 86400)
+          AND NOT EXISTS (SELECT FROM {flow_run} r WHERE r.deployment_id = d.id AND r.auto_scheduled = true
+                          AND r.state_type = 'SCHEDULED' AND r.next_scheduled_start_time >= now())
+        GROUP BY d.id, d.name) without_run),
+    (SELECT json_build_array(count(*), extract(epoch FROM now() - min(next_scheduled_start_time))) FROM {flow_run}
+     WHERE state_type = 'SCHEDULED' AND state_name = 'Scheduled' AND next_scheduled_start_time < now()),
+    (SELECT extract(epoch FROM now() - greatest(
+        (SELECT max(start_time) FROM {flow_run} WHERE start_time <= now()),
+        (SELECT max(end_time) FROM {flow_run} WHERE end_time <= now())))::float8),
+    (SELECT extract(epoch FROM now() - max(occurred))::float8 FROM {events})
+"""
+ACTIVITY = 3600  # seconds: what is older may have lost its events to retention
+JITTER = 30  # seconds that the clocks of clients and server may differ by
+
+
+def services(ask: Ask, limits: Thresholds, part: Part) -> Finding:
+    (unscheduled, lag, name), (unmarked, unmarked_age), activity_age, event_age = ask(_in(part, _SERVICES))[0]
+    where = f"services of tenant {part.name}"
+    remedy = f"systemctl restart prefect-server@{part.name}, whose journal may say why"
+    # Where there is no event at all, somebody has turned them off, or the runs were brought from elsewhere.
+    silent = (
+        activity_age is not None
+        and event_age is not None
+        and activity_age < ACTIVITY
+        and event_age > activity_age + JITTER
+    )
+    events_lag = activity_age if silent else 0.0
+
+    def finding(code: str, severity: str | None, message: str) -> list[Problem]:
+        return [Problem(code, where, f"In the {where} {message}.", remedy, severity)] if severity else []
+
+    problems = [
+        *finding(
+            "scheduler_stalled",
+            limits.scheduler_lag_s.severity(lag),
+            f"the scheduler does not work: {name} has an active schedule and no run ahead, for {lag or 0:.0f} s; "
+            f"there {'is' if unscheduled == 1 else 'are'} {_many(unscheduled, 'such deployment')}",
+        ),
+        *finding(
+            "late_marking_stalled",
+            limits.late_mark_lag_s.severity(unmarked_age),
+            f"due runs are not marked late: {_many(unmarked, 'run')}, due for up to {unmarked_age or 0:.0f} s",
+        ),
+        *finding(
+            "events_stalled",
+            limits.events_lag_s.severity(events_lag),
+            f"events are not stored: a run began or ended {events_lag:.0f} s ago, and left none",
+        ),
+    ]
+    details = {
+        "deployments_without_run_ahead": unscheduled,
+        "scheduler_lag_s": lag or 0.0,
+        "due_not_marked_late": unmarked,
+        "newest_activity_s": activity_age,
+        "newest_event_s": event_age,
+        "events_lag_s": events_lag,
+    }
+    return problems, details
+
+
+# What waits in a paused pool or queue is not late: work_pools tells of it.
+_RUNS = """
+SELECT state_type::text, count(*), max(age)
+FROM (SELECT state_type, extract(epoch FROM now() - CASE state_type WHEN 'SCHEDULED' THEN next_scheduled_start_time
+                 ELSE coalesce(state_timestamp, r.updated) END)::float8 AS age
+      FROM {flow_run} r LEFT JOIN {work_queue} q ON q.id = r.work_queue_id
+           LEFT JOIN {work_pool} p ON p.id = q.work_pool_id
+      WHERE state_type IN ('PENDING', 'RUNNING', 'CANCELLING')
+         OR state_type = 'SCHEDULED' AND next_scheduled_start_time < now()
+            AND NOT coalesce(q.is_paused OR p.is_paused, false)) open_run
+GROUP BY state_type
+"""
+
+
+def runs(ask: Ask, limits: Thresholds, part: Part) -> Finding:
+    found = {state: (count, age) for state, count, age in ask(_in(part, _RUNS))}
+    gone = "See whether their processes live: prefect flow-run ls --state %s; end the dead: prefect flow-run cancel ID"
+    details: dict[str, Any] = {}
+
+    def oldest(code: str, state: str, limit: Limit, words: str, remedy: str) -> Iterator[Problem]:
+        count, age = found.get(state, (0, None))
+        details["due" if state == "SCHEDULED" else state.lower()] = {"runs": count, "oldest_s": age}
+        severity = limit.severity(age)
+        if severity:
+            message = f"Of {_many(count, 'run')} {words} the oldest has been so for {age:.0f} s."
+            yield Problem(code, f"tenant {part.name}", message, remedy, severity)
+
+    late = "See the checks workers and work_pools; prefect flow-run ls --state Late"
+    problems = [
+        *oldest("runs_late", "SCHEDULED", limits.late_s, "due and not started", late),
+        *oldest("runs_pending_long", "PENDING", limits.pending_s, "pending", gone % "Pending"),
+        *oldest("runs_running_long", "RUNNING", limits.running_s, "running", gone % "Running"),
+        *oldest("runs_cancelling_long", "CANCELLING", limits.cancelling_s, "being cancelled", gone % "Cancelling"),
+    ]
+    return problems, details
+
+
+# A lag begins with the last piece that was archived, or with the statistics.
+_ARCHIVING = """
+SELECT current_setting('archive_mode'), last_failed_wal,
+       coalesce(last_failed_time > last_archived_time, last_failed_time IS NOT NULL),
+       extract(epoch FROM clock_timestamp() - coalesce(last_archived_time, stats_reset))::float8, last_archived_time
+FROM pg_stat_archiver
+"""
+
+
+def archiving(ask: Ask, limits: Thresholds, declared: bool) -> Finding:
+    """Judge whether PostgreSQL brings its WAL away; ``declared`` where this host is to be taken back in time."""
+    mode, wal, failing, lag, archived = ask(Statement(_ARCHIVING))[0]
+    details = {"archive_mode": mode, "last_archived": archived and archived.isoformat()}
+    if mode == "off":
+        if not declared:
+            return [], details
+        message = "Point-in-time recovery is declared, but PostgreSQL archives no WAL (archive_mode is off)."
+        remedy = "Run playbooks/pitr.yml, which switches it on."
+        return [Problem("archiving_off", "archive_mode", message, remedy)], details
+    severity = limits.archive_lag_s.severity(lag) if failing else None
+    if not severity:
+        return [], details
+    message = f"The archiving of WAL fails, with {wal} at last; for {lag / 60:.0f} minutes nothing was archived."
+    remedy = (
+        "Nothing is lost while the disk has room: the WAL waits in pg_wal. See why in PostgreSQL's log "
+        "(/var/log/postgresql); then, as root on the database's host: pgprefect pitr check"
+    )
+    return [Problem("archiving_failed", "WAL archive", message, remedy, severity)], details
+
+
+def scheduled_job(limits: Thresholds, job: Job) -> Finding:
+    """Judge the last run of a job that this host is to start by itself."""
+    where, command = job.title, job.command
+    log = f"journalctl -t {os.path.basename(job.schedule)}"
+    again = f"As root on this host: {log}; then, once its reason is gone: {command}"
+    details: dict[str, Any] = {"record": job.path}
+
+    def problem(code: str, message: str, remedy: str = again, severity: str = WARNING) -> Problem:
+        return Problem(code, where, message, remedy, severity)
+
+    try:
+        scheduled = os.stat(job.schedule).st_mtime
+    except FileNotFoundError:
+        message = f"The {where} is declared, but {job.schedule}, which starts it, is not on this host."
+        return [problem("job_not_scheduled", message, "Run site.yml, which writes that file.")], details
+    try:
+        record = last(job)
+    except RecordBroken as broken:
+        return [problem("job_record_broken", f"How the {where} went is not known: {broken}", again)], details
+    problems = []
+    if record is None:
+        message = f"The {where} has not run on this host yet."
+        remedy = f"It begins by itself, as {job.schedule} says; to have it now, as root: {command}"
+        problems.append(problem("job_not_run_yet", message, remedy, NOTICE))
+    else:
+        details.update(record.as_dict())
+        if record.ok is False:
+            message = f"The last {where} failed at {record.ended:%Y-%m-%d %H:%M:%S %Z}: {record.message}"
+            problems.append(problem("job_failed", message))
+        elif record.ended is None and not record.running:
+            began = f"The {where} began at {record.started:%Y-%m-%d %H:%M:%S %Z}"
+            message = f"{began} and never ended: it was killed, or the host went down."
+            problems.append(problem("job_never_ended", message))
+    # A new or changed schedule has its own time to show that it works.
+    since = max(scheduled, record.succeeded.timestamp() if record and record.succeeded else 0.0)
+    details["age_s"] = age = max(0.0, time.time() - since)
+    severity = getattr(limits, f"{job.name}_age_s").severity(age)
+    if severity:
+        message = f"The {where} has not succeeded for {age / 3600:.0f} hours."
+        remedy = f"As root on this host: systemctl status cron; {log}; then: {command}"
+        problems.append(problem("job_overdue", message, remedy, severity))
+    return problems, details
+
+
+TENANT_PROBES: Sequence[Callable[[Ask, Thresholds, Part], Finding]] = (
+    prefect_schema,
+    workers,
+    work_pools,
+    services,
+    runs,
+)

@@ -1,0 +1,405 @@
+"""How the flows of one Prefect server run: totals of all time, and a window by flow, by deployment and by day.
+
+Each question is one statement and one round trip. They read Prefect's tables with the indexes that Prefect gave them.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import io
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from ..core.problems import Problem
+from ..core.sql import Names, Statement, Value
+
+# Prefect's enum state_type; no state at all, or that of a later Prefect, is counted but has no column in CSV.
+STATES = ("SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING", "COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+MOST_DAYS = 36500
+MOST_ROWS = 1000
+# A busy server has millions of task runs in a window; the newest ones show which tasks are slow, in a bounded time.
+MOST_TASK_RUNS = 100_000
+
+
+class StatisticsUnavailable(Exception):
+    """The tables can not be read; ``problem`` says why and what to do."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The runs of one flow, or of one deployment of it, in the window. Durations and lateness are in seconds.
+
+    The success rate is that of the runs which came to an end by themselves: a cancelled one is neither.
+    """
+
+    flow: str
+    deployment: str | None
+    runs: int
+    states: dict[str, int]
+    success_rate: float | None
+    average_duration: float | None
+    p50_duration: float | None
+    p95_duration: float | None
+    p99_duration: float | None
+    average_lateness: float | None
+    max_lateness: float | None
+    retries: int
+
+    @property
+    def failed(self) -> int:
+        return self.states["FAILED"] + self.states["CRASHED"]
+
+
+@dataclass(frozen=True)
+class Day:
+    """One day, in UTC. The first one of a window is cut at the hour at which the window begins."""
+
+    day: datetime.date
+    runs: int
+    successful_runs: int
+    failed_runs: int
+    average_duration: float | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished flow run."""
+
+    flow_run_id: str
+    flow: str
+    deployment: str | None
+    name: str
+    state_type: str
+    state_name: str
+    start_time: datetime.datetime | None
+    end_time: datetime.datetime
+    duration: float | None
+
+
+@dataclass(frozen=True)
+class SlowTask:
+    """The finished runs of one task in the window, as far as they are among its newest MOST_TASK_RUNS."""
+
+    task_key: str
+    runs: int
+    failed_runs: int
+    average_duration: float
+    p95_duration: float
+    max_duration: float
+
+
+@dataclass(frozen=True)
+class Failing:
+    flow: str
+    deployment: str | None
+    failed_runs: int
+    success_rate: float | None
+
+
+@dataclass
+class Statistics:
+    """``total_flows`` to ``recent_activity`` are of all time, the rest is of the runs since ``since``.
+
+    A run belongs to the time at which it started, or should have.
+    """
+
+    days: float
+    since: datetime.datetime
+    total_flows: int = 0
+    total_runs: int = 0
+    successful_runs: int = 0
+    failed_runs: int = 0
+    average_duration: float | None = None
+    recent_activity: list[Run] = field(default_factory=list)
+    flows: list[Figures] = field(default_factory=list)
+    deployments: list[Figures] = field(default_factory=list)
+    trend: list[Day] = field(default_factory=list)
+    slowest_tasks: list[SlowTask] = field(default_factory=list)
+    most_failing: list[Failing] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, as JSON takes it."""
+        return {name: _plain(value) for name, value in asdict(self).items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value.isoformat() if isinstance(value, datetime.date) else value
+
+
+_WHEN = "coalesce(start_time, expected_start_time)"  # the expression of Prefect's own index
+_WINDOW = f"{_WHEN} >= {{since}} AND {_WHEN} <= {{until}}"
+# Subtracting epochs takes half the time of taking the epoch of an interval.
+_SECONDS = "date_part('epoch', end_time) - date_part('epoch', start_time)"
+# As Prefect reckons it: what should have started and has not is late by now; else a dead worker would look prompt.
+_UNFINISHED = "state_type NOT IN ('COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED')"
+_LATENESS = f"""CASE WHEN start_time IS NOT NULL
+                       THEN greatest(date_part('epoch', start_time) - date_part('epoch', expected_start_time), 0)
+                       WHEN {_UNFINISHED}
+                       THEN date_part('epoch', {{until}}::timestamptz) - date_part('epoch', expected_start_time) END"""
+
+# Compiling takes longer than these answers; the sorts fit into memory at two million runs in four months. The planner
+# takes a group for as large as a row where it groups by an expression, and would not share the scan among processes.
+_SETTINGS = (
+    "SET LOCAL jit = off; SET LOCAL work_mem = '64MB'; "
+    "SET LOCAL parallel_setup_cost = 0; SET LOCAL parallel_tuple_cost = 0;"
+)
+
+_TOTALS = f"""
+SELECT (SELECT count(*) FROM {{flow}}), count(*), count(*) FILTER (WHERE state_type = 'COMPLETED'),
+       count(*) FILTER (WHERE state_type IN ('FAILED', 'CRASHED')), avg({_SECONDS})
+FROM {{flow_run}}
+"""
+
+# Where no run has an end, the index has nothing, instead of all runs to sort.
+_RECENT = f"""
+SELECT r.id::text, f.name, d.name, r.name, r.state_type::text, r.state_name, r.start_time, r.end_time,
+       round(r.seconds::numeric, 3)::float8
+FROM (SELECT *, {_SECONDS} AS seconds FROM {{flow_run}} WHERE end_time IS NOT NULL
+      ORDER BY end_time DESC LIMIT {{limit}}) AS r
+     JOIN {{flow}} f ON f.id = r.flow_id LEFT JOIN {{deployment}} d ON d.id = r.deployment_id
+ORDER BY r.end_time DESC
+"""
+
+# One parallel pass with few enough groups to add up here, by flow, by deployment and by day. What can be counted
+# without reckoning with times is: those expressions are most of the work.
+_COUNTS = f"""
+SELECT flow_id::text, deployment_id::text, coalesce(state_type::text, 'NONE'), date '1970-01-01' + day, runs, retries,
+       ended, seconds, due, lateness, most
+FROM (SELECT flow_id, deployment_id, state_type, floor(date_part('epoch', {_WHEN}) / 86400)::int AS day,
+             count(*) AS runs, coalesce(sum(run_count - 1) FILTER (WHERE run_count > 1), 0) AS retries,
+             count(*) FILTER (WHERE start_time IS NOT NULL AND end_time IS NOT NULL) AS ended,
+             sum({_SECONDS}) AS seconds,
+             count(*) FILTER (WHERE start_time IS NOT NULL OR {_UNFINISHED} AND expected_start_time IS NOT NULL) AS due,
+             sum({_LATENESS}) AS lateness, max({_LATENESS}) AS most
+      FROM {{flow_run}} WHERE {_WINDOW} GROUP BY 1, 2, 3, 4) AS groups
+"""
+
+# Both sets come out of one sort, of as little as possible.
+_PERCENTILES = f"""
+SELECT flow_id::text, deployment_id::text, whole_flow, percentiles
+FROM (SELECT flow_id, deployment_id, grouping(deployment_id) = 1 AS whole_flow,
+             percentile_cont(ARRAY[0.5, 0.95, 0.99]) WITHIN GROUP (ORDER BY {_SECONDS}) AS percentiles
+      FROM {{flow_run}} WHERE {_WINDOW} AND end_time IS NOT NULL AND start_time IS NOT NULL
+      GROUP BY GROUPING SETS ((flow_id, deployment_id), (flow_id))) AS groups
+"""
+
+_NAMES = """
+SELECT id::text, name FROM {flow} UNION ALL SELECT id::text, name FROM {deployment}
+"""
+
+_SLOWEST = f"""
+SELECT task_key, count(*), count(*) FILTER (WHERE state_type IN ('FAILED', 'CRASHED')), avg(seconds),
+       percentile_cont(0.95) WITHIN GROUP (ORDER BY seconds) AS p95, max(seconds)
+FROM (SELECT task_key, state_type, {_SECONDS} AS seconds FROM {{task_run}}
+      WHERE start_time >= {{since}} AND start_time <= {{until}} AND end_time IS NOT NULL
+      ORDER BY start_time DESC LIMIT {{newest}}) AS runs
+GROUP BY task_key ORDER BY p95 DESC, task_key LIMIT {{limit}}
+"""
+
+
+def workflow_statistics(
+    connection: Any,
+    schema: str,
+    days: float = 30,
+    recent: int = 20,
+    slowest: int = 10,
+    failing: int = 10,
+    now: datetime.datetime | None = None,
+) -> Statistics:
+    """Read the statistics of the Prefect server whose tables are in the schema.
+
+    ``days`` is the length of the window, ``recent``, ``slowest`` and ``failing`` are how many of each are listed.
+    The connection keeps larger sort memory until the end of its transaction. Raises ValueError for a number that
+    makes no sense, and StatisticsUnavailable.
+    """
+    _check(days, recent=recent, slowest=slowest, failing=failing)
+    until = now or datetime.datetime.now(datetime.timezone.utc)
+    questions = _Questions(connection, schema, until - datetime.timedelta(days=days), until)
+    statistics = Statistics(days, questions.since)
+    with _explained(schema):
+        [(flows, runs, successful, failed, seconds)] = questions.ask(_TOTALS)
+        statistics.total_flows, statistics.total_runs = flows, runs
+        statistics.successful_runs, statistics.failed_runs = successful, failed
+        statistics.average_duration = _rounded(seconds)
+        statistics.recent_activity = [Run(*row) for row in questions.ask(_RECENT, recent)]
+        _add_window(statistics, questions)
+        statistics.slowest_tasks = [
+            SlowTask(key, count, failed, *(round(seconds, 3) for seconds in durations))
+            for key, count, failed, *durations in questions.ask(_SLOWEST, slowest)
+        ]
+    worst = sorted(
+        (group for group in statistics.deployments if group.failed),
+        key=lambda group: (-group.failed, group.success_rate, group.flow, group.deployment or ""),
+    )
+    statistics.most_failing = [
+        Failing(group.flow, group.deployment, group.failed, group.success_rate) for group in worst[:failing]
+    ]
+    return statistics
+
+
+def to_csv(statistics: Statistics) -> str:
+    """One line for each flow, with an empty deployment, and for each deployment; one column for each state."""
+    output = io.StringIO()
+    names = [column.name for column in fields(Figures) if column.name != "states"]
+    header = ["kind", *names[:3], *(state.lower() for state in STATES), *names[3:]]
+    writer = csv.DictWriter(output, header, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for kind, groups in (("flow", statistics.flows), ("deployment", statistics.deployments)):
+        for group in groups:
+            row = asdict(group)
+            states = {state.lower(): count for state, count in row.pop("states").items()}
+            writer.writerow({"kind": kind, **row, **states})
+    return output.getvalue()
+
+
+@dataclass
+class _Sum:
+    """Runs that are counted together."""
+
+    states: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATES, 0))
+    runs: int = 0
+    retries: int = 0
+    ended: int = 0
+    seconds: float = 0
+    due: int = 0
+    lateness: float = 0
+    most: float | None = None
+
+    def add(self, state: str, runs: int, retries: int, ended: int, seconds: float | None, *late: Any) -> None:
+        due, lateness, most = late
+        self.states[state] = self.states.get(state, 0) + runs
+        self.runs += runs
+        self.retries += retries
+        self.ended += ended
+        self.seconds += seconds or 0
+        self.due += due
+        self.lateness += lateness or 0
+        if most is not None:
+            self.most = max(most, self.most or 0)
+
+    @property
+    def failed(self) -> int:
+        return self.states["FAILED"] + self.states["CRASHED"]
+
+    @property
+    def average_duration(self) -> float | None:
+        return round(self.seconds / self.ended, 3) if self.ended else None
+
+    def figures(self, flow: str, deployment: str | None, percentiles: list[float] | None) -> Figures:
+        completed = self.states["COMPLETED"]
+        p50, p95, p99 = percentiles or (None, None, None)
+        return Figures(
+            flow=flow,
+            deployment=deployment,
+            runs=self.runs,
+            states=self.states,
+            success_rate=round(completed / (completed + self.failed), 4) if completed + self.failed else None,
+            average_duration=self.average_duration,
+            p50_duration=_rounded(p50),
+            p95_duration=_rounded(p95),
+            p99_duration=_rounded(p99),
+            average_lateness=round(self.lateness / self.due, 3) if self.due else None,
+            max_lateness=_rounded(self.most),
+            retries=self.retries,
+        )
+
+
+def _add_window(statistics: Statistics, questions: _Questions) -> None:
+    """Add up what one pass counted, by flow, by deployment (a run may have been started without any) and by day."""
+    names: dict[str, str] = dict(questions.ask(_NAMES))
+    flows: dict[str, _Sum] = defaultdict(_Sum)
+    deployments: dict[tuple[str, str | None], _Sum] = defaultdict(_Sum)
+    days: dict[datetime.date, _Sum] = defaultdict(_Sum)
+    for flow, deployment, state, day, *counts in questions.ask(_COUNTS):
+        for group in (flows[flow], deployments[flow, deployment], days[day]):
+            group.add(state, *counts)
+    percentiles = {
+        (flow, None if whole_flow else (deployment,)): values
+        for flow, deployment, whole_flow, values in questions.ask(_PERCENTILES)
+    }
+    statistics.flows = _most_first(
+        group.figures(names.get(flow, flow), None, percentiles.get((flow, None))) for flow, group in flows.items()
+    )
+    statistics.deployments = _most_first(
+        # A deployment that was deleted leaves its runs behind, and of itself only the id.
+        group.figures(
+            names.get(flow, flow),
+            names.get(deployment, deployment) if deployment else None,
+            percentiles.get((flow, (deployment,))),
+        )
+        for (flow, deployment), group in deployments.items()
+    )
+    day, last = (time.astimezone(datetime.timezone.utc).date() for time in (questions.since, questions.until))
+    while day <= last:  # a day without a run is a day with 0 runs
+        group = days[day]
+        statistics.trend.append(Day(day, group.runs, group.states["COMPLETED"], group.failed, group.average_duration))
+        day += datetime.timedelta(days=1)
+
+
+def _most_first(groups: Iterable[Figures]) -> list[Figures]:
+    return sorted(groups, key=lambda group: (-group.runs, group.flow, group.deployment or ""))
+
+
+@dataclass(frozen=True)
+class _Questions:
+    connection: Any
+    schema: str
+    since: datetime.datetime
+    until: datetime.datetime
+
+    def ask(self, question: str, limit: int = 0) -> list[tuple[Any, ...]]:
+        tables = {name: Names(((self.schema, name),)) for name in ("flow", "flow_run", "deployment", "task_run")}
+        values = {"since": Value(self.since), "until": Value(self.until), "limit": Value(limit)}
+        values["newest"] = Value(MOST_TASK_RUNS)
+        text = f"{_SETTINGS} {question}"
+        with self.connection.cursor() as cursor:
+            Statement(*_positional(text, {**tables, **values})).execute(cursor)
+            rows: list[tuple[Any, ...]] = cursor.fetchall()
+        return rows
+
+
+def _positional(template: str, arguments: dict[str, Any]) -> tuple[str, tuple[Any, ...]]:
+    """Turn a template with ``{name}`` into one with ``{}``, and the arguments into their order."""
+    first, *rest = template.split("{")
+    parts = [part.partition("}") for part in rest]
+    return first + "".join("{}" + text for _, _, text in parts), tuple(arguments[name] for name, _, _ in parts)
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
+
+
+def _check(days: float, **counts: int) -> None:
+    if not isinstance(days, (int, float)) or isinstance(days, bool) or not 0 < days <= MOST_DAYS:
+        raise ValueError(f"days is {days!r}; it must be a number above 0, and {MOST_DAYS} at most.")
+    for name, count in counts.items():
+        if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= MOST_ROWS:
+            raise ValueError(f"{name} is {count!r}; it must be a whole number from 0 to {MOST_ROWS}.")
+
+
+@contextmanager
+def _explained(schema: str) -> Iterator[None]:
+    from psycopg2 import errors
+
+    try:
+        yield
+    except errors.UndefinedTable as error:
+        message = f"The schema {schema} has no tables of Prefect."
+        remedy = "Correct the name of the schema, or run the migration (prefect-migrate@TENANT)."
+        raise StatisticsUnavailable(Problem("statistics_no_tables", f"schema {schema}", message, remedy)) from error
+    except errors.InsufficientPrivilege as error:
+        message = f"This login may not read Prefect's tables in the schema {schema}: {str(error).strip()}."
+        remedy = "Log in as the application, as monitoring, or as the server of that schema."
+        raise StatisticsUnavailable(Problem("statistics_denied", f"schema {schema}", message, remedy)) from error

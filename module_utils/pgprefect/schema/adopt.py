@@ -1,0 +1,485 @@
+"""Bring an installation without the separation to the declaration.
+
+Prefect's tables leave the application's schema, extensions get their own, and everything gets its declared owner.
+Nothing is copied, only the catalog changes. What is left after it, ``difference`` brings about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..core.connection import Login, connect
+from ..core.prefect import ENUMS, SIGNATURE, TABLES
+from ..core.problems import WARNING, Problem
+from ..core.sql import Names, Statement, quote, quote_literal
+from .catalog import Catalog, Object, read
+from .declaration import Declaration
+from .plan import Barred, Change, Difference, carry_out, difference
+from .revision import stored_revisions
+from .structure import Structure, known_structure, read_structures
+from .structure_data import STRUCTURES
+from .verify import other_owners
+
+# What adoption ends. Whatever else bars the declaration bars adoption too.
+_ENDED = frozenset({"prefect_in_public", "extension_schema", "database_owner", "schema_owner"})
+
+# What a running Prefect would notice.
+_DISTURBING = frozenset({"prefect_in_public", "object_owner", "extension_schema", "schema_owner"})
+
+OLDEST_INVOKER = 150000  # the first server with views that have their reader's rights
+
+
+@dataclass(frozen=True)
+class Adoption:
+    """``warnings`` are what a person should see to besides."""
+
+    changes: list[Change]
+    warnings: list[Problem]
+
+
+# Default privileges are nothing that a table could be mistaken for.
+_HELD = """
+SELECT pg_describe_object(classid, objid, objsubid)
+FROM pg_depend JOIN pg_namespace n ON refclassid = 'pg_namespace'::regclass AND refobjid = n.oid
+WHERE nspname = %(schema)s AND classid <> 'pg_default_acl'::regclass
+ORDER BY 1
+"""
+
+# A session of Prefect's pool ends with a bare COMMIT or ROLLBACK; only its listener says more.
+_SESSIONS = """
+SELECT pid, usename, coalesce(host(client_addr), 'the unix socket'), application_name
+FROM pg_stat_activity
+WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+  AND (query ~* %(words)s
+       OR query ~ '^(BEGIN|COMMIT|ROLLBACK)\\y.*;$'
+          AND usesysid IN (SELECT relowner FROM pg_class WHERE relkind = 'r' AND relname = ANY(%(signature)s::name[])))
+ORDER BY backend_start
+"""
+
+_VIEWS = """
+SELECT DISTINCT vn.nspname, v.relname, v.relkind = 'v', pg_get_userbyid(v.relowner), r.rolsuper,
+       EXISTS (SELECT FROM unnest(v.reloptions) entry WHERE entry ~ '^security_invoker=(true|on|1|yes)$')
+FROM pg_depend d JOIN pg_rewrite w ON d.classid = 'pg_rewrite'::regclass AND w.oid = d.objid
+     JOIN pg_class v ON v.oid = w.ev_class JOIN pg_namespace vn ON vn.oid = v.relnamespace
+     JOIN pg_roles r ON r.oid = v.relowner
+     JOIN pg_class t ON d.refclassid = 'pg_class'::regclass AND t.oid = d.refobjid
+     JOIN pg_namespace tn ON tn.oid = t.relnamespace
+WHERE v.relkind IN ('v', 'm') AND vn.nspname <> ALL(%(tenants)s::name[])
+  AND (tn.nspname || '.' || t.relname) = ANY(%(tables)s)
+ORDER BY 1, 2
+"""
+
+_TRIGGERS = """
+SELECT tgname, n.nspname, c.relname, p.oid::regprocedure::text
+FROM pg_trigger t JOIN pg_class c ON c.oid = tgrelid JOIN pg_namespace n ON n.oid = relnamespace
+     JOIN pg_proc p ON p.oid = tgfoid
+WHERE NOT tgisinternal AND NOT prosecdef AND (nspname || '.' || relname) = ANY(%(tables)s)
+ORDER BY 1, 2, 3
+"""
+
+# The text of a function is looked up when it runs, so nothing follows a table there.
+_FUNCTIONS = """
+SELECT p.oid::regprocedure::text
+FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace
+WHERE n.nspname !~ '^pg_|^information_schema$'
+  AND (prosrc ~* %(qualified)s
+       OR prosrc ~* %(signature)s
+          AND (prosecdef OR EXISTS (SELECT FROM unnest(proconfig) entry WHERE entry LIKE 'search\\_path=%%')))
+  AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_proc'::regclass AND objid = p.oid AND deptype = 'e')
+ORDER BY 1
+"""
+
+
+def adopt(login: Login, declaration: Declaration, dry_run: bool = False) -> Adoption:
+    """Adopt the database, all or nothing. Where it is as declared already, there is nothing to do.
+
+    With ``dry_run`` return what would be done; a Prefect that still runs is then only a warning. Raises Barred and
+    ConnectionFailed before anything is changed.
+    """
+    connection = connect(login, declaration.database)
+    import psycopg2
+
+    sessions: list[Problem] = []
+
+    def plan() -> Difference:
+        planned = plan_adoption(connection, declaration)
+        if any(change.code in _DISTURBING for change in planned.changes):
+            sessions[:] = _sessions(connection, declaration.database)
+            planned.barriers += [] if dry_run else sessions
+        return planned
+
+    try:
+        functions = list(_functions(connection, declaration))
+        changes = carry_out(connection, declaration.database, plan, dry_run)
+        if not any(change.code == "prefect_in_public" for change in changes):
+            functions = []
+        warnings = [replace(problem, severity=WARNING) for problem in (*sessions, *functions)]
+    except psycopg2.Error as error:
+        message = f"The adoption of the database {declaration.database} stopped, and all is as it was: {error}".strip()
+        remedy = (
+            "Look what locks a table (pg_locks, pg_stat_activity), as a migration does, and run this again after it."
+        )
+        raise Barred([Problem("adoption_stopped", f"database {declaration.database}", message, remedy)]) from error
+    finally:
+        connection.close()
+    return Adoption(changes, warnings)
+
+
+def plan_adoption(connection: Any, declaration: Declaration) -> Difference:
+    """What must be decided first, or the statements in the order in which they must be executed."""
+    catalog = read(connection, declaration)
+    wanted = difference(catalog, declaration)
+    barriers = [problem for problem in wanted.barriers if problem.code not in _ENDED]
+    if barriers:
+        return Difference(barriers)
+    public, target = declaration.app_schema, declaration.tenants[0]
+    with connection.cursor() as cursor:
+        structure = read_structures(cursor, [public], declaration.extensions_schema)[public]
+        versioned = "version_num" in _columns(structure, "alembic_version")
+        stored = stored_revisions(connection, public) if versioned else []
+        moving: tuple[list[str], list[str]] = ([], [])
+        if public in catalog.prefect_schemas or any(known_structure(revision) for revision in stored):
+            barriers = list(_unclear(catalog, declaration, structure, stored))
+            barriers += _target(cursor, catalog, declaration)
+            if barriers:
+                return Difference(barriers)
+            known = known_structure(stored[0]) or {}
+            enums = sorted(part.name for part in known if part.kind == "enum")
+            moving = (sorted(_tables(known)), enums)
+
+        here = [(public, name) for name in moving[0]]
+        there = [change for change in wanted.changes if change.code == "object_owner"]
+        places = here + [
+            (thing.schema, thing.name)
+            for thing in catalog.owners
+            for tenant in declaration.tenants
+            if thing.kind == "table" and thing.schema == tenant.schema and thing.name in TABLES
+        ]
+        handed_over = bool(here or there)
+        views, barriers = _views(cursor, catalog, declaration, places, handed_over)
+        if handed_over:
+            barriers += _triggers(cursor, places)
+        changes = [
+            *_database(catalog, declaration),
+            *_extensions(catalog, declaration),
+            *_moves(moving, public, target.schema),
+            *views,
+            *_moved_owners(catalog, moving, public, target.schema, target.owner),
+            *there,
+            *_application_owners(catalog, declaration, moving),
+            *_other_owners(cursor, declaration),
+        ]
+    if not changes and not any(problem.code in _ENDED for problem in wanted.barriers):
+        return Difference()
+    return Difference(barriers, [*_before(wanted.changes, declaration), *_schemas(catalog, declaration), *changes])
+
+
+def _columns(structure: Structure, table: str) -> dict[str, str]:
+    return {
+        part.name: found.definition
+        for part, found in structure.items()
+        if part.kind == "column" and part.table == table
+    }
+
+
+def _tables(structure: Structure) -> set[str]:
+    return {part.table for part in structure if part.table}
+
+
+def _unclear(catalog: Catalog, declaration: Declaration, structure: Structure, stored: list[str]) -> Iterator[Problem]:
+    """What can not be told to be Prefect's, where Prefect is in the application's schema."""
+    public = declaration.app_schema
+    version = quote((public, "alembic_version"))
+    known = ", ".join(STRUCTURES)
+    strangers = [revision for revision in stored if not known_structure(revision)]
+    if len(stored) != 1:
+        has = f"the revisions {', '.join(stored)}" if stored else "no revision of Prefect's"
+        yield Problem(
+            "alembic_version_shared" if stored else "alembic_version_foreign",
+            f"table {version}",
+            f"Prefect's tables are in the schema {public}, and {version} holds {has}, where one of {known} was to be "
+            "expected: it is another program's, or also another program's.",
+            f"Give the other program an alembic_version of its own (Alembic's version_table), so that {version} holds "
+            "Prefect's revision alone, which the Prefect that ran here until now can tell.",
+        )
+        return
+    if strangers:
+        yield Problem(
+            "revision_unknown",
+            f"table {version}",
+            f"{version} holds the revision {stored[0]}. That is another program's, or a release of Prefect's whose "
+            f"tables this pgprefect does not know; it knows {known}.",
+            "Where it is Prefect's: run `prefect server database upgrade -y` of the release that prefect_version names "
+            "against this database as it is, and adopt after that. Where it is another program's: give that one an "
+            "alembic_version of its own.",
+        )
+        return
+    wanted = known_structure(stored[0]) or {}
+    tables = catalog.tables(public)
+    missing = sorted(_tables(wanted) - set(tables))
+    missing += sorted(part.name for part in wanted if part.kind == "enum" and part not in structure)
+    if missing:
+        yield Problem(
+            "prefect_tables_incomplete",
+            f"schema {public}",
+            f"{version} holds Prefect's revision {stored[0]}, but of its tables and enums the schema {public} lacks "
+            f"{', '.join(missing)}.",
+            f"Bring them back to the schema {public} from a backup or from the schema that they are in; or, where "
+            f"Prefect is not there at all: DELETE FROM {version} WHERE version_num = {quote_literal(stored[0])};",
+        )
+    for table in sorted(TABLES.intersection(tables)):
+        have, want = _columns(structure, table), _columns(wanted, table)
+        if have != want:
+            yield _not_prefects(f"table {quote((public, table))}", "columns", have, want)
+    for part, found in sorted(wanted.items()):
+        if part.kind == "enum" and part in structure and structure[part].definition != found.definition:
+            have, want = (
+                dict.fromkeys(text.split(", "), "") for text in (structure[part].definition, found.definition)
+            )
+            yield _not_prefects(f"type {quote((public, part.name))}", "labels", have, want)
+
+
+def _not_prefects(where: str, what: str, have: Mapping[str, str], want: Mapping[str, str]) -> Problem:
+    lacks, more = sorted(set(want) - set(have)), sorted(set(have) - set(want))
+    others = sorted(name for name in have if name in want and have[name] != want[name])
+    listed = [
+        *([f"lacks {', '.join(lacks)}"] if lacks else []),
+        *([f"has {', '.join(more)} besides"] if more else []),
+        *([f"has another {', '.join(others)}"] if others else []),
+    ]
+    return Problem(
+        "prefect_table_unclear",
+        where,
+        f"The {where} has a name of Prefect's and other {what}: it {' and '.join(listed) or 'has another order'}. It "
+        "is the application's, or somebody changed it.",
+        f"Where it is the application's, rename it; where it is Prefect's, make its {what} as Prefect does.",
+    )
+
+
+def _target(cursor: Any, catalog: Catalog, declaration: Declaration) -> Iterator[Problem]:
+    """Nothing may be in the schema that Prefect's tables are to go to."""
+    schema = declaration.tenants[0].schema
+    both = sorted(TABLES.intersection(catalog.tables(schema)))
+    if both:
+        yield Problem(
+            "prefect_in_both",
+            f"schema {schema}",
+            f"Prefect's tables are in the schema {declaration.app_schema} and also in {schema}: {', '.join(both)}.",
+            "Find out which of them Prefect works with (the newest rows of flow_run), dump and drop the other ones; "
+            f"where those of {schema} are not needed: DROP SCHEMA {quote(schema)} CASCADE;",
+        )
+        return
+    cursor.execute(_HELD, {"schema": schema})
+    held = [name for (name,) in cursor]
+    if held:
+        yield Problem(
+            "target_schema_taken",
+            f"schema {schema}",
+            f"The schema {schema}, where Prefect's tables are to go, holds something else: {', '.join(held)}.",
+            f"Move it to another schema (ALTER ... SET SCHEMA), or give the tenant {declaration.tenants[0].name} "
+            "another schema.",
+        )
+
+
+def _sessions(connection: Any, database: str) -> Iterator[Problem]:
+    words = rf'^LISTEN "?prefect_|\y({"|".join(SIGNATURE)})\y'
+    with connection.cursor() as cursor:
+        cursor.execute(_SESSIONS, {"words": words, "signature": list(SIGNATURE)})
+        found = [f"{pid} ({user} from {host}{f', {name}' if name else ''})" for pid, user, host, name in cursor]
+    if found:
+        yield Problem(
+            "prefect_running",
+            f"database {database}",
+            f"Prefect seems to run, by these sessions of the database {database}: {', '.join(found)}.",
+            "Stop Prefect's server and its services (and what else logs in as they do), and run this again; what then "
+            "is left of them: SELECT pg_terminate_backend(PID);",
+        )
+
+
+def _functions(connection: Any, declaration: Declaration) -> Iterator[Problem]:
+    public, target = declaration.app_schema, quote(declaration.tenants[0].schema)
+    qualified = rf"\y{public}\.({'|'.join(sorted({*TABLES, *ENUMS}))})\y"
+    with connection.cursor() as cursor:
+        cursor.execute(_FUNCTIONS, {"qualified": qualified, "signature": rf"\y({'|'.join(SIGNATURE)})\y"})
+        for (function,) in cursor:
+            yield Problem(
+                "function_names_prefect",
+                f"function {function}",
+                f"The function {function} names Prefect's tables, and will not find them, or not be allowed to read "
+                f"them, when they are not in the schema {public}.",
+                f"After this let it name them with {target}, and run with the rights of a role that may read them.",
+            )
+
+
+def _before(changes: list[Change], declaration: Declaration) -> Iterator[Change]:
+    """The declared owners and schemas, as the declaration makes them."""
+    owners = {f"role {role}" for role in declaration.owners.values()}
+    for change in changes:
+        if change.code == "role_missing" and change.object in owners:
+            yield change
+    yield from (change for change in changes if change.code in ("schema_missing", "schema_owner"))
+
+
+def _schemas(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
+    """The extensions' schema is the administrator's; the other ones are the declaration's to give."""
+    schema = declaration.extensions_schema
+    actual = catalog.schema_owners.get(schema)
+    if actual is not None and actual not in catalog.superusers:
+        yield Change(
+            "schema_owner",
+            f"schema {schema}",
+            f"The schema {schema} belongs to {actual}, not to a superuser.",
+            Statement("ALTER SCHEMA {} OWNER TO CURRENT_USER", (schema,)),
+            f"schema {schema}: owner {actual}",
+            f"schema {schema}: owner the administrator",
+        )
+
+
+def _database(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
+    if catalog.database_owner != declaration.app_owner:
+        where = f"database {quote(declaration.database)}"
+        yield Change(
+            "database_owner",
+            where,
+            f"The {where} belongs to {catalog.database_owner} instead of {declaration.app_owner}.",
+            Statement("ALTER DATABASE {} OWNER TO {}", (declaration.database, declaration.app_owner)),
+            f"{where}: owner {catalog.database_owner}",
+            f"{where}: owner {declaration.app_owner}",
+        )
+
+
+def _extensions(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
+    for extension in declaration.extensions:
+        schema = catalog.extension_schemas.get(extension, declaration.extensions_schema)
+        if schema != declaration.extensions_schema:
+            yield Change(
+                "extension_schema",
+                f"extension {extension}",
+                f"The extension {extension} is in the schema {schema}.",
+                Statement("ALTER EXTENSION {} SET SCHEMA {}", (extension, declaration.extensions_schema)),
+                f"extension {extension}: schema {schema}",
+                f"extension {extension}: schema {declaration.extensions_schema}",
+            )
+
+
+def _moves(moving: tuple[list[str], list[str]], source: str, target: str) -> Iterator[Change]:
+    """Indexes, constraints, owned sequences, views and functions by reference follow of themselves."""
+    for kind, names in zip(("TABLE", "TYPE"), moving):
+        for name in names:
+            here = f"{kind.lower()} {quote((source, name))}"
+            yield Change(
+                "prefect_in_public",
+                here,
+                f"Prefect's {here} is the application's neighbour.",
+                Statement(f"ALTER {kind} {{}} SET SCHEMA {{}}", (Names(((source, name),)), target)),
+                here,
+                f"{kind.lower()} {quote((target, name))}",
+            )
+
+
+def _moved_owners(
+    catalog: Catalog, moving: tuple[list[str], list[str]], source: str, target: str, wanted: str
+) -> Iterator[Change]:
+    for name in moving[0]:
+        yield from _owner("TABLE", (target, name), catalog.owners[Object("table", source, name)], wanted, source)
+    for name in moving[1]:
+        yield from _owner("TYPE", (target, name), catalog.enums[(source, name)], wanted, source)
+
+
+def _application_owners(
+    catalog: Catalog, declaration: Declaration, moving: tuple[list[str], list[str]]
+) -> Iterator[Change]:
+    """ALTER TABLE serves views of every kind as well; sequences of columns go with their tables."""
+    public = declaration.app_schema
+    for thing, owner in sorted(catalog.owners.items()):
+        if thing.kind == "table" and thing.schema == public and thing.name not in moving[0]:
+            yield from _owner("TABLE", (public, thing.name), owner, declaration.app_owner)
+    for (schema, name), owner in sorted(catalog.enums.items()):
+        if schema == public and name in ENUMS and name not in moving[1]:
+            yield from _owner("TYPE", (public, name), owner, declaration.app_owner)
+
+
+def _owner(kind: str, name: tuple[str, str], owner: str, wanted: str, source: str = "") -> Iterator[Change]:
+    """``source`` is the schema that it was in before."""
+    if owner != wanted:
+        where = f"{kind.lower()} {quote(name)}"
+        yield Change(
+            "owner_differs",
+            where,
+            f"The {where} belongs to {owner} instead of {wanted}.",
+            Statement(f"ALTER {kind} {{}} OWNER TO {{}}", (Names((name,)), wanted)),
+            f"{kind.lower()} {quote((source or name[0], name[1]))}: owner {owner}",
+            f"{where}: owner {wanted}",
+        )
+
+
+def _other_owners(cursor: Any, declaration: Declaration) -> Iterator[Change]:
+    for kind, name, owner, wanted in other_owners(cursor, declaration):
+        where = f"{kind.lower()} {name}"
+        # PostgreSQL has quoted the name, together with the types of a routine's arguments.
+        text = name.replace("{", "{{").replace("}", "}}")
+        yield Change(
+            "owner_differs",
+            where,
+            f"The {where} belongs to {owner} instead of {wanted}.",
+            Statement(f"ALTER {kind} {text} OWNER TO {{}}", (wanted,)),
+            f"{where}: owner {owner}",
+            f"{where}: owner {wanted}",
+        )
+
+
+def _views(
+    cursor: Any, catalog: Catalog, declaration: Declaration, places: list[tuple[str, str]], handed_over: bool
+) -> tuple[list[Change], list[Problem]]:
+    """A view reads Prefect's tables with its owner's rights, which the application's owner does not have."""
+    changes: list[Change] = []
+    problems: list[Problem] = []
+    tenants = [tenant.schema for tenant in declaration.tenants]
+    cursor.execute(_VIEWS, {"tenants": tenants, "tables": [".".join(place) for place in places]})
+    for schema, name, plain, owner, by_superuser, invoker in cursor:
+        ours = schema == declaration.app_schema
+        keeps_owner = owner == declaration.app_owner if ours else True
+        if invoker or (keeps_owner and not handed_over) or (by_superuser and not ours):
+            continue
+        where = f"view {quote((schema, name))}"
+        if ours and plain and catalog.server_version >= OLDEST_INVOKER:
+            changes.append(
+                Change(
+                    "view_reads_prefect",
+                    where,
+                    f"The {where} reads Prefect's tables with the rights of its owner.",
+                    Statement("ALTER VIEW {} SET (security_invoker = true)", (Names(((schema, name),)),)),
+                    f"{where}: with the rights of {owner}",
+                    f"{where}: with the rights of its reader",
+                )
+            )
+            continue
+        what = "view" if plain else "materialized view"
+        problems.append(
+            Problem(
+                "view_loses_prefect",
+                where,
+                f"The {what} {quote((schema, name))} reads Prefect's tables with its owner's rights, and its owner "
+                "will have none there.",
+                f"Keep its definition, DROP {what.upper()} {quote((schema, name))}; and create it again after this, "
+                f"owned by a role that may read the schema {declaration.tenants[0].schema}.",
+            )
+        )
+    return changes, problems
+
+
+def _triggers(cursor: Any, places: list[tuple[str, str]]) -> Iterator[Problem]:
+    """A trigger acts with the rights of Prefect's own roles, which have none on the application's tables."""
+    cursor.execute(_TRIGGERS, {"tables": [".".join(place) for place in places]})
+    for trigger, schema, table, function in cursor:
+        where = f"trigger {quote(trigger)} on {quote((schema, table))}"
+        yield Problem(
+            "trigger_on_prefect",
+            where,
+            f"The {where} runs {function} with the rights of Prefect's server, which has none in the application's "
+            "schema: where it touches that, Prefect's own statements would fail.",
+            f"DROP TRIGGER {quote(trigger)} ON {quote((schema, table))}; or: ALTER FUNCTION {function} SECURITY "
+            "DEFINER SET search_path = pg_catalog, public, pg_temp;",
+        )

@@ -1,0 +1,240 @@
+"""What the database looks like now, read from PostgreSQL's catalog."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from ..backup.sets import is_side_schema
+from ..core.prefect import SIGNATURE
+from .declaration import PUBLIC, Declaration
+from .workflow_runs import Found, find
+
+
+class Object(NamedTuple):
+    """Something that rights are granted on: kind is database, schema, table, sequence or column."""
+
+    kind: str
+    schema: str = ""
+    name: str = ""
+    column: str = ""
+
+
+class DefaultRights(NamedTuple):
+    """Where default privileges apply; without a schema, to all that the creator makes in the database."""
+
+    creator: str
+    schema: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Role:
+    login: bool
+    superuser: bool
+    powers: frozenset[str]  # CREATEDB, CREATEROLE, REPLICATION, BYPASSRLS
+    connection_limit: int
+
+
+# Privileges of one grantee: name -> may grant it on.
+Rights = dict[str, dict[str, bool]]
+
+
+@dataclass
+class Catalog:
+    """The part of a cluster and of one database that a declaration speaks of."""
+
+    server_version: int
+    login_is_superuser: bool = True
+    database_exists: bool = False
+    database_owner: str = ""
+    encoding: str = "UTF8"
+    available_extensions: frozenset[str] | None = None  # None: not known
+    roles: dict[str, Role] = field(default_factory=dict)
+    superusers: frozenset[str] = frozenset({"postgres"})
+    verifiers: dict[str, str | None] = field(default_factory=dict, repr=False)
+    memberships: set[tuple[str, str]] = field(default_factory=set)
+    settings: dict[str, dict[str, str]] = field(default_factory=dict)
+    schema_owners: dict[str, str] = field(default_factory=dict)
+    extension_schemas: dict[str, str] = field(default_factory=dict)
+    owners: dict[Object, str] = field(default_factory=dict)
+    enums: dict[tuple[str, str], str] = field(default_factory=dict)
+    rights: dict[Object, Rights] = field(default_factory=dict)
+    default_rights: dict[DefaultRights, Rights] = field(default_factory=dict)
+    prefect_schemas: frozenset[str] = frozenset()
+    workflow_runs: Found = field(default_factory=Found)
+
+    def tables(self, schema: str) -> list[str]:
+        return sorted(thing.name for thing in self.owners if thing.kind == "table" and thing.schema == schema)
+
+
+def clean_database(declaration: Declaration, cluster: Catalog | None = None) -> Catalog:
+    """The database as CREATE DATABASE would make it, in a cluster that is there or (for check mode) not yet."""
+    catalog = cluster or Catalog(server_version=150000)
+    modern = catalog.server_version >= 150000
+    catalog.database_owner = declaration.app_owner
+    catalog.schema_owners = {declaration.app_schema: "pg_database_owner" if modern else "postgres"}
+    everybody = dict.fromkeys(["USAGE"] if modern else ["USAGE", "CREATE"], False)
+    catalog.rights = {
+        Object("database", name=declaration.database): {PUBLIC: dict.fromkeys(["CONNECT", "TEMPORARY"], False)},
+        Object("schema", declaration.app_schema): {PUBLIC: everybody},
+    }
+    return catalog
+
+
+_CLUSTER = """
+SELECT current_setting('server_version_num')::int,
+       (SELECT rolsuper FROM pg_roles WHERE rolname = current_user),
+       (SELECT array_agg(rolname::text) FROM pg_roles WHERE rolsuper),
+       (SELECT array_agg(name::text) FROM pg_available_extensions),
+       d.datname IS NOT NULL, pg_get_userbyid(d.datdba), pg_encoding_to_char(d.encoding)
+FROM (SELECT) one LEFT JOIN pg_database d ON d.datname = %(database)s
+"""
+
+_ROLES = """
+SELECT rolname, rolcanlogin, rolsuper, rolconnlimit,
+       array_remove(ARRAY[CASE WHEN rolcreatedb THEN 'CREATEDB' END, CASE WHEN rolcreaterole THEN 'CREATEROLE' END,
+                          CASE WHEN rolreplication THEN 'REPLICATION' END, CASE WHEN rolbypassrls THEN 'BYPASSRLS' END],
+                    NULL)
+FROM pg_roles WHERE rolname = ANY(%(roles)s::name[])
+"""
+
+_MEMBERSHIPS = """
+SELECT DISTINCT m.rolname, g.rolname
+FROM pg_auth_members a JOIN pg_roles m ON m.oid = a.member JOIN pg_roles g ON g.oid = a.roleid
+WHERE m.rolname = ANY(%(roles)s::name[])
+"""
+
+_SETTINGS = """
+SELECT r.rolname, split_part(entry, '=', 1), substr(entry, strpos(entry, '=') + 1)
+FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole JOIN pg_database d ON d.oid = s.setdatabase,
+     unnest(s.setconfig) entry
+WHERE r.rolname = ANY(%(roles)s::name[]) AND d.datname = %(database)s
+"""
+
+_SCHEMAS = "SELECT nspname, pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = ANY(%(schemas)s::name[])"
+
+_EXTENSIONS = "SELECT extname, nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace"
+
+_ENUMS = """
+SELECT nspname, typname, pg_get_userbyid(typowner)
+FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
+WHERE typtype = 'e' AND nspname = ANY(%(schemas)s::name[])
+"""
+
+# What belongs to an extension is not ours to grant.
+_RIGHTS = """
+WITH relations AS (
+    SELECT c.oid, c.relkind, nspname, relname, relowner, relacl
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE nspname = ANY(%(owned_schemas)s::name[]) AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+      AND NOT EXISTS (SELECT FROM pg_depend
+                      WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype = 'e')
+), things(kind, schema, name, attribute, owner, acl) AS (
+    SELECT 'database', '', datname, '', datdba, coalesce(datacl, acldefault('d', datdba))
+    FROM pg_database WHERE datname = %(database)s
+    UNION ALL
+    SELECT 'schema', nspname, '', '', nspowner, coalesce(nspacl, acldefault('n', nspowner))
+    FROM pg_namespace WHERE nspname = ANY(%(schemas)s::name[])
+    UNION ALL
+    SELECT CASE relkind WHEN 'S' THEN 'sequence' ELSE 'table' END, nspname, relname, '', relowner, relacl
+    FROM relations
+    UNION ALL
+    SELECT 'column', nspname, relname, attname, relowner, attacl
+    FROM relations r JOIN pg_attribute a ON a.attrelid = r.oid
+    WHERE attnum > 0 AND NOT attisdropped AND attacl IS NOT NULL
+)
+SELECT kind, schema, name, attribute, pg_get_userbyid(owner),
+       CASE WHEN grantee > 0 THEN pg_get_userbyid(grantee) ELSE '' END, privilege_type, is_grantable
+FROM things LEFT JOIN LATERAL (SELECT * FROM aclexplode(acl) WHERE grantee <> owner) AS granted ON true
+"""
+
+# Without an entry PUBLIC may execute every new function.
+_DEFAULT_RIGHTS = """
+SELECT rolname, coalesce(nspname, ''),
+       CASE defaclobjtype WHEN 'r' THEN 'table' WHEN 'S' THEN 'sequence' ELSE 'function' END,
+       CASE WHEN grantee > 0 THEN pg_get_userbyid(grantee) ELSE '' END, privilege_type, is_grantable
+FROM (SELECT defaclrole, defaclnamespace, defaclobjtype, defaclacl FROM pg_default_acl
+      UNION ALL
+      SELECT oid, 0, 'f', acldefault('f', oid) FROM pg_roles r
+      WHERE NOT EXISTS (SELECT FROM pg_default_acl
+                        WHERE defaclrole = r.oid AND defaclnamespace = 0 AND defaclobjtype = 'f')) AS entries
+     JOIN pg_roles r ON r.oid = defaclrole LEFT JOIN pg_namespace n ON n.oid = defaclnamespace,
+     aclexplode(defaclacl)
+WHERE grantee <> defaclrole AND defaclobjtype IN ('r', 'S', 'f') AND rolname = ANY(%(owners)s::name[])
+"""
+
+_PREFECT_SCHEMAS = """
+SELECT nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE relkind IN ('r', 'p') AND relname = ANY(%(signature)s::name[])
+GROUP BY nspname HAVING count(*) = array_length(%(signature)s, 1)
+"""
+
+
+def read_cluster(connection: Any, declaration: Declaration) -> Catalog:
+    """Read what can be read from any database of the cluster."""
+    with connection.cursor() as cursor:
+        cursor.execute(_CLUSTER, {"database": declaration.database})
+        version, is_superuser, superusers, extensions, exists, owner, encoding = cursor.fetchone()
+        catalog = Catalog(
+            server_version=version,
+            login_is_superuser=is_superuser,
+            superusers=frozenset(superusers),
+            available_extensions=frozenset(extensions),
+            database_exists=exists,
+            database_owner=owner or "",
+            encoding=encoding or "",
+        )
+        parameters = {"roles": list(declaration.roles), "database": declaration.database}
+        cursor.execute(_ROLES, parameters)
+        for role, login, superuser, limit, powers in cursor:
+            catalog.roles[role] = Role(login, superuser, frozenset(powers), limit)
+        cursor.execute(_MEMBERSHIPS, parameters)
+        catalog.memberships = set(cursor)
+        if is_superuser:
+            cursor.execute(
+                "SELECT rolname, rolpassword FROM pg_authid WHERE rolname = ANY(%(roles)s::name[])", parameters
+            )
+            catalog.verifiers = dict(cursor.fetchall())
+    return catalog
+
+
+def read(connection: Any, declaration: Declaration) -> Catalog:
+    """Read all of the catalog, from the declared database."""
+    catalog = read_cluster(connection, declaration)
+    parameters = {
+        "database": declaration.database,
+        "roles": list(declaration.roles),
+        "owners": list(declaration.owners.values()),
+        "schemas": list(declaration.schemas),
+        "owned_schemas": list(declaration.owners),
+        "signature": list(SIGNATURE),
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_SETTINGS, parameters)
+        for role, name, value in cursor:
+            catalog.settings.setdefault(role, {})[name] = value
+        cursor.execute(_SCHEMAS, parameters)
+        catalog.schema_owners = dict(cursor.fetchall())
+        cursor.execute(_EXTENSIONS)
+        catalog.extension_schemas = dict(cursor.fetchall())
+        cursor.execute(_ENUMS, parameters)
+        catalog.enums = {(schema, name): owner for schema, name, owner in cursor}
+        cursor.execute(_RIGHTS, parameters)
+        for kind, schema, name, column, owner, grantee, privilege, grantable in cursor:
+            thing = Object(kind, schema, name, column)
+            if kind in ("table", "sequence"):
+                catalog.owners[thing] = owner
+            rights = catalog.rights.setdefault(thing, {})
+            if privilege:
+                held = rights.setdefault(grantee, {})
+                held[privilege] = held.get(privilege, False) or grantable
+        cursor.execute(_DEFAULT_RIGHTS, parameters)
+        for creator, schema, kind, grantee, privilege, grantable in cursor:
+            where = DefaultRights(creator, schema, kind)
+            catalog.default_rights.setdefault(where, {}).setdefault(grantee, {})[privilege] = grantable
+        cursor.execute(_PREFECT_SCHEMAS, parameters)
+        # What a restore has put beside is nobody's installation.
+        catalog.prefect_schemas = frozenset(name for (name,) in cursor if not is_side_schema(name))
+        catalog.workflow_runs = find(cursor, declaration.app_schema)
+    return catalog

@@ -1,0 +1,286 @@
+"""What the database must look like: roles, schemas, rights and search paths.
+
+This is the one place where the matrix of rights stands. ``difference`` brings a database to it and ``verify`` compares
+a database with it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import Any
+
+from ..core.prefect import SECRETS
+from ..core.scram import PasswordRefused, saslprep
+from .event_table import EventTable
+
+PUBLIC = ""  # the pseudo-role of GRANT ... TO PUBLIC: no role can have this name
+
+Privileges = frozenset[str]
+
+NONE: Privileges = frozenset()
+READ = frozenset({"SELECT"})
+READ_AND_WRITE = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE"})
+USE = frozenset({"USAGE"})
+USE_SEQUENCE = frozenset({"USAGE", "SELECT"})
+EXECUTE = frozenset({"EXECUTE"})
+CONNECT = frozenset({"CONNECT"})
+
+# The options of an Ansible module that takes a declaration, as ``declare`` names them.
+DECLARATION_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "database": {"type": "str", "required": True},
+    "app_owner": {"type": "str", "required": True},
+    "app_login": {"type": "str", "required": True},
+    "tenants": {"type": "list", "elements": "dict", "required": True},
+    "monitor": {"type": "str", "required": True},
+    "backup": {"type": "str", "required": True},
+    "extensions_schema": {"type": "str", "default": "extensions"},
+    "extensions": {"type": "list", "elements": "str", "default": ["pg_trgm"]},
+    "app_schema_tables": {"type": "list", "elements": "str", "default": []},
+    "events_table": {"type": "str", "default": ""},
+    "events_columns": {"type": "dict", "default": {}},
+    "connection_limits": {"type": "dict", "default": {}},
+}
+
+
+class DeclarationError(ValueError):
+    """The declaration contradicts itself or PostgreSQL's rules; the message names each fault."""
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """One Prefect server's part of the database."""
+
+    name: str
+    schema: str
+    owner: str
+    migrator: str
+    server: str
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What one role may do in one schema; ``secrets`` says whether that includes Prefect's secret tables."""
+
+    role: str
+    schema: str
+    tables: Privileges = NONE
+    sequences: Privileges = NONE
+    functions: Privileges = NONE
+    secrets: bool = False
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """The whole database as it must come out."""
+
+    database: str
+    app_owner: str
+    app_login: str
+    tenants: tuple[Tenant, ...]
+    monitor: str
+    backup: str
+    extensions_schema: str = "extensions"
+    extensions: tuple[str, ...] = ("pg_trgm",)
+    app_schema_tables: tuple[str, ...] = ()
+    events: EventTable | None = None  # with it, the view workflow_runs
+    connection_limits: Mapping[str, int] = field(default_factory=dict)
+    passwords: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    app_schema: str = field(default="public", init=False)
+
+    @property
+    def owners(self) -> dict[str, str]:
+        """The owner of each schema that a role of ours owns: also the role that creates its objects."""
+        return {self.app_schema: self.app_owner, **{tenant.schema: tenant.owner for tenant in self.tenants}}
+
+    @property
+    def schemas(self) -> tuple[str, ...]:
+        return (self.app_schema, *(tenant.schema for tenant in self.tenants), self.extensions_schema)
+
+    @property
+    def login_roles(self) -> tuple[str, ...]:
+        services = [role for tenant in self.tenants for role in (tenant.migrator, tenant.server)]
+        return (self.app_login, *services, self.monitor, self.backup)
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        return (self.app_owner, *(tenant.owner for tenant in self.tenants), *self.login_roles)
+
+    @property
+    def service_roles(self) -> tuple[str, ...]:
+        """The roles that are Prefect's alone: nothing but the declaration speaks for them."""
+        return tuple(role for role in self.roles if role not in (self.app_owner, self.app_login))
+
+    @property
+    def memberships(self) -> frozenset[tuple[str, str]]:
+        """Pairs of member and group."""
+        migrators = {(tenant.migrator, tenant.owner) for tenant in self.tenants}
+        return frozenset({*migrators, (self.monitor, "pg_monitor"), (self.backup, "pg_read_all_data")})
+
+    @property
+    def search_paths(self) -> dict[str, tuple[str, ...]]:
+        """No ``public`` for Prefect: its migrations take what they see there for their own."""
+        paths: dict[str, tuple[str, ...]] = {self.app_login: (self.app_schema, self.tenants[0].schema)}
+        for tenant in self.tenants:
+            paths[tenant.migrator] = paths[tenant.server] = (tenant.schema, self.extensions_schema)
+        return paths
+
+    @property
+    def become(self) -> dict[str, str]:
+        """The role that a login takes on in this database, so that what it creates belongs to the schema's owner."""
+        return {tenant.migrator: tenant.owner for tenant in self.tenants}
+
+    @property
+    def grants(self) -> tuple[Grant, ...]:
+        """The matrix of role and schema. Whoever stands here may use the schema; owners may do anything in theirs."""
+        rows = [Grant(self.app_login, self.app_schema, READ_AND_WRITE, USE_SEQUENCE, EXECUTE)]
+        for tenant in self.tenants:
+            rows += [
+                Grant(tenant.server, tenant.schema, READ_AND_WRITE, USE_SEQUENCE, EXECUTE, secrets=True),
+                Grant(self.app_login, tenant.schema, READ),
+                Grant(self.monitor, tenant.schema, READ),
+                Grant(tenant.owner, self.extensions_schema),
+                Grant(tenant.server, self.extensions_schema),
+            ]
+        return tuple(rows)
+
+    def rights(self, kind: str, schema: str, name: str = "") -> dict[str, Privileges]:
+        """What each role may do with an object; every other declared role, and PUBLIC, may do nothing."""
+        if kind == "database":
+            return dict.fromkeys(self.login_roles, CONNECT)
+        rows = [grant for grant in self.grants if grant.schema == schema]
+        if kind == "schema":
+            return {grant.role: USE for grant in rows}
+        if kind == "table":
+            secret = schema != self.app_schema and name in SECRETS
+            return {grant.role: grant.tables for grant in rows if grant.tables and (grant.secrets or not secret)}
+        if kind == "sequence":
+            return {grant.role: grant.sequences for grant in rows if grant.sequences}
+        if kind == "function":
+            return {grant.role: grant.functions for grant in rows if grant.functions}
+        return {}  # nobody has a right on a single column
+
+
+def declare(
+    database: str,
+    app_owner: str,
+    app_login: str,
+    tenants: Iterable[Mapping[str, Any]],
+    monitor: str,
+    backup: str,
+    extensions_schema: str = "extensions",
+    extensions: Iterable[str] = ("pg_trgm",),
+    app_schema_tables: Iterable[str] = (),
+    events_table: str = "",
+    events_columns: Mapping[str, str | None] = MappingProxyType({}),
+    connection_limits: Mapping[str, Any] = MappingProxyType({}),
+    passwords: Mapping[str, str] = MappingProxyType({}),
+) -> Declaration:
+    """Check what a user wrote and make the declaration of it. Other keys of a tenant are somebody else's.
+
+    Raises DeclarationError, which names all faults.
+    """
+    tenants = list(tenants)
+    keys = tuple(column.name for column in fields(Tenant))
+    faults = [
+        f"tenants[{index}] has no {key}" for index, tenant in enumerate(tenants) for key in keys if not tenant.get(key)
+    ]
+    faults += [
+        f"the connection limit of {role!r} is {limit!r}; use -1 for none, or a number from 0"
+        for role, limit in connection_limits.items()
+        if not re.fullmatch("-1|[0-9]{1,6}", str(limit))
+    ]
+    if faults:
+        raise DeclarationError("; ".join(faults) + ".")
+    declaration = Declaration(
+        database=database,
+        app_owner=app_owner,
+        app_login=app_login,
+        tenants=tuple(Tenant(*(str(tenant[key]) for key in keys)) for tenant in tenants),
+        monitor=monitor,
+        backup=backup,
+        extensions_schema=extensions_schema,
+        extensions=tuple(extensions),
+        app_schema_tables=tuple(app_schema_tables),
+        events=_events(events_table, events_columns),
+        connection_limits={role: int(limit) for role, limit in connection_limits.items()},
+        passwords=dict(passwords),
+    )
+    faults = _faults(declaration)
+    if faults:
+        raise DeclarationError("; ".join(faults) + ".")
+    return declaration
+
+
+def _events(table: str, columns: Mapping[str, str | None]) -> EventTable | None:
+    if not table:
+        return None
+    try:
+        events = EventTable(table=table, columns=dict(columns))
+    except ValueError as error:
+        raise DeclarationError(f"events_columns: {error}") from error
+    faults = [
+        f"events_columns gives {name} no column, without which events and flow runs can not be joined"
+        for name in ("created_at", "flow_run_id")
+        if not events.column(name)
+    ]
+    names = [("table", table), *(("column", column) for column in events.stored.values())]
+
+    faults += [fault for what, name in names for fault in [name_fault(what, name)] if fault]
+    if faults:
+        raise DeclarationError("; ".join(faults) + ".")
+    return events
+
+
+def _faults(declaration: Declaration) -> list[str]:
+    faults = [] if declaration.tenants else ["tenants is empty: declare at least one"]
+    names = [
+        ("database", declaration.database),
+        *(("role", role) for role in declaration.roles),
+        *(("schema", schema) for schema in declaration.schemas),
+        *(("extension", extension) for extension in declaration.extensions),
+    ]
+    for what, name in names:
+        fault = name_fault(what, name)
+        if fault:
+            faults.append(fault)
+    for what, values in (
+        ("role", declaration.roles),
+        ("schema", declaration.schemas),
+        ("tenant", tuple(tenant.name for tenant in declaration.tenants)),
+    ):
+        doubles = sorted({value for value in values if values.count(value) > 1})
+        faults += [f"the {what} {value!r} is declared twice" for value in doubles]
+    for role in declaration.connection_limits:
+        if role not in declaration.login_roles:
+            faults.append(f"connection_limits names {role!r}, which is none of {', '.join(declaration.login_roles)}")
+    for role, password in declaration.passwords.items():
+        if role not in declaration.login_roles:
+            faults.append(f"passwords names {role!r}, which is none of {', '.join(declaration.login_roles)}")
+        try:
+            saslprep(password)
+        except PasswordRefused as error:
+            faults.append(f"the password of {role!r} can not be used: {error}")
+    return faults
+
+
+def name_fault(what: str, name: str) -> str | None:
+    """Say why PostgreSQL can not take a name, or None."""
+    if not name:
+        return f"a {what} has an empty name"
+    if "\0" in name:
+        return f"the {what} {name!r} contains a NUL character"
+    if len(name.encode()) > 63:
+        return f"the {what} {name!r} is longer than 63 bytes, where PostgreSQL would cut it"
+    if what == "role" and re.search("[,=]", name):
+        return f"the role {name!r} has a comma or an equals sign, with which Prefect's driver (asyncpg) can not log in"
+    reserved = {
+        "role": re.fullmatch("pg_.*|public|none", name),
+        "schema": re.fullmatch("pg_.*|information_schema", name),
+    }
+    if reserved.get(what):
+        return f"the {what} name {name!r} is reserved by PostgreSQL"
+    return None

@@ -1,0 +1,61 @@
+"""The application's events: what one has, and the table that stores them."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event. The names of these fields are the columns of public.system_logs."""
+
+    event_type: str
+    workflow_name: str | None = None
+    status: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    message: str | None = None
+    level: str = "INFO"
+    flow_run_id: str | None = None
+    created_at: datetime.datetime = field(default_factory=lambda: datetime.datetime.now(datetime.timezone.utc))
+
+
+FIELDS = tuple(column.name for column in fields(Event))
+
+
+@dataclass(frozen=True)
+class EventTable:
+    """Where events are stored. ``columns`` names the column of a field where it is not the field's own name.
+
+    With an empty name a field has no column: what it holds is written into the metadata.
+    """
+
+    schema: str = "public"
+    table: str = "system_logs"
+    columns: Mapping[str, str | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        strangers = sorted(set(self.columns) - set(FIELDS))
+        if strangers:
+            raise ValueError(f"An event has no {', '.join(strangers)}; it has {', '.join(FIELDS)}.")
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> EventTable:
+        """PGPREFECT_EVENTS_TABLE is the table's name, PGPREFECT_EVENTS_COLUMNS a JSON object of field and column."""
+        columns = json.loads(environment.get("PGPREFECT_EVENTS_COLUMNS") or "{}")
+        return cls(table=environment.get("PGPREFECT_EVENTS_TABLE") or "system_logs", columns=columns)
+
+    @property
+    def name(self) -> tuple[str, str]:
+        return self.schema, self.table
+
+    def column(self, name: str) -> str | None:
+        return self.columns.get(name, name) or None
+
+    @property
+    def stored(self) -> dict[str, str]:
+        """Field and column, of the fields that have one."""
+        return {name: column for name in FIELDS for column in [self.column(name)] if column}

@@ -1,0 +1,600 @@
+"""The difference between catalog and declaration: statements that end it, and problems that bar the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Callable
+
+from ..core.connection import Login, connect
+from ..core.prefect import ENUMS, TABLES
+from ..core.problems import ERROR, Problem
+from ..core.scram import scram_verifier, verifier_matches
+from ..core.sql import Names, Script, Statement, Value, quote, search_path_names
+from . import workflow_runs
+from .catalog import Catalog, DefaultRights, Object, Rights, clean_database, read, read_cluster
+from .declaration import NONE, PUBLIC, Declaration, Privileges
+
+OLDEST_SERVER = 140000  # the first with pg_read_all_data
+
+_PRIVILEGES = "SELECT INSERT UPDATE DELETE TRUNCATE REFERENCES TRIGGER MAINTAIN USAGE CREATE CONNECT TEMPORARY EXECUTE"
+_ORDER = _PRIVILEGES.split()
+
+
+@dataclass(frozen=True)
+class Change:
+    """One statement, and what it ends: ``before`` and ``after`` are lines for a diff."""
+
+    code: str
+    object: str
+    message: str
+    statement: Statement | Script
+    before: str
+    after: str
+
+    def as_problem(self) -> Problem:
+        return Problem(self.code, self.object, self.message, f"{self.statement};", ERROR)
+
+
+@dataclass
+class Difference:
+    """``barriers`` are what must be decided by a person first; with any of them nothing is changed."""
+
+    barriers: list[Problem] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+
+
+class Barred(Exception):
+    """The database can not be brought to the declaration."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__(" ".join(problem.message for problem in problems))
+        self.problems = problems
+
+
+def bring_about(
+    login: Login, declaration: Declaration, app_schema_sql: str = "", dry_run: bool = False
+) -> list[Change]:
+    """Make the database as declared, all or nothing but for CREATE DATABASE, and return what was done.
+
+    With ``dry_run`` return what would be done. Raises Barred and ConnectionFailed before anything is changed.
+    """
+    changes: list[Change] = []
+    administration = connect(login, "postgres")
+    try:
+        administration.autocommit = True
+        cluster = read_cluster(administration, declaration)
+        if not cluster.database_exists:
+            planned = difference(clean_database(declaration, cluster), declaration, app_schema_sql)
+            if planned.barriers:
+                raise Barred(planned.barriers)
+            if dry_run:
+                return planned.changes
+            changes = planned.changes[: _until_database(planned.changes)]
+            with administration.cursor() as cursor:
+                _execute(changes, cursor)
+    finally:
+        administration.close()
+    connection = connect(login, declaration.database)
+    try:
+        return changes + carry_out(
+            connection,
+            declaration.database,
+            lambda: difference(read(connection, declaration), declaration, app_schema_sql),
+            dry_run,
+        )
+    finally:
+        connection.close()
+
+
+def carry_out(connection: Any, database: str, plan: Callable[[], Difference], dry_run: bool) -> list[Change]:
+    """Do what the plan says in one transaction, after which it must be empty; return it. Raises Barred."""
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_xact_lock(hashtext('pgprefect'))")
+        if cursor.fetchone() != (True,):
+            raise Barred([_another_run(database)])
+        planned = plan()
+        if planned.barriers:
+            raise Barred(planned.barriers)
+        if dry_run or not planned.changes:
+            return planned.changes
+        _execute(planned.changes, cursor)
+        left = plan()
+        if left.barriers or left.changes:
+            raise Barred([*left.barriers, *map(_resists, left.changes)])
+    return planned.changes
+
+
+def _another_run(database: str) -> Problem:
+    message = f"Another run is at work on the database {database}."
+    return Problem("another_run", f"database {database}", message, "Wait for its end, and run this again.")
+
+
+def _execute(changes: list[Change], cursor: Any) -> None:
+    import psycopg2
+
+    def execute(change: Change) -> None:
+        try:
+            change.statement.execute(cursor)
+        except psycopg2.Error as error:
+            message = f"PostgreSQL refused a statement, and all was rolled back: {change.statement}: {error}".strip()
+            remedy = "End what PostgreSQL names, and run this again."
+            if error.pgcode == "55P03":
+                remedy = "Let the session end that holds the lock (pg_locks, pg_stat_activity), and run this again."
+            raise Barred([Problem("statement_refused", change.object, message, remedy)]) from error
+
+    for change in changes:
+        execute(change)
+
+
+def _until_database(changes: list[Change]) -> int:
+    return 1 + [change.code for change in changes].index("database_missing")
+
+
+def _resists(change: Change) -> Problem:
+    # As when a role with the grant option gave a right away: only that role's own grant can be revoked.
+    return Problem(
+        "change_without_effect",
+        change.object,
+        f"{change.message} This statement did not end it, and all was rolled back: {change.statement}.",
+        "Look who granted it (\\dp in psql), and revoke the grant option of that role with CASCADE.",
+    )
+
+
+def difference(catalog: Catalog, declaration: Declaration, app_schema_sql: str = "") -> Difference:
+    """Compare. The changes stand in the order in which they must be executed."""
+    barriers = list(_barriers(catalog, declaration))
+    if catalog.server_version < OLDEST_SERVER:
+        return Difference(barriers)
+    changes = [
+        *_roles(catalog, declaration),
+        *_memberships(catalog, declaration),
+        *_settings(catalog, declaration),
+        *_schemas(catalog, declaration),
+        *_extensions(catalog, declaration),
+        *_default_rights(catalog, declaration),
+        *_prefect_owners(catalog, declaration),
+        *_application(catalog, declaration, app_schema_sql),
+        *_workflow_runs(catalog, declaration),
+        *_rights(catalog, declaration),
+    ]
+    return Difference(barriers, changes)
+
+
+def _barriers(catalog: Catalog, declaration: Declaration) -> Iterator[Problem]:
+    if catalog.server_version < OLDEST_SERVER:
+        yield Problem(
+            "server_too_old",
+            "server",
+            f"PostgreSQL {catalog.server_version // 10000} is too old: Prefect's own roles need version 14 or later.",
+            "Upgrade the server (pg_upgradecluster), or name another one.",
+        )
+    if not catalog.login_is_superuser:
+        yield Problem(
+            "login_not_superuser",
+            "server",
+            "The login is not a superuser, and only one can make databases and extensions and read what is stored.",
+            "Set the login user to the administrator, usually postgres over the unix socket.",
+        )
+    for role in (*declaration.service_roles, declaration.app_login):
+        if role in catalog.roles and catalog.roles[role].superuser:
+            yield Problem(
+                "role_superuser",
+                f"role {role}",
+                f"The role {role} is a superuser, so nothing in the database could be kept from it.",
+                f"Name another role, or ALTER ROLE {quote(role)} NOSUPERUSER;",
+            )
+    for extension in declaration.extensions:
+        if catalog.available_extensions is not None and extension not in catalog.available_extensions:
+            yield Problem(
+                "extension_unavailable",
+                f"extension {extension}",
+                f"The server has no extension {extension} to install.",
+                "Install the server's package of extensions (Debian: postgresql-contrib), or correct the name.",
+            )
+        where = catalog.extension_schemas.get(extension, declaration.extensions_schema)
+        if where != declaration.extensions_schema:
+            schema = quote(declaration.extensions_schema)
+            yield Problem(
+                "extension_schema",
+                f"extension {extension}",
+                f"The extension {extension} is in the schema {where}, where Prefect's roles do not see it; moving it "
+                "could break an application that finds it there.",
+                f"CREATE SCHEMA IF NOT EXISTS {schema}; ALTER EXTENSION {quote(extension)} SET SCHEMA {schema}; "
+                "and add that schema to the search path of whoever used the extension.",
+            )
+    yield from _database_barriers(catalog, declaration)
+    yield from _schema_barriers(catalog, declaration)
+
+
+def _database_barriers(catalog: Catalog, declaration: Declaration) -> Iterator[Problem]:
+    if catalog.database_exists and catalog.database_owner != declaration.app_owner:
+        yield Problem(
+            "database_owner",
+            f"database {declaration.database}",
+            f"The database {declaration.database} belongs to the role {catalog.database_owner}, not to "
+            f"{declaration.app_owner}.",
+            f"Set app_owner to {catalog.database_owner}, or: ALTER DATABASE "
+            f"{quote(declaration.database)} OWNER TO {quote(declaration.app_owner)};",
+        )
+    if catalog.encoding != "UTF8" and catalog.database_exists:
+        yield Problem(
+            "database_encoding",
+            f"database {declaration.database}",
+            f"The database {declaration.database} has the encoding {catalog.encoding}; Prefect needs UTF8.",
+            "Dump it, create it again with ENCODING 'UTF8' TEMPLATE template0, and restore.",
+        )
+    if declaration.app_schema in catalog.prefect_schemas:
+        yield prefect_in_public(catalog, declaration)
+    if declaration.events and workflow_runs.is_foreign(catalog.workflow_runs):
+        name = quote((declaration.app_schema, workflow_runs.NAME))
+        yield Problem(
+            "workflow_runs_taken",
+            f"relation {name}",
+            f"{name} is something of the application's, so the view of all flow runs can not have this name.",
+            "Rename it, or declare an empty events_table: then there is no such view.",
+        )
+
+
+def prefect_in_public(catalog: Catalog, declaration: Declaration) -> Problem:
+    """An earlier installation without a search path: Prefect's tables among the application's."""
+    public, target = declaration.app_schema, declaration.tenants[0]
+    tables = [name for name in catalog.tables(public) if name in TABLES]
+    enums = sorted(name for schema, name in catalog.enums if schema == public and name in ENUMS)
+    moves = [f"CREATE SCHEMA IF NOT EXISTS {quote(target.schema)};"]
+    moves += [f"ALTER TABLE {quote((public, name))} SET SCHEMA {quote(target.schema)};" for name in tables]
+    moves += [f"ALTER TYPE {quote((public, name))} SET SCHEMA {quote(target.schema)};" for name in enums]
+    return Problem(
+        "prefect_in_public",
+        f"schema {public}",
+        f"Prefect's tables are in the schema {public}, from an earlier installation: {', '.join(tables)}.",
+        "Stop that Prefect, and let playbooks/adopt.yml move them (docs/adopt.md); or by hand: pg_dump the database; "
+        "then, as a superuser and in one transaction, without any table of this list that is the application's own: "
+        f"{' '.join(moves)}",
+    )
+
+
+def _schema_barriers(catalog: Catalog, declaration: Declaration) -> Iterator[Problem]:
+    for schema, actual in catalog.schema_owners.items():
+        wanted = declaration.owners.get(schema)
+        # A superuser's schema is what CREATE SCHEMA in an administrator's psql leaves: it can be taken over.
+        if actual in (wanted, "pg_database_owner") or actual in catalog.superusers:
+            continue
+        yield Problem(
+            "schema_owner",
+            f"schema {schema}",
+            f"The schema {schema} belongs to the role {actual}, not to {wanted or 'a superuser'}.",
+            f"Name another schema, or: ALTER SCHEMA {quote(schema)} OWNER TO {quote(wanted or 'postgres')};",
+        )
+
+
+def _roles(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
+    for role in declaration.roles:
+        yield from _role(catalog, declaration, role)
+        if role == declaration.app_owner and not catalog.database_exists:
+            # Here, so that the database never belongs to anybody else, and its name is as good as taken.
+            yield Change(
+                "database_missing",
+                f"database {declaration.database}",
+                f"The database {declaration.database} does not exist.",
+                Statement(
+                    "CREATE DATABASE {} OWNER {} ENCODING 'UTF8' LOCALE 'C.UTF-8' TEMPLATE template0",
+                    (declaration.database, declaration.app_owner),
+                ),
+                "",
+                f"database {declaration.database}: owner {declaration.app_owner}",
+            )
+
+
+def _role(catalog: Catalog, declaration: Declaration, role: str) -> Iterator[Change]:
+    logs_in = role in declaration.login_roles
+    limit = declaration.connection_limits.get(role)
+    password = declaration.passwords.get(role)
+    actual = catalog.roles.get(role)
+    if actual is None:
+        words, arguments = ["LOGIN" if logs_in else "NOLOGIN"], []
+        if limit is not None:
+            words.append("CONNECTION LIMIT {}")
+            arguments.append(Value(limit))
+        if password is not None:
+            words.append("PASSWORD {}")
+            arguments.append(Value(scram_verifier(password), secret=True))
+        statement = Statement("CREATE ROLE {} " + " ".join(words), (role, *arguments))
+        after = str(statement).replace("CREATE ROLE", "role", 1)
+        yield Change("role_missing", f"role {role}", f"The role {role} does not exist.", statement, "", after)
+        return
+    if role == declaration.app_owner:
+        return  # the application's own role, which may have been there first
+    wrong = [f"NO{power}" for power in sorted(actual.powers)]
+    if actual.login != logs_in:
+        wrong.append("LOGIN" if logs_in else "NOLOGIN")
+    if wrong:
+        yield Change(
+            "role_attributes",
+            f"role {role}",
+            f"The role {role} should be {' '.join(wrong)}.",
+            Statement("ALTER ROLE {} " + " ".join(wrong), (role,)),
+            f"role {role}: {' '.join(word[2:] if word.startswith('NO') else 'NO' + word for word in wrong)}",
+            f"role {role}: {' '.join(wrong)}",
+        )
+    if limit is not None and actual.connection_limit != limit:
+        yield Change(
+            "role_connection_limit",
+            f"role {role}",
+            f"The role {role} may open {actual.connection_limit} connections instead of {limit} (-1: any number).",
+            Statement("ALTER ROLE {} CONNECTION LIMIT {}", (role, Value(limit))),
+            f"role {role}: CONNECTION LIMIT {actual.connection_limit}",
+            f"role {role}: CONNECTION LIMIT {limit}",
+        )
+    if password is None or not catalog.login_is_superuser:  # only a superuser sees what is stored
+        return
+    if not verifier_matches(catalog.verifiers.get(role), password):
+        yield Change(
+            "role_password",
+            f"role {role}",
+            f"The role {role} has another password, or none that is stored as SCRAM-SHA-256.",
+            Statement("ALTER ROLE {} PASSWORD {}", (role, Value(scram_verifier(password), secret=True))),
+            f"role {role}: another password",
+            f"role {role}: the declared password",
+        )
+
+
+def _memberships(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
+    for member, group in sorted(declaration.memberships - catalog.memberships):
+        yield Change(
+            "membership_missing",
+            f"role {member}",
+            f"The role {member} is not a member of {group}.",
+            Statement("GRANT {} TO {}", (group, member)),
+            "",
+            f"role {member}: member of {group}",
+        )
+    for member, group in sorted(catalog.memberships - declaration.memberships):
+        # The application's own roles may be members of roles that are not ours.
+        if member in declaration.service_roles or group in declaration.roles:
+            yield Change(
+                "membership_excess",
+                f"role {member}",
+                f"The role {member} is a member of {group}, and so may do what {group} may.",
+                Statement("REVOKE {} FROM {}", (group, member)),
+                f"role {member}: member of {group}",
+                "",
+            )
+
+
+def _settings(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
+    for role, path in declaration.search_paths.items():
+        actual = catalog.settings.get(role, {}).get("search_path")
+        if actual is None or tuple(search_path_names(actual)) != path:
+            wanted = ", ".join(map(quote, path))
+            yield Change(
+                "search_path",
+                f"role {role}",
+                f"The search path of {role} in this database is {actual or 'not set'} instead of {wanted}.",
+                Statement(
+                    "ALTER ROLE {} IN DATABASE {} SET search_path TO {}", (role, declaration.database, Names(path))
+                ),
+                f"role {role}: search_path {actual}" if actual else "",
+                f"role {role}: search_path {wanted}",
+            )
+    for role, owner in declaration.become.items():
+        actual = catalog.settings.get(role, {}).get("role")
+        if actual != owner:
+            yield Change(
+                "role_setting",
+                f"role {role}",
+                f"The role {role} does not become {owner} when it logs in, so it would own what it creates.",
+                Statement("ALTER ROLE {} IN DATABASE {} SET role TO {}", (role, declaration.database, owner)),
+                f"role {role}: becomes {actual}" if actual else "",
+                f"role {role}: becomes {owner}",
+            )
+    # Only a superuser may set this one. It is the one way to read a large object that nobody has granted.
+    reads = "lo_compat_privileges"
+    actual = catalog.settings.get(declaration.backup, {}).get(reads)
+    if actual != "on" and catalog.login_is_superuser:
+        role = declaration.backup
+        yield Change(
+            "role_setting",
+            f"role {role}",
+            f"The role {role} can not back up large objects that it was not granted: {reads} is {actual or 'not set'}.",
+            Statement("ALTER ROLE {} IN DATABASE {} SET lo_compat_privileges TO 'on'", (role, declaration.database)),
+            f"role {role}: {reads} {actual}" if actual else "",
+            f"role {role}: {reads} on",
+        )
+
+
+def _schemas(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
+    for schema in declaration.schemas:
+        wanted, actual = declaration.owners.get(schema), catalog.schema_owners.get(schema)
+        if actual is None:
+            yield Change(
+                "schema_missing",
+                f"schema {schema}",
+                f"The schema {schema} does not exist.",
+                Statement("CREATE SCHEMA {} AUTHORIZATION {}", (schema, wanted))
+                if wanted
+                else Statement("CREATE SCHEMA {}", (schema,)),
+                "",
+                f"schema {schema}: owner {wanted or 'the administrator'}",
+            )
+        elif wanted and actual != wanted:
+            yield Change(
+                "schema_owner",
+                f"schema {schema}",
+                f"The schema {schema} belongs to {actual} instead of {wanted}.",
+                Statement("ALTER SCHEMA {} OWNER TO {}", (schema, wanted)),
+                f"schema {schema}: owner {actual}",
+                f"schema {schema}: owner {wanted}",
+            )
+
+
+def _extensions(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
+    for extension in declaration.extensions:
+        if extension not in catalog.extension_schemas:
+            yield Change(
+                "extension_missing",
+                f"extension {extension}",
+                f"The extension {extension} is not installed in this database.",
+                Statement("CREATE EXTENSION {} SCHEMA {}", (extension, declaration.extensions_schema)),
+                "",
+                f"extension {extension}: schema {declaration.extensions_schema}",
+            )
+
+
+def _prefect_owners(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
+    """What a migration by another role left behind; tables that are not Prefect's stay whose they are."""
+    for tenant in declaration.tenants:
+        things = [
+            ("TABLE", (thing.schema, thing.name), owner)
+            for thing, owner in catalog.owners.items()
+            if thing.kind == "table" and thing.name in TABLES
+        ]
+        things += [("TYPE", name, owner) for name, owner in catalog.enums.items() if name[1] in ENUMS]
+        for kind, name, owner in sorted(things):
+            if name[0] == tenant.schema and owner != tenant.owner:
+                yield Change(
+                    "object_owner",
+                    f"{kind.lower()} {quote(name)}",
+                    f"The {kind.lower()} {quote(name)} belongs to {owner} instead of {tenant.owner}.",
+                    Statement(f"ALTER {kind} {{}} OWNER TO {{}}", (Names((name,)), tenant.owner)),
+                    f"{kind.lower()} {quote(name)}: owner {owner}",
+                    f"{kind.lower()} {quote(name)}: owner {tenant.owner}",
+                )
+
+
+def _application(catalog: Catalog, declaration: Declaration, script: str) -> Iterator[Change]:
+    present = catalog.tables(declaration.app_schema)
+    missing = [table for table in declaration.app_schema_tables if table not in present]
+    if missing and script:
+        reason = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+        yield Change(
+            "app_table_missing",
+            f"schema {declaration.app_schema}",
+            f"In the schema {declaration.app_schema}, {reason}.",
+            Script(script, declaration.app_owner, declaration.app_schema, reason),
+            "",
+            "\n".join(f"table {quote((declaration.app_schema, table))}" for table in missing),
+        )
+
+
+def _workflow_runs(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
+    if declaration.events is None:
+        return
+    found, schema, owner = catalog.workflow_runs, declaration.app_schema, declaration.app_owner
+    name = f"view {quote((schema, workflow_runs.NAME))}"
+    text = workflow_runs.body(declaration.events, [(tenant.name, tenant.schema) for tenant in declaration.tenants])
+    anew = workflow_runs.must_be_new(found, schema, owner, declaration.app_login)
+    if not anew and found.body == text:
+        return
+    missing = not found.relation
+    yield Change(
+        "workflow_runs_missing" if missing else "workflow_runs_differs",
+        name,
+        f"The {name}, of all flow runs with the application's events, "
+        + ("does not exist." if missing else "is not as declared."),
+        workflow_runs.statement(schema, owner, text, anew),
+        "" if missing else f"{name}: another definition",
+        f"{name}: {', '.join(tenant.schema for tenant in declaration.tenants)} with {declaration.events.table}",
+    )
+
+
+def _deviations(
+    declaration: Declaration, have: Rights, want: dict[str, Privileges], owner: str = ""
+) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """Yield verb, grantee and privileges, for PUBLIC and each declared role but the owner, who may do anything."""
+    for grantee in (PUBLIC, *declaration.roles):
+        if grantee == owner and owner:
+            continue
+        held, wanted = have.get(grantee, {}), want.get(grantee, NONE)
+        found = {
+            "REVOKE": set(held) - wanted,
+            "REVOKE GRANT OPTION FOR": {name for name in wanted if held.get(name)},
+            "GRANT": wanted - set(held),
+        }
+        for verb, privileges in found.items():
+            if privileges:
+                yield verb, grantee, tuple(sorted(privileges, key=_ORDER.index))
+
+
+def _granting(
+    verb: str, grantee: str, privileges: tuple[str, ...], on: str, names: tuple[Any, ...], column: str = ""
+) -> tuple[str, tuple[Any, ...]]:
+    """Return the template and the arguments of a GRANT or REVOKE."""
+    listed = ", ".join(f"{privilege} ({{}})" if column else privilege for privilege in privileges)
+    columns = (column,) * len(privileges) if column else ()
+    direction, cascade = ("TO", "") if verb == "GRANT" else ("FROM", " CASCADE")
+    to = "{}" if grantee else "PUBLIC"
+    roles = (grantee,) if grantee else ()
+    return f"{verb} {listed} ON {on} {direction} {to}{cascade}", (*columns, *names, *roles)
+
+
+def _default_rights(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
+    for schema, creator in declaration.owners.items():
+        for scope in ("", schema):
+            for kind in ("table", "sequence", "function"):
+                have = catalog.default_rights.get(DefaultRights(creator, scope, kind), {})
+                if creator not in catalog.roles and not scope and kind == "function":
+                    have = {PUBLIC: {"EXECUTE": False}}  # PostgreSQL's default for a role that is yet to come
+                want = declaration.rights(kind, scope) if scope else {}
+                for verb, grantee, privileges in _deviations(declaration, have, want, creator):
+                    template, arguments = _granting(verb, grantee, privileges, f"{kind.upper()}S", ())
+                    target = " IN SCHEMA {}" if scope else ""
+                    scopes = (scope,) if scope else ()
+                    words = f"{', '.join(privileges)} on {kind}s that {creator} creates"
+                    line = f"default {words}{f' in {scope}' if scope else ''}: {grantee or 'PUBLIC'}"
+                    yield Change(
+                        f"default_right_{'missing' if verb == 'GRANT' else 'excess'}",
+                        f"role {creator}",
+                        f"{grantee or 'PUBLIC'} {'lacks' if verb == 'GRANT' else 'gets'} {words}"
+                        f"{f' in the schema {scope}' if scope else ''}.",
+                        Statement(
+                            f"ALTER DEFAULT PRIVILEGES FOR ROLE {{}}{target} {template}", (creator, *scopes, *arguments)
+                        ),
+                        "" if verb == "GRANT" else line,
+                        line if verb == "GRANT" else "",
+                    )
+
+
+def _rights(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
+    """Rights on what exists, the same for many tables in one statement."""
+    things = dict.fromkeys(
+        [
+            Object("database", name=declaration.database),
+            *(Object("schema", schema) for schema in declaration.schemas),
+            *sorted(catalog.rights),
+        ]
+    )
+    groups: dict[tuple[str, str, str, str, str, tuple[str, ...]], list[Object]] = {}
+    for thing in things:
+        want = declaration.rights(thing.kind, thing.schema, thing.name)
+        owner = _future_owner(catalog, declaration, thing)
+        for verb, grantee, privileges in _deviations(declaration, catalog.rights.get(thing, {}), want, owner):
+            groups.setdefault((thing.kind, thing.schema, thing.column, verb, grantee, privileges), []).append(thing)
+    for (kind, schema, column, verb, grantee, privileges), members in groups.items():
+        names: tuple[Any, ...] = tuple(
+            {"database": thing.name, "schema": thing.schema}.get(kind, (thing.schema, thing.name)) for thing in members
+        )
+        on = {"column": "TABLE"}.get(kind, kind.upper())
+        template, arguments = _granting(verb, grantee, privileges, f"{on} {{}}", (Names(names),), column)
+        lines = [f"{kind} {quote(name)}: {grantee or 'PUBLIC'} {', '.join(privileges)}" for name in names]
+        what = f"{kind} {quote(names[0])}" if len(names) == 1 else f"{len(names)} {kind}s of {quote(schema)}"
+        yield Change(
+            f"right_{'missing' if verb == 'GRANT' else 'excess'}",
+            what,
+            f"{grantee or 'PUBLIC'} {'lacks' if verb == 'GRANT' else 'has'} {', '.join(privileges)} "
+            f"{'' if verb != 'REVOKE GRANT OPTION FOR' else 'with grant option '}on the {what}.",
+            Statement(template, arguments),
+            "" if verb == "GRANT" else "\n".join(lines),
+            "\n".join(lines) if verb == "GRANT" else "",
+        )
+
+
+def _future_owner(catalog: Catalog, declaration: Declaration, thing: Object) -> str:
+    """Who owns a thing once the changes before the rights are made."""
+    if thing.kind == "database":
+        return declaration.app_owner
+    owner = declaration.owners.get(thing.schema, "")
+    if thing.kind == "schema" or (thing.schema != declaration.app_schema and thing.name in TABLES):
+        return owner
+    table = Object(thing.kind if thing.kind == "sequence" else "table", thing.schema, thing.name)
+    return catalog.owners.get(table, "")

@@ -1,0 +1,105 @@
+"""Which migration a database is at, and which one the installed Prefect wants."""
+
+from __future__ import annotations
+
+import ast
+import glob
+import os
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from ..core.sql import Names, Statement, quote
+
+EMPTY = "empty"
+CURRENT = "current"
+BEHIND = "behind"
+UNKNOWN = "unknown"
+
+_MIGRATIONS = "lib/python3*/site-packages/prefect/server/database/_migrations/versions/postgresql"
+_ASSIGNMENT = r"^{}\s*(?::[^=\n]+)?=\s*(None|\"[^\"]*\"|'[^']*'|[(\[][^)\]]*[)\]])"
+
+
+class RevisionError(Exception):
+    """The migrations of the installed Prefect can not be read."""
+
+
+@dataclass(frozen=True)
+class Revision:
+    """``pending`` counts the migrations that are still to run."""
+
+    state: str
+    current: str | None
+    head: str
+    pending: int
+    message: str
+
+
+def installed_migrations(virtualenv: str) -> dict[str, tuple[str, ...]]:
+    """Return each migration with those before it, from the source files: importing Prefect takes seconds.
+
+    Raises RevisionError.
+    """
+    migrations: dict[str, tuple[str, ...]] = {}
+    for path in glob.glob(os.path.join(glob.escape(virtualenv), _MIGRATIONS, "*.py")):
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        found = [re.search(_ASSIGNMENT.format(name), text, re.MULTILINE) for name in ("revision", "down_revision")]
+        if not (found[0] and found[1]):
+            raise RevisionError(f"{path} is no migration as Alembic writes them.")
+        before = ast.literal_eval(found[1].group(1)) or ()
+        migrations[ast.literal_eval(found[0].group(1))] = (before,) if isinstance(before, str) else tuple(before)
+    if not migrations:
+        raise RevisionError(f"There is no Prefect server in {virtualenv}: install it before this.")
+    return migrations
+
+
+def head_of(migrations: dict[str, tuple[str, ...]]) -> str:
+    """Return the migration that no other follows. Raises RevisionError where there are several."""
+    heads = sorted(set(migrations) - {name for before in migrations.values() for name in before})
+    if len(heads) != 1:
+        raise RevisionError(
+            f"The installed Prefect has {len(heads)} newest migrations instead of one: {', '.join(heads)}."
+        )
+    return heads[0]
+
+
+def stored_revisions(connection: Any, schema: str) -> list[str]:
+    """Return what the schema's alembic_version holds: nothing where there is no such table."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT to_regclass(%s)", (quote((schema, "alembic_version")),))
+        if cursor.fetchone() == (None,):
+            return []
+        Statement("SELECT version_num FROM {} ORDER BY 1", (Names(((schema, "alembic_version"),)),)).execute(cursor)
+        return [name for (name,) in cursor]
+
+
+def stored_revision(connection: Any, schema: str) -> str | None:
+    """Return the same as one text, or None where there is nothing."""
+    return ", ".join(stored_revisions(connection, schema)) or None
+
+
+def compare(stored: list[str], migrations: dict[str, tuple[str, ...]]) -> Revision:
+    """Say where a database stands."""
+    head = head_of(migrations)
+    current = ", ".join(stored) or None
+    strangers = [name for name in stored if name not in migrations]
+    if strangers:
+        message = (
+            f"The database is at the revision {', '.join(strangers)}, which the installed Prefect does not know: a "
+            "newer Prefect migrated it. Install that version or a later one, or restore a backup from before that."
+        )
+        return Revision(UNKNOWN, current, head, 0, message)
+    applied, queue = set(), list(stored)
+    while queue:
+        name = queue.pop()
+        if name not in applied:
+            applied.add(name)
+            queue += migrations[name]
+    pending = len(migrations) - len(applied)
+    if not stored:
+        return Revision(EMPTY, current, head, pending, "The database holds no Prefect yet: run its migration.")
+    if pending:
+        message = f"The database is {pending} migrations behind the installed Prefect ({current}, not {head})."
+        return Revision(BEHIND, current, head, pending, message)
+    return Revision(CURRENT, current, head, 0, f"The database is at the revision of the installed Prefect ({head}).")
