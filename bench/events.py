@@ -44,7 +44,7 @@ def buffered(connection: Any) -> float:
 def main() -> None:
     with running_postgresql("--env", f"POSTGRES_OPTIONS={DURABLE}") as server:
         site = Site(server, declaration_of("bench"))
-        site.bring_about(app_schema_sql=TRADING_SQL)
+        site.apply(app_schema_sql=TRADING_SQL)
         if site.sql("SHOW fsync") != [("on",)]:
             raise RuntimeError("The server does not sync to its disk.")
         role = site.declaration.app_login

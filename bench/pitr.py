@@ -125,7 +125,7 @@ def main() -> None:
             ("point in time: a backup, and the WAL up to a time", physical_seconds, "logical", ratio),
         ],
     )
-    print(f"Point in time takes {physical_seconds / logical_seconds:.2f} of the logical restore.")
+    print(f"RestorePoint in time takes {physical_seconds / logical_seconds:.2f} of the logical restore.")
 
 
 if __name__ == "__main__":

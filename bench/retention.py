@@ -10,7 +10,7 @@ import tempfile
 import time
 import urllib.parse
 
-from pgprefect.runs.retention import Policy, Result, clean_up
+from pgprefect.runs.retention import CleanupResult, Policy, clean_up
 
 from bench.data import fill
 from bench.support import copied, latencies_beside, p99, prefect_database, prefect_server, show
@@ -50,7 +50,7 @@ asyncio.run(main())
 """
 
 
-def ours(site: Site) -> Result:
+def ours(site: Site) -> CleanupResult:
     server = site.tenant.server
     with contextlib.closing(
         site.server.connect(site.database, server, site.declaration.passwords[server])

@@ -44,7 +44,7 @@ def copied(site: Site, name: str) -> Iterator[Site]:
     owner = quote(site.declaration.app_owner)
     site.server.sql("postgres", f"CREATE DATABASE {quote(name)} TEMPLATE {quote(site.database)} OWNER {owner}")
     copy = Site(site.server, replace(site.declaration, database=name))
-    copy.bring_about()
+    copy.apply()
     try:
         yield copy
     finally:

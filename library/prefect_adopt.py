@@ -60,14 +60,14 @@ problems:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.pgprefect.core.connection import LOGIN_ARGUMENTS, ConnectionFailed, Login
-from ansible.module_utils.pgprefect.core.problems import in_words
+from ansible.module_utils.pgprefect.core.problems import format_problems
 from ansible.module_utils.pgprefect.schema.adopt import adopt
 from ansible.module_utils.pgprefect.schema.declaration import (
     DECLARATION_ARGUMENTS,
     DeclarationError,
     declare,
 )
-from ansible.module_utils.pgprefect.schema.plan import Barred
+from ansible.module_utils.pgprefect.schema.plan import Blocked
 
 
 def main() -> None:
@@ -78,10 +78,12 @@ def main() -> None:
         module.fail_json(msg=str(error), problems=[])
     try:
         adoption = adopt(Login.from_arguments(module.params), declaration, dry_run=module.check_mode)
-    except Barred as barred:
-        module.fail_json(msg=in_words(barred.problems), problems=[problem.as_dict() for problem in barred.problems])
+    except Blocked as barred:
+        module.fail_json(
+            msg=format_problems(barred.problems), problems=[problem.as_dict() for problem in barred.problems]
+        )
     except ConnectionFailed as failed:
-        module.fail_json(msg=in_words([failed.problem]), problems=[failed.problem.as_dict()])
+        module.fail_json(msg=format_problems([failed.problem]), problems=[failed.problem.as_dict()])
     module.exit_json(
         changed=bool(adoption.changes),
         statements=[str(change.statement) for change in adoption.changes],

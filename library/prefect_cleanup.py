@@ -123,8 +123,15 @@ from dataclasses import replace
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.pgprefect.core.connection import LOGIN_ARGUMENTS, ConnectionFailed, Login, connect
-from ansible.module_utils.pgprefect.core.problems import in_words
-from ansible.module_utils.pgprefect.runs.retention import TABLES, Policy, PolicyError, RetentionError, clean_up, plan
+from ansible.module_utils.pgprefect.core.problems import format_problems
+from ansible.module_utils.pgprefect.runs.retention import (
+    CLEANED_TABLES,
+    Policy,
+    PolicyError,
+    RetentionError,
+    clean_up,
+    plan,
+)
 
 
 def main() -> None:
@@ -158,10 +165,10 @@ def main() -> None:
                     vacuuming = opened(replace(login, user=given["vacuum_login_user"], password=password))
                 result = clean_up(connection, given["schema"], policy, vacuum_connection=vacuuming).as_dict()
     except ConnectionFailed as error:
-        module.fail_json(msg=in_words([error.problem]))
+        module.fail_json(msg=format_problems([error.problem]))
     except (PolicyError, RetentionError) as error:
         module.fail_json(msg=str(error))
-    lost = [f"{table}: {result['rows'][table]}\n" for table in TABLES if result["rows"][table]]
+    lost = [f"{table}: {result['rows'][table]}\n" for table in CLEANED_TABLES if result["rows"][table]]
     diff = {"before_header": "rows to delete", "after_header": "rows to delete", "before": "".join(lost), "after": ""}
     changed = bool(lost) or bool(policy.crash_zombies and result["zombies"])
     module.exit_json(changed=changed, diff=diff, **result)

@@ -124,8 +124,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.pgprefect.core.connection import LOGIN_ARGUMENTS, Login
 from ansible.module_utils.pgprefect.core.jobs import Job
 from ansible.module_utils.pgprefect.health.check import check_health
-from ansible.module_utils.pgprefect.health.probes import Part
 from ansible.module_utils.pgprefect.health.thresholds import Thresholds
+from ansible.module_utils.pgprefect.site.configuration import Tenant
 
 
 def main() -> None:
@@ -143,7 +143,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     try:
-        parts = [Part.from_arguments(tenant) for tenant in module.params["tenants"]]
+        parts = [Tenant.from_arguments(tenant) for tenant in module.params["tenants"]]
     except (KeyError, ValueError, AttributeError) as error:
         module.fail_json(msg=f"Each of tenants needs name, schema and api_url, and workers as a number: {error}.")
     try:

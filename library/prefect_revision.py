@@ -80,7 +80,7 @@ from ansible.module_utils.pgprefect.core.connection import (
     Login,
     connect,
 )
-from ansible.module_utils.pgprefect.core.problems import in_words
+from ansible.module_utils.pgprefect.core.problems import format_problems
 from ansible.module_utils.pgprefect.schema import revision
 
 
@@ -106,7 +106,7 @@ def main() -> None:
             message = f"Not installed yet: {error}"
             module.exit_json(changed=False, state=revision.EMPTY, current=None, head=None, pending=0, message=message)
         if isinstance(error, ConnectionFailed):
-            module.fail_json(msg=in_words([error.problem]), problems=[error.problem.as_dict()])
+            module.fail_json(msg=format_problems([error.problem]), problems=[error.problem.as_dict()])
         module.fail_json(msg=str(error), problems=[])
     module.exit_json(changed=False, **asdict(found))
 

@@ -79,14 +79,14 @@ import importlib.util
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.pgprefect.core.connection import LOGIN_ARGUMENTS, ConnectionFailed, Login
-from ansible.module_utils.pgprefect.core.problems import in_words
+from ansible.module_utils.pgprefect.core.problems import format_problems
 from ansible.module_utils.pgprefect.schema.catalog import clean_database
 from ansible.module_utils.pgprefect.schema.declaration import (
     DECLARATION_ARGUMENTS,
     DeclarationError,
     declare,
 )
-from ansible.module_utils.pgprefect.schema.plan import Barred, bring_about, difference
+from ansible.module_utils.pgprefect.schema.plan import Blocked, apply, make_plan
 
 
 def main() -> None:
@@ -107,14 +107,16 @@ def main() -> None:
         module.fail_json(msg=str(error))
     installed = importlib.util.find_spec("psycopg2") and (login.host or glob.glob("/usr/lib/postgresql/*/bin/postgres"))
     if module.check_mode and not installed:
-        changes = difference(clean_database(declaration), declaration, script).changes
+        changes = make_plan(clean_database(declaration), declaration, script).changes
     else:
         try:
-            changes = bring_about(login, declaration, script, dry_run=module.check_mode)
-        except Barred as barred:
-            module.fail_json(msg=in_words(barred.problems), problems=[problem.as_dict() for problem in barred.problems])
+            changes = apply(login, declaration, script, dry_run=module.check_mode)
+        except Blocked as barred:
+            module.fail_json(
+                msg=format_problems(barred.problems), problems=[problem.as_dict() for problem in barred.problems]
+            )
         except ConnectionFailed as failed:
-            module.fail_json(msg=in_words([failed.problem]), problems=[failed.problem.as_dict()])
+            module.fail_json(msg=format_problems([failed.problem]), problems=[failed.problem.as_dict()])
     module.exit_json(
         changed=bool(changes),
         statements=[str(change.statement) for change in changes],

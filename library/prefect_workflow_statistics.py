@@ -148,7 +148,7 @@ import contextlib
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.pgprefect.core.connection import LOGIN_ARGUMENTS, ConnectionFailed, Login, connect
-from ansible.module_utils.pgprefect.core.problems import in_words
+from ansible.module_utils.pgprefect.core.problems import format_problems
 from ansible.module_utils.pgprefect.runs.statistics import StatisticsUnavailable, workflow_statistics
 
 
@@ -173,7 +173,7 @@ def main() -> None:
     except ValueError as error:
         module.fail_json(msg=str(error))
     except (ConnectionFailed, StatisticsUnavailable) as failed:
-        module.fail_json(msg=in_words([failed.problem]), problems=[failed.problem.as_dict()])
+        module.fail_json(msg=format_problems([failed.problem]), problems=[failed.problem.as_dict()])
     module.exit_json(changed=False, **statistics.as_dict())
 
 

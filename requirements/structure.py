@@ -13,7 +13,7 @@ from pgprefect.schema.structure_data import STRUCTURES
 
 from tests.conftest import ROOT, VIRTUALENV, Site, migrated_site, running_postgresql
 
-OUTPUT = ROOT / "module_utils/pgprefect/structure_data.py"
+OUTPUT = ROOT / "module_utils/pgprefect/schema/structure_data.py"
 HEADER = '''"""What releases of Prefect make of their schema, by newest migration. Made by requirements/structure."""
 
 # ruff: noqa: E501

@@ -31,8 +31,9 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 from pgprefect.core.connection import Login
 from pgprefect.core.sql import quote
-from pgprefect.schema.declaration import Declaration, Tenant, declare
-from pgprefect.schema.plan import bring_about
+from pgprefect.schema.declaration import Declaration, declare
+from pgprefect.schema.plan import apply
+from pgprefect.site.configuration import Tenant
 
 ROOT = Path(__file__).parents[1]
 VIRTUALENV = Path(os.environ.get("PREFECT_VIRTUALENV", ROOT / ".venv-prefect"))
@@ -126,9 +127,9 @@ class Site:
     def tenant(self) -> Tenant:
         return self.declaration.tenants[0]
 
-    def bring_about(self, **arguments: Any) -> list[str]:
+    def apply(self, **arguments: Any) -> list[str]:
         """Make the database as declared; return the statements that this took."""
-        return [str(change.statement) for change in bring_about(self.server.login, self.declaration, **arguments)]
+        return [str(change.statement) for change in apply(self.server.login, self.declaration, **arguments)]
 
     def sql(self, statement: str, *values: Any, role: str | None = None) -> Rows:
         """Run SQL as the superuser, or logged in as a declared role."""
@@ -304,7 +305,7 @@ def prefect_template(postgresql_server: Server, tmp_path_factory: pytest.TempPat
 def migrated_site(server: Server, database: str, home: Path) -> Site:
     """Make a database as declared, with the tables of a real Prefect and of the application."""
     site = Site(server, declaration_of(database))
-    site.bring_about(app_schema_sql=TRADING_SQL)
+    site.apply(app_schema_sql=TRADING_SQL)
     done = migrate(site.environment(), home)
     assert "Migrations succeeded" in done.stdout, done.stdout
     sealed = pgprefect("seal", environment=site.environment())
@@ -319,7 +320,7 @@ def prefect(prefect_template: Site) -> Iterator[Site]:
     owner = prefect_template.declaration.app_owner
     server.sql("postgres", f"CREATE DATABASE {name} TEMPLATE {prefect_template.database} OWNER {owner}")
     with disposable(Site(server, replace(prefect_template.declaration, database=name)), roles=False) as site:
-        site.bring_about()  # rights and settings of the database itself are not in a copy
+        site.apply()  # rights and settings of the database itself are not in a copy
         yield site
 
 
@@ -327,7 +328,7 @@ def prefect(prefect_template: Site) -> Iterator[Site]:
 def trading_database(postgresql_server: Server) -> Iterator[dict[str, str]]:
     """libpq's variables of mltrading_app for the application's database; its tables are there and empty."""
     site = Site(postgresql_server, declaration_of("trading"))
-    site.bring_about(app_schema_sql=TRADING_SQL)
+    site.apply(app_schema_sql=TRADING_SQL)
     with disposable(site, roles=False):
         yield {
             "PGHOST": "127.0.0.1",

@@ -19,13 +19,16 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .core.connection import Login, connect
+from .core.errors import PgprefectError
 from .events.buffer import EventBuffer
 from .events.write import log_workflow_event
-from .health.check import Part, check_health
+from .health.check import check_health, check_site
 from .runs.retention import Policy, clean_up
 from .runs.statistics import workflow_statistics
+from .schema.declaration import declaration_of
+from .schema.verify import verify_site
 from .site import configuration, environment
-from .site.configuration import ConfigurationError, Site
+from .site.configuration import ConfigurationError, Site, Tenant
 
 if TYPE_CHECKING:
     import sqlalchemy
@@ -35,7 +38,7 @@ POOL_TIMEOUT = 30.0  # seconds that a thread waits for a connection
 POOL_RECYCLE = 1800  # seconds after which a connection is made anew
 
 
-class PoolExhausted(Exception):
+class PoolExhausted(PgprefectError):
     """All connections of a pool were in use for longer than a thread waits."""
 
 
@@ -172,7 +175,7 @@ class DatabaseManager:
         self.login, self.database, self.site = _settings(login, database)
         self.tenant = self.site.tenant(os.environ.get("PGPREFECT_TENANT")) if self.site else None
         self.schema = schema or (self.tenant.schema if self.tenant else "prefect")
-        self.app_schema = self.site.declaration.app_schema if self.site else "public"
+        self.app_schema = declaration_of(self.site).app_schema if self.site else "public"
         self.pool = _pool(self.login, self.database, (self.app_schema, self.schema), pool_size)
 
     @contextlib.contextmanager
@@ -192,7 +195,7 @@ class PrefectDatabaseManager(DatabaseManager):
     @contextlib.contextmanager
     def prefect_session(self) -> Iterator[Connection]:
         """Give a connection that finds Prefect's tables by their names. Raises ConnectionFailed and PoolExhausted."""
-        path = (self.schema, self.site.declaration.extensions_schema if self.site else "extensions")
+        path = (self.schema, declaration_of(self.site).extensions_schema if self.site else "extensions")
         with _pool(self.login, self.database, path, self.pool.size).transaction() as connection:
             yield connection
 
@@ -258,10 +261,12 @@ class PrefectDatabaseManager(DatabaseManager):
         ($PREFECT_API_URL) are known.
         """
         if self.site:
-            health = self.site.check_health(self.login, timeout)
+            health = check_site(self.site, self.login, timeout)
         else:
             api_url = os.environ.get("PREFECT_API_URL", "http://127.0.0.1:4200/api")
-            health = check_health(self.login, self.database, [Part(self.schema, self.schema, api_url)], timeout)
+            health = check_health(
+                self.login, self.database, [Tenant(self.schema, self.schema, api_url=api_url)], timeout
+            )
         return {**health.as_dict(), "pool": self.pool.as_dict()}
 
     def cleanup_old_workflow_data(self, days_to_keep: float | None = None, **policy: Any) -> dict[str, Any]:
@@ -290,7 +295,7 @@ class PrefectDatabaseManager(DatabaseManager):
     def verify_schema_separation(self) -> dict[str, Any]:
         """Compare the database with what the site's file declares. Raises ConfigurationError."""
         site = self.site or configuration.load()
-        report = site.verify(self.login)
+        report = verify_site(site, self.login)
         result = asdict(report)
         tenant = self.tenant or site.tenant()
         return {"verified": report.verified, "prefect_schema": result["tenants"][tenant.name], **result}

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from pgprefect.core.sql import quote
 from pgprefect.schema.adopt import adopt
-from pgprefect.schema.plan import Barred
+from pgprefect.schema.plan import Blocked
 from pgprefect.schema.verify import verify
 
 from bench.data import fill
@@ -156,7 +156,7 @@ def placed(site: Site) -> Rows:
 def refused(site: Naive) -> dict[str, str]:
     """The remedies by code, of a refusal that left everything as it was."""
     before = everything(site), placed(site)
-    with pytest.raises(Barred) as barred:
+    with pytest.raises(Blocked) as barred:
         site.adopt()
     assert (everything(site), placed(site)) == before
     assert all(problem.severity == "error" for problem in barred.value.problems)
@@ -189,10 +189,10 @@ def test_a_naive_installation_comes_to_the_design(
     assert (rows(either), indexes(either)) == before
 
     # Nothing bars the declaration any more, and with it all is as a new site would be.
-    either.bring_about()
+    either.apply()
     report = verify(either.server.login, either.declaration, virtualenv=str(VIRTUALENV))
     assert report.problems == [] and report.not_checked == []
-    assert either.bring_about() == []
+    assert either.apply() == []
     assert (rows(either), indexes(either)) == before
     for check in (True, False):
         again = run_module("prefect_adopt", check=check, **either.arguments())
@@ -229,12 +229,12 @@ def test_prefect_apart_already_but_owned_by_one_login(prefect: Site) -> None:
             for (name,) in site.sql("SELECT tablename FROM pg_tables WHERE schemaname = %s", schema):
                 site.sql(f"ALTER TABLE {quote((schema, name))} OWNER TO other")
         site.sql(f"ALTER TYPE prefect.state_type OWNER TO other; ALTER DATABASE {site.database} OWNER TO other")
-        with pytest.raises(Barred):
-            site.bring_about()
+        with pytest.raises(Blocked):
+            site.apply()
         statements = site.adopt()
         assert "ALTER SCHEMA extensions OWNER TO CURRENT_USER" in statements
         assert not [statement for statement in statements if "SET SCHEMA" in statement]
-        site.bring_about()
+        site.apply()
         assert verify(site.server.login, site.declaration).problems == []
         assert site.adopt() == []
     finally:
@@ -244,7 +244,7 @@ def test_prefect_apart_already_but_owned_by_one_login(prefect: Site) -> None:
 def test_there_is_nothing_to_adopt(prefect: Site, clean: Site) -> None:
     """A site as declared, and a database that is yet to be filled, whose application has tables of the same names."""
     assert Naive(prefect.server, prefect.declaration, "").adopt() == []
-    clean.bring_about(app_schema_sql=TRADING_SQL)
+    clean.apply(app_schema_sql=TRADING_SQL)
     clean.sql(
         f"SET ROLE {clean.declaration.app_owner}; CREATE TABLE log (line text); CREATE TABLE flow_run (id int);"
         "CREATE TABLE alembic_version (version text); CREATE TYPE worker_status AS ENUM ('busy')"
@@ -261,7 +261,7 @@ def test_a_table_of_the_administrators_beside_a_running_prefect(prefect: Site) -
     site = Naive(prefect.server, prefect.declaration, "postgres")
     assert site.adopt() == ["ALTER TABLE public.by_hand OWNER TO mltrading_owner"]
     listener.close()
-    site.bring_about()
+    site.apply()
     assert verify(site.server.login, site.declaration).problems == []
 
 
@@ -333,7 +333,7 @@ def test_what_is_not_clear_is_refused(run_module: Callable[..., Result], naive: 
 
 def test_the_message_says_which_columns(naive: Naive) -> None:
     naive.sql("ALTER TABLE log RENAME COLUMN message TO text; ALTER TABLE log ALTER level TYPE bigint")
-    with pytest.raises(Barred, match=r"public.log .* lacks message and has text besides and has another level\. It"):
+    with pytest.raises(Blocked, match=r"public.log .* lacks message and has text besides and has another level\. It"):
         naive.adopt()
 
 
@@ -348,7 +348,7 @@ def test_remedies_lead_on(naive: Naive) -> None:
     naive.sql(f"CREATE SCHEMA prefect AUTHORIZATION {SOLO}")
     naive.sql(refused(naive)["trigger_on_prefect"].partition("or: ")[2])
     naive.adopt()
-    naive.bring_about()
+    naive.apply()
     assert verify(naive.server.login, naive.declaration).problems == []
     naive.sql("UPDATE flow_run SET name = 'told' WHERE name = 'run-1'", role=naive.tenant.server)
     assert naive.sql("SELECT count(*) FROM reports WHERE title = 'told'") == [(1,)]
@@ -376,7 +376,7 @@ def test_a_running_prefect_is_refused(naive: Naive, tmp_path: Path) -> None:
         wait_for(lambda: server.poll() is not None or naive.sql(listens) == [(1,)])
         assert server.poll() is None
         before = placed(naive)
-        with pytest.raises(Barred, match="Prefect seems to run") as barred:
+        with pytest.raises(Blocked, match="Prefect seems to run") as barred:
             naive.adopt()
         assert [problem.code for problem in barred.value.problems] == ["prefect_running"]
         planned = adopt(naive.server.login, naive.declaration, dry_run=True)

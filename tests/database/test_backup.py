@@ -70,7 +70,7 @@ def restored(site: Site, directory: Path, manifest: backup_set.Manifest) -> Iter
     name = f"{site.database}_restored"
     copy = replace(site, declaration=replace(site.declaration, database=name))
     try:
-        copy.bring_about()
+        copy.apply()
         environment = libpq_environment(site.server.login, name)
         for part in manifest.parts:
             if part.kind == "globals":
@@ -194,7 +194,7 @@ def test_a_large_object_that_it_may_not_read_ends_the_backup(prefect: Site, tmp_
     assert "role_setting" in errors(prefect)
     with pytest.raises(BackupError, match=f"permission denied for large object {number}"):
         make(prefect, tmp_path)
-    assert any("lo_compat_privileges TO 'on'" in statement for statement in prefect.bring_about())
+    assert any("lo_compat_privileges TO 'on'" in statement for statement in prefect.apply())
     make(prefect, tmp_path)
 
 
@@ -369,7 +369,7 @@ def test_a_fault_names_its_cause_leaves_the_sets_and_the_next_run_succeeds(
 
 
 def test_two_at_once(prefect: Site, tmp_path: Path) -> None:
-    with backup.only_one(tmp_path), pytest.raises(BackupError, match="Another backup") as failed:
+    with backup.directory_lock(tmp_path), pytest.raises(BackupError, match="Another backup") as failed:
         make(prefect, tmp_path)
     assert failed.value.problem.code == "backup_running"
     make(prefect, tmp_path)

@@ -21,8 +21,8 @@ from moto.server import ThreadedMotoServer
 from pgprefect.backup import copy as backup_copy
 from pgprefect.backup import create as backup
 from pgprefect.backup import sets as backup_set
-from pgprefect.backup.copy import Target
-from pgprefect.backup.sets import BackupError, Keep, Manifest, Part
+from pgprefect.backup.sets import BackupError, Dump, Manifest
+from pgprefect.site.configuration import CopyTarget, Keep
 
 from tests.conftest import database_image, docker, wait_for
 
@@ -38,7 +38,7 @@ def make_set(home: Path, days: int = 0, safety: bool = False) -> Path:
     for file in FILES[:2]:
         content = subprocess.run(["zstd", "-q"], input=os.urandom(700_000), capture_output=True, check=True).stdout
         (path / file).write_bytes(content)
-        parts.append(Part("globals", None, None, file, len(content), sha256(content).hexdigest(), {}))
+        parts.append(Dump("globals", None, None, file, len(content), sha256(content).hexdigest(), {}))
     backup_set.write(path, Manifest(path.name, "d", "", 1.5, "", "", 150000, None, {}, tuple(parts)))
     return path
 
@@ -60,11 +60,11 @@ def free_port() -> int:
 class Place:
     """Where copies go, and what the target's owner sees there by his own means."""
 
-    target: Target
+    target: CopyTarget
     get_back: list[str]  # the command that copies a set's directory from there, to which NAME and DIRECTORY are added
     files: Callable[[], dict[str, bytes]]
     put: Callable[[str, bytes], object]
-    unreachable: Target
+    unreachable: CopyTarget
     cause: str
 
 
@@ -105,7 +105,7 @@ def by_rsync(ssh: tuple[Path, int], there: Path) -> Place:
     folder, port = ssh
     there.mkdir()
     address = f"root@127.0.0.1:{there}"
-    target = Target("rsync", address, str(folder), port)
+    target = CopyTarget("rsync", address, str(folder), port)
 
     def files() -> dict[str, bytes]:
         return {str(path.relative_to(there)): path.read_bytes() for path in there.rglob("*") if path.is_file()}
@@ -135,7 +135,7 @@ def by_rclone(server: ThreadedMotoServer, there: Path) -> Place:
     owner = requests.Session()
     owner.headers["Authorization"] = "AWS a:b"
     owner.put(bucket).raise_for_status()
-    target = Target("rclone", f"store:{name}/prefect", str(there))
+    target = CopyTarget("rclone", f"store:{name}/prefect", str(there))
 
     def files() -> dict[str, bytes]:
         keys = re.findall("<Key>prefect/(.*?)</Key>", owner.get(bucket).text)
@@ -283,12 +283,12 @@ def test_a_byte_that_flips_there_is_found_and_sent_again(ssh: tuple[Path, int], 
 
 def test_a_byte_that_flips_in_a_store_is_found(s3: ThreadedMotoServer, home: Path, tmp_path: Path) -> None:
     place, path = by_rclone(s3, tmp_path / "there"), make_set(home)
-    place.target.send(path, FILES, path.name)
-    assert place.target.differing(path, FILES, path.name) == []
+    backup_copy.send(place.target, path, FILES, path.name)
+    assert backup_copy.differing(place.target, path, FILES, path.name) == []
     content = bytearray((path / FILES[1]).read_bytes())
     content[5000] ^= 1
     place.put(f"{path.name}/{FILES[1]}", bytes(content))
-    assert place.target.differing(path, FILES, path.name) == [FILES[1]]
+    assert backup_copy.differing(place.target, path, FILES, path.name) == [FILES[1]]
 
 
 def test_what_is_damaged_here_is_not_copied_and_keeps_nothing_else_here(place: Place, home: Path) -> None:
@@ -303,7 +303,7 @@ def test_what_is_damaged_here_is_not_copied_and_keeps_nothing_else_here(place: P
 
 def test_what_was_not_copied_yet_is_not_removed(home: Path) -> None:
     old, newest = make_set(home, 1), make_set(home)
-    target = Target("rsync", "host:there", "/nowhere")
+    target = CopyTarget("rsync", "host:there", "/nowhere")
     backup_set.mark_copied(newest, target.name)
     keep = Keep(1, 0, 0, 0)
     assert backup_copy.waiting(home, target) == [old]
@@ -317,7 +317,7 @@ def test_no_room_for_what_is_encrypted(home: Path, key: tuple[Path, str], monkey
     make_set(home)
     monkeypatch.setattr(backup_copy, "_ROOM", 1e12)
     with pytest.raises(BackupError, match="bytes free, and the set") as failed:
-        backup_copy.copy(home, Target("rsync", "host:there", "/nowhere"), key[1])
+        backup_copy.copy(home, CopyTarget("rsync", "host:there", "/nowhere"), key[1])
     assert failed.value.problem.code == "backup_no_space"
     assert not (home / ".outgoing").exists()
 
@@ -344,6 +344,6 @@ def test_what_comes_from_elsewhere_is_whole_and_new_or_stays_outside(home: Path)
 
 
 def test_two_copies_at_once(home: Path) -> None:
-    with backup.only_one(home, ".lock-copy"), pytest.raises(BackupError, match="Another backup, copy") as failed:
-        backup_copy.copy(home, Target("rsync", "host:there", "/nowhere"))
+    with backup.directory_lock(home, ".lock-copy"), pytest.raises(BackupError, match="Another backup, copy") as failed:
+        backup_copy.copy(home, CopyTarget("rsync", "host:there", "/nowhere"))
     assert failed.value.problem.code == "backup_running"

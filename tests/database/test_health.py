@@ -15,8 +15,8 @@ import pytest
 from pgprefect.core.connection import Login
 from pgprefect.core.jobs import Job
 from pgprefect.health.check import Health, check_health
-from pgprefect.health.probes import Part
 from pgprefect.health.thresholds import Limit, ThresholdError, Thresholds
+from pgprefect.site.configuration import Tenant
 
 from tests.conftest import PASSWORD, Result, Site, docker, running_postgresql, wait_for
 
@@ -67,7 +67,9 @@ def check(
     site: Site, api_url: str, workers: int = 0, port: int | None = None, user: str | None = None, **limits: Limit
 ) -> Health:
     login = Login("127.0.0.1", port or site.server.port, user or site.declaration.monitor, PASSWORD)
-    parts = [Part(tenant.name, tenant.schema, api_url, workers) for tenant in site.declaration.tenants]
+    parts = [
+        Tenant(tenant.name, tenant.schema, api_url=api_url, workers=workers) for tenant in site.declaration.tenants
+    ]
     started = time.monotonic()
     health = check_health(login, site.database, parts, thresholds=Thresholds(**limits))
     assert time.monotonic() - started < LIMIT
@@ -227,7 +229,10 @@ def test_schemas(prefect: Site, api_url: str, statement: str, checks: set[str], 
 
 def test_two_tenants(prefect: Site, api_url: str) -> None:
     login = Login("127.0.0.1", prefect.server.port, "prefect_monitor", PASSWORD)
-    parts = [Part("prefect", "prefect", api_url), Part("research", "research", "http://127.0.0.1:1/api")]
+    parts = [
+        Tenant("prefect", "prefect", api_url=api_url),
+        Tenant("research", "research", api_url="http://127.0.0.1:1/api"),
+    ]
     health = check_health(login, prefect.database, parts)
     research = {f"{name}:research" for name in OF_SCHEMA | {"api"}}
     assert set(health.checks) == ALL | research
@@ -384,7 +389,7 @@ def test_workers_by_pool(prefect: Site, api_url: str) -> None:
     add_worker(prefect, "one", 1)
     tenant = {"name": "prefect", "schema": "prefect", "api_url": api_url, "pool_workers": {"pool": 2, "reports": 1}}
     login = Login("127.0.0.1", prefect.server.port, "prefect_monitor", PASSWORD)
-    part = Part.from_arguments(tenant)
+    part = Tenant.from_arguments(tenant)
     assert part.workers == 3
     health = check_health(login, prefect.database, [part])
     found = {problem.object.split()[2]: problem.severity for problem in health.problems}
@@ -456,7 +461,7 @@ def test_storage(prefect: Site, api_url: str) -> None:
 
 
 def test_disk(prefect: Site, api_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    part = Part("prefect", "prefect", api_url)
+    part = Tenant("prefect", "prefect", api_url=api_url)
     login = Login("127.0.0.1", prefect.server.port, "prefect_monitor", PASSWORD)
     full = Thresholds(disk_used_percent=Limit(None, 0))
     health = check_health(login, prefect.database, [part], 4, full, ["/"])
@@ -497,7 +502,7 @@ def test_network_cut(api_url: str) -> None:
     with running_postgresql() as server:
         docker("network", "disconnect", "bridge", server.container)
         started = time.monotonic()
-        health = check_health(server.login, "postgres", [Part("prefect", "prefect", api_url)])
+        health = check_health(server.login, "postgres", [Tenant("prefect", "prefect", api_url=api_url)])
         assert time.monotonic() - started < LIMIT
     assert unhealthy(health) == ALL - {"api"} and codes(health) <= {"connection_failed", "no_answer"}
 
@@ -545,7 +550,9 @@ def test_over_the_socket_one_connects_at_a_time(api_url: str, monkeypatch: pytes
     monkeypatch.setattr("psycopg2.connect", refuse)
     monkeypatch.setattr("os.geteuid", lambda: 0)
     monkeypatch.setattr("os.seteuid", lambda _user: None)
-    check_health(Login(user="nobody"), "x", [Part("one", "one", api_url), Part("two", "two", api_url)])
+    check_health(
+        Login(user="nobody"), "x", [Tenant("one", "one", api_url=api_url), Tenant("two", "two", api_url=api_url)]
+    )
     assert at_once == [1, 1, 1]
 
 

@@ -13,7 +13,7 @@ import pytest
 from pgprefect.core.connection import Login
 from pgprefect.core.sql import quote
 from pgprefect.schema.declaration import declare
-from pgprefect.schema.plan import Barred
+from pgprefect.schema.plan import Blocked
 from pgprefect.schema.verify import verify
 
 from tests.conftest import (
@@ -84,15 +84,15 @@ def test_naive_installation_in_public(naive: Site) -> None:
     """Refused with the way out; and the way out, followed to the letter, leads there."""
     assert naive.sql("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == [(37,)]
     assert {"prefect_in_public", "extension_schema"} <= errors(naive)
-    with pytest.raises(Barred) as barred:
-        naive.bring_about()
+    with pytest.raises(Blocked) as barred:
+        naive.apply()
     remedies = {problem.code: problem.remedy for problem in barred.value.problems}
     assert set(remedies) == {"prefect_in_public", "extension_schema"}
     assert "orders" not in remedies["prefect_in_public"]
     naive.sql(remedies["prefect_in_public"].partition("application's own: ")[2])
     naive.sql(remedies["extension_schema"].partition(" and add")[0])
-    naive.bring_about()
-    assert naive.bring_about() == []
+    naive.apply()
+    assert naive.apply() == []
     assert errors(naive) == set()
     assert naive.sql(TABLES, "prefect", "prefect_owner") == [(36,)]
     assert naive.sql("SELECT * FROM public.orders") == [(1,)]
@@ -103,7 +103,7 @@ def test_naive_installation_in_public(naive: Site) -> None:
 def test_two_tenants_keep_apart(prefect: Site, tmp_path: Path) -> None:
     second = declaration_of("x", tenants=("prefect", "research"))
     site = Site(prefect.server, replace(second, database=prefect.database))
-    site.bring_about()
+    site.apply()
     tenant = site.declaration.tenants[1]
     try:
         done = migrate(site.environment(tenant), tmp_path)
@@ -112,7 +112,7 @@ def test_two_tenants_keep_apart(prefect: Site, tmp_path: Path) -> None:
         assert "right_excess" in errors(site)
         assert pgprefect("seal", environment=site.environment(tenant)).returncode == 0
         assert errors(site) == set()
-        assert site.bring_about() == []
+        assert site.apply() == []
         assert site.sql(TABLES, "research", "research_owner") == [(36,)]
         assert refusal(site, "research_server", "SELECT * FROM flow_run") is None
         for role in ("research_server", "research_migrator"):
@@ -142,7 +142,7 @@ def test_names_that_need_quotes_beside_another_application(postgresql_server: Se
     )
     odd = replace(odd, passwords=dict.fromkeys(odd.login_roles, PASSWORD), connection_limits={odd.app_login: 5})
     with disposable(Site(postgresql_server, odd), roles=True) as site:
-        site.bring_about()
+        site.apply()
         site.sql(
             "CREATE TABLE public.alembic_version (version_num text); INSERT INTO public.alembic_version VALUES ('abc');"
             "CREATE TYPE public.deployment_status AS ENUM ('mine')"
@@ -152,8 +152,8 @@ def test_names_that_need_quotes_beside_another_application(postgresql_server: Se
         sealed = pgprefect("seal", environment=site.environment())
         assert sealed.returncode == 0, sealed.stderr
         assert len(sealed.stdout.splitlines()) == 6
-        assert site.bring_about(), "the application's table needs its grants"
-        assert site.bring_about() == []
+        assert site.apply(), "the application's table needs its grants"
+        assert site.apply() == []
         assert errors(site) == set()
         assert site.sql(TABLES, schema, site.tenant.owner) == [(36,)]
         assert site.sql("SELECT * FROM public.alembic_version") == [("abc",)]
@@ -239,7 +239,7 @@ def placed(
         for number, (name, placement) in enumerate(PLACEMENTS.items()):
             declaration = replace(declaration_of(f"placed{number}", f"p{number}_"), app_schema_tables=())
             site = stack.enter_context(disposable(Site(postgresql_server, declaration), roles=True))
-            site.bring_about()
+            site.apply()
             tenant = site.tenant
             site.sql(placement.before.format(**{**vars(declaration), **vars(tenant)}))
             for role in (tenant.migrator, tenant.server):
@@ -315,7 +315,7 @@ def test_what_stands_in_the_wrong_place_is_known_by_its_code(prefect: Site, code
 
 def test_a_function_with_its_own_search_path_is_no_problem(prefect: Site) -> None:
     prefect.sql("CREATE FUNCTION public.f(text) RETURNS int SECURITY DEFINER LANGUAGE sql AS 'SELECT 1'")
-    prefect.bring_about()
+    prefect.apply()
     found = verify(prefect.server.login, prefect.declaration).problems
     assert [(problem.code, problem.object) for problem in found] == [
         ("security_definer_path", "function public.f(text)"),
@@ -327,7 +327,7 @@ def test_a_function_with_its_own_search_path_is_no_problem(prefect: Site) -> Non
 
 def test_a_foreign_alembic_version_is_no_problem(prefect: Site) -> None:
     prefect.sql("CREATE TABLE public.alembic_version (version int, other text)")
-    prefect.bring_about()
+    prefect.apply()
     assert errors(prefect) == set()
 
 
@@ -338,7 +338,7 @@ def test_rights_and_members_that_nobody_declared(prefect: Site) -> None:
     try:
         assert codes(prefect) == {"grant_undeclared", "owner_member"}
         assert errors(prefect) == set()
-        assert prefect.bring_about() == []  # they stay
+        assert prefect.apply() == []  # they stay
         assert prefect.sql("SELECT has_table_privilege('analyst', 'prefect.flow_run', 'SELECT')") == [(True,)]
     finally:
         prefect.sql("DROP OWNED BY analyst, dba; DROP ROLE analyst, dba")

@@ -68,7 +68,7 @@ def test_the_workflow_schema_comes_back_and_the_application_is_left_alone(filled
 def test_both_come_back_also_where_the_schemas_are_gone(filled: Site, tmp_path: Path) -> None:
     filled.sql("CREATE VIEW public.runs WITH (security_invoker) AS SELECT name FROM prefect.flow_run;"
                f" ALTER VIEW public.runs OWNER TO {quote(filled.declaration.app_owner)}")  # fmt: skip
-    filled.bring_about()  # its rights
+    filled.apply()  # its rights
     before, schema = fingerprint(filled), schema_of(filled)
     manifest = make(filled, tmp_path, "full")
     filled.sql("DROP SCHEMA prefect CASCADE; DROP SCHEMA public CASCADE")

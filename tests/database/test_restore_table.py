@@ -47,7 +47,7 @@ def beside(site: Site, path: Path, table: str) -> str:
 def sides(path: Path) -> tuple[str, str]:
     """The schemas in which the tables of the tenant and of the application come beside."""
     parts = {part.kind: part for part in backup_set.read_manifest(path).parts}
-    return backup_set.side_schema(path.name, parts["workflow"]), backup_set.side_schema(path.name, parts["app"])
+    return backup_set.staging_schema(path.name, parts["workflow"]), backup_set.staging_schema(path.name, parts["app"])
 
 
 def test_rows_come_back_beside_and_nothing_else_changes(filled: Site, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pgprefect.runs.retention import TABLES, Batch, Policy, Result, RetentionError, clean_up, plan
+from pgprefect.runs.retention import CLEANED_TABLES, Batch, CleanupResult, Policy, RetentionError, clean_up, plan
 
 from bench.data import fill
 from bench.support import prefect_server
@@ -63,7 +63,7 @@ def filled(site: Site, runs: int = 300) -> None:
         fill(connection, "prefect", runs)
 
 
-def cleaned(site: Site, policy: Policy = POLICY, progress: Callable[[Batch], None] | None = None) -> Result:
+def cleaned(site: Site, policy: Policy = POLICY, progress: Callable[[Batch], None] | None = None) -> CleanupResult:
     with opened(site) as connection:
         return clean_up(connection, "prefect", policy, progress)
 
@@ -74,7 +74,7 @@ def planned(site: Site, policy: Policy) -> dict[str, int]:
 
 
 def counts(site: Site) -> dict[str, int]:
-    return {table: site.sql(f"SELECT count(*) FROM prefect.{table}")[0][0] for table in TABLES}
+    return {table: site.sql(f"SELECT count(*) FROM prefect.{table}")[0][0] for table in CLEANED_TABLES}
 
 
 def run(
@@ -128,12 +128,12 @@ def test_what_is_planned_is_what_goes(site: Site) -> None:
     batches: list[Batch] = []
     result = cleaned(site, POLICY, batches.append)
     after = counts(site)
-    assert result.rows == expected == {table: before[table] - after[table] for table in TABLES}
+    assert result.rows == expected == {table: before[table] - after[table] for table in CLEANED_TABLES}
     assert 200 < expected["flow_run"] < 240 and all(
-        expected[table] for table in TABLES if table != "artifact_collection"
+        expected[table] for table in CLEANED_TABLES if table != "artifact_collection"
     )
     assert batches[-1].total_rows == sum(expected.values()) and len(batches) == result.batches
-    assert {table: sum(batch.deleted.get(table, 0) for batch in batches) for table in TABLES} == expected
+    assert {table: sum(batch.deleted.get(table, 0) for batch in batches) for table in CLEANED_TABLES} == expected
     assert site.sql(ORPHANS) == [(0,)]
     old = "SELECT count(*) FROM prefect.flow_run WHERE coalesce(end_time, state_timestamp) < now() - interval '30 days'"
     assert site.sql(old + " AND state_type NOT IN ('RUNNING', 'SCHEDULED')") == [(0,)]
@@ -343,7 +343,7 @@ clean_up(connection, "prefect", policy, lambda batch: print(batch.phase, flush=T
     assert 0 < before["flow_run"] - middle["flow_run"] < expected["flow_run"]
     assert site.sql(ORPHANS) == [(0,)]
     rest = cleaned(site, GENTLE).rows
-    assert {table: before[table] - middle[table] + rest[table] for table in TABLES} == expected
+    assert {table: before[table] - middle[table] + rest[table] for table in CLEANED_TABLES} == expected
 
 
 def test_a_server_that_restarts_in_the_middle(tmp_path: Path) -> None:

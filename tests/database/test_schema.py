@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from pgprefect.core.connection import Login
-from pgprefect.schema.plan import Barred, bring_about
+from pgprefect.schema.plan import Blocked, apply
 from pgprefect.schema.verify import verify
 
 from tests.conftest import PASSWORD, TRADING_SQL, TRADING_TABLES, Result, Server, Site
@@ -84,7 +84,7 @@ def test_the_next_migration_needs_no_grant(prefect: Site) -> None:
     assert refusal(prefect, "mltrading_app", "SELECT * FROM brand_new") is None
     assert refusal(prefect, "prefect_monitor", "SELECT * FROM prefect.brand_new") is None
     assert refusal(prefect, "mltrading_app", "INSERT INTO brand_new DEFAULT VALUES") == DENIED
-    assert prefect.bring_about() == []
+    assert prefect.apply() == []
 
 
 def test_functions_are_not_for_everybody(prefect: Site) -> None:
@@ -137,8 +137,8 @@ def test_only_the_declared_database_is_touched_and_only_its_rights(clean: Site) 
     )
     dump = ["exec", server.container, "pg_dump", "--data-only", "--restrict-key=x", clean.database]
     before = subprocess.run(["docker", *dump], capture_output=True, check=True).stdout
-    clean.bring_about()
-    assert clean.bring_about() == []
+    clean.apply()
+    assert clean.apply() == []
     try:
         assert subprocess.run(["docker", *dump], capture_output=True, check=True).stdout == before
         assert clean.sql("SELECT rolcanlogin, rolcreatedb FROM pg_roles WHERE rolname = %s", owner) == [(True, True)]
@@ -187,13 +187,13 @@ def test_drift_is_found_and_taken_back(prefect: Site, code: str, statement: str)
     assert errors(prefect) == set()
     prefect.sql(statement.format(database=prefect.database))
     assert code in errors(prefect)
-    assert prefect.bring_about(app_schema_sql=TRADING_SQL)
+    assert prefect.apply(app_schema_sql=TRADING_SQL)
     # Indexes went with the extension; only a person should take the time to make them again.
     assert errors(prefect) == ({"index_missing"} if "CASCADE" in statement else set())
     for problem in verify(prefect.server.login, prefect.declaration).problems:
         prefect.sql(problem.remedy)
     assert errors(prefect) == set()
-    assert prefect.bring_about(app_schema_sql=TRADING_SQL) == []
+    assert prefect.apply(app_schema_sql=TRADING_SQL) == []
 
 
 ROLE_DRIFT = [
@@ -215,19 +215,19 @@ ROLE_DRIFT = [
 @pytest.mark.parametrize(("code", "statement"), ROLE_DRIFT)
 def test_role_drift_is_found_and_taken_back(clean: Site, code: str, statement: str) -> None:
     clean.declaration = replace(clean.declaration, app_schema_tables=(), connection_limits={clean.tenant.server: 7})
-    clean.bring_about()
+    clean.apply()
     assert codes(clean) == {"prefect_tables_missing"}
     clean.sql(statement.format(**{**vars(clean.declaration), **vars(clean.tenant)}))
     assert code in codes(clean)
-    assert len(clean.bring_about()) >= 1
+    assert len(clean.apply()) >= 1
     assert codes(clean) == {"prefect_tables_missing"}
     assert clean.sql("SELECT current_user", role=clean.tenant.server) == [(clean.tenant.server,)]
 
 
 def test_a_group_of_the_application_stays(clean: Site) -> None:
-    clean.bring_about()
+    clean.apply()
     clean.sql(f"CREATE ROLE {clean.database}_group; GRANT {clean.database}_group TO {clean.declaration.app_login}")
-    assert clean.bring_about() == []
+    assert clean.apply() == []
     clean.sql(f"DROP ROLE {clean.database}_group")
 
 
@@ -272,8 +272,8 @@ def test_all_barriers_are_named_at_once(clean: Site) -> None:
     clean.server.sql("postgres", f"CREATE DATABASE {clean.database}")
     clean.sql(f"CREATE EXTENSION pg_trgm; CREATE ROLE {clean.declaration.app_login} SUPERUSER")
     clean.declaration = replace(clean.declaration, extensions=("pg_trgm", "no_such"))
-    with pytest.raises(Barred) as barred:
-        clean.bring_about()
+    with pytest.raises(Blocked) as barred:
+        clean.apply()
     assert {problem.code for problem in barred.value.problems} == {
         "database_owner",
         "extension_schema",
@@ -286,18 +286,18 @@ def test_the_remedy_for_the_owner_is_the_variable(clean: Site) -> None:
     owner = f"{clean.database}_legacy"
     clean.server.sql("postgres", f"CREATE ROLE {owner} LOGIN")
     clean.server.sql("postgres", f"CREATE DATABASE {clean.database} OWNER {owner}")
-    with pytest.raises(Barred, match=f"belongs to the role {owner}"):
-        clean.bring_about()
+    with pytest.raises(Blocked, match=f"belongs to the role {owner}"):
+        clean.apply()
     clean.declaration = replace(clean.declaration, app_owner=owner)
-    clean.bring_about()
-    assert clean.bring_about() == []
+    clean.apply()
+    assert clean.apply() == []
 
 
 def test_another_login_than_a_superuser_is_refused(prefect: Site) -> None:
     role = prefect.tenant.migrator
     login = Login("127.0.0.1", prefect.server.port, role, PASSWORD)
-    with pytest.raises(Barred) as barred:
-        bring_about(replace(login), replace(prefect.declaration, database=prefect.database))
+    with pytest.raises(Blocked) as barred:
+        apply(replace(login), replace(prefect.declaration, database=prefect.database))
     assert [problem.code for problem in barred.value.problems] == ["login_not_superuser"]
 
 
@@ -323,36 +323,36 @@ def test_verification_of_a_missing_database(clean: Site) -> None:
 
 
 def test_a_script_that_fails_leaves_nothing(clean: Site) -> None:
-    with pytest.raises(Barred) as barred:
-        clean.bring_about(app_schema_sql="CREATE TABLE half (id int); SELECT 1/0")
+    with pytest.raises(Blocked) as barred:
+        clean.apply(app_schema_sql="CREATE TABLE half (id int); SELECT 1/0")
     assert barred.value.problems[0].code == "statement_refused"
     assert "division by zero" in barred.value.problems[0].message
     assert clean.sql("SELECT count(*) FROM pg_class WHERE relname = 'half'") == [(0,)]
-    clean.bring_about(app_schema_sql=TRADING_SQL)
-    assert clean.bring_about() == []
+    clean.apply(app_schema_sql=TRADING_SQL)
+    assert clean.apply() == []
 
 
 def test_a_right_that_somebody_else_gave_away_is_told(clean: Site) -> None:
-    clean.bring_about(app_schema_sql=TRADING_SQL)
+    clean.apply(app_schema_sql=TRADING_SQL)
     lender = f"{clean.database}_lender"
     clean.sql(f"CREATE ROLE {lender}; GRANT USAGE ON SCHEMA public TO {lender}")
     clean.sql(f"GRANT SELECT ON orders TO {lender} WITH GRANT OPTION")
     clean.sql(f"SET ROLE {lender}; GRANT SELECT ON orders TO PUBLIC")
-    with pytest.raises(Barred) as barred:
-        clean.bring_about()
+    with pytest.raises(Blocked) as barred:
+        clean.apply()
     assert barred.value.problems[0].code == "change_without_effect"
     clean.sql(f"REVOKE GRANT OPTION FOR SELECT ON orders FROM {lender} CASCADE")  # what its remedy says
-    assert clean.bring_about() == []
+    assert clean.apply() == []
     clean.sql(f"DROP OWNED BY {lender}; DROP ROLE {lender}")
 
 
 def test_only_one_run_at_a_time(clean: Site) -> None:
-    clean.bring_about()
+    clean.apply()
     holder = clean.server.connect(clean.database)
     with holder.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_lock(hashtext('pgprefect'))")
-    with pytest.raises(Barred) as barred:
-        clean.bring_about()
+    with pytest.raises(Blocked) as barred:
+        clean.apply()
     assert [problem.code for problem in barred.value.problems] == ["another_run"]
     holder.close()
-    assert clean.bring_about() == []
+    assert clean.apply() == []

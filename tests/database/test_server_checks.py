@@ -88,7 +88,7 @@ def safe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     volumes = [f"--volume={folder}/{name}:/{name}:ro" for name in ("start.sh", "settings.conf")]
     with running_postgresql(*volumes) as server:
         site = Site(server, replace(declaration_of("safe"), app_schema_tables=()))
-        site.bring_about()
+        site.apply()
         yield site
 
 

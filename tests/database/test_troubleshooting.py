@@ -18,7 +18,7 @@ import psycopg2
 import pytest
 from pgprefect.core.connection import ConnectionFailed, connect
 from pgprefect.core.problems import Problem
-from pgprefect.schema.plan import Barred
+from pgprefect.schema.plan import Blocked
 from pgprefect.schema.verify import verify
 
 from tests.conftest import PASSWORD, ROOT, VIRTUALENV, Result, Site, docker, wait_for
@@ -195,8 +195,8 @@ def _locked(stage: Stage) -> Seen:
 def _another_run(stage: Stage) -> Seen:
     with contextlib.closing(stage.site.server.connect(stage.site.database)) as holder, holder.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_lock(hashtext('pgprefect'))")
-        with pytest.raises(Barred) as barred:
-            stage.site.bring_about()
+        with pytest.raises(Blocked) as barred:
+            stage.site.apply()
     return seen(barred.value.problems)
 
 

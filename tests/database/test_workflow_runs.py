@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pgprefect.events import EventTable, log_workflow_event, read_events
 from pgprefect.schema.declaration import DeclarationError, declare
-from pgprefect.schema.plan import Barred
+from pgprefect.schema.plan import Blocked
 
 from bench.data import fill
 from tests.conftest import PASSWORD, TRADING_SQL, Result, Site, declaration_of, disposable, migrate
@@ -42,8 +42,8 @@ def rows(site: Site) -> list[dict[str, Any]]:
 
 
 def test_each_run_is_a_row_with_its_events(prefect: Site) -> None:
-    assert len(with_events(prefect).bring_about()) == 1
-    assert prefect.bring_about() == [] and errors(prefect) == set()
+    assert len(with_events(prefect).apply()) == 1
+    assert prefect.apply() == [] and errors(prefect) == set()
     run = insert_run(prefect)
     [row] = rows(prefect)
     assert (row["tenant"], row["flow_run_id"], row["flow_name"]) == ("tenant0", run, "collect")
@@ -60,7 +60,7 @@ def test_each_run_is_a_row_with_its_events(prefect: Site) -> None:
 
 
 def test_who_may_do_what_with_it(prefect: Site) -> None:
-    with_events(prefect).bring_about()
+    with_events(prefect).apply()
     assert refusal(prefect, APP, "SELECT * FROM workflow_runs") is None
     assert refusal(prefect, APP, "DELETE FROM workflow_runs") == "55000"  # it is not updatable
     for role in ("prefect_monitor", "prefect_server", "prefect_migrator"):
@@ -75,7 +75,7 @@ def test_who_may_do_what_with_it(prefect: Site) -> None:
 
 
 def test_a_migration_may_change_every_column(prefect: Site) -> None:
-    with_events(prefect).bring_about()
+    with_events(prefect).apply()
     insert_run(prefect)
     prefect.sql(
         "ALTER TABLE flow_run ALTER COLUMN name TYPE text, ALTER COLUMN state_name TYPE varchar(90);"
@@ -133,22 +133,22 @@ DRIFT = [
 
 @pytest.mark.parametrize(("code", "statement"), DRIFT)
 def test_drift_is_found_and_taken_back(prefect: Site, code: str, statement: str) -> None:
-    with_events(prefect).bring_about()
+    with_events(prefect).apply()
     insert_run(prefect)
     prefect.sql(statement)
     assert code in errors(prefect)
-    assert prefect.bring_about() and prefect.bring_about() == []
+    assert prefect.apply() and prefect.apply() == []
     assert errors(prefect) == set() and len(rows(prefect)) == 1
 
 
 def test_another_tenant_changes_the_body_alone(prefect: Site) -> None:
     """Rights that others were given on the view stay."""
-    with_events(prefect).bring_about()
+    with_events(prefect).apply()
     prefect.sql("GRANT SELECT ON workflow_runs TO prefect_backup WITH GRANT OPTION; CREATE ROLE analyst")
     try:
         prefect.sql("REVOKE ALL ON workflow_runs FROM prefect_backup; GRANT SELECT ON workflow_runs TO analyst")
         with_events(prefect, message="")
-        [statement] = prefect.bring_about()
+        [statement] = prefect.apply()
         assert "DROP" not in statement
         assert prefect.sql("SELECT has_table_privilege('analyst', 'workflow_runs', 'SELECT')") == [(True,)]
     finally:
@@ -158,10 +158,10 @@ def test_another_tenant_changes_the_body_alone(prefect: Site) -> None:
 @pytest.mark.parametrize("kind", ["TABLE workflow_runs AS SELECT 1 AS mine", "VIEW workflow_runs AS SELECT 1 AS mine"])
 def test_what_is_the_applications_stays(prefect: Site, kind: str) -> None:
     prefect.sql(f"SET ROLE mltrading_owner; CREATE {kind}")
-    prefect.bring_about()
+    prefect.apply()
     before = everything(prefect)
-    with pytest.raises(Barred) as barred:
-        with_events(prefect).bring_about()
+    with pytest.raises(Blocked) as barred:
+        with_events(prefect).apply()
     assert [problem.code for problem in barred.value.problems] == ["workflow_runs_taken"]
     assert "workflow_runs_taken" in codes(prefect)
     assert everything(prefect) == before
@@ -178,8 +178,8 @@ def test_a_table_of_the_applications_own_is_mapped(prefect: Site) -> None:
     )
     table = EventTable(table="App %s log", columns=columns)
     prefect.declaration = replace(prefect.declaration, events=table)
-    prefect.bring_about()
-    assert prefect.bring_about() == []
+    prefect.apply()
+    assert prefect.apply() == []
     run = insert_run(prefect)
     with contextlib.closing(prefect.server.connect(prefect.database, APP, PASSWORD)) as connection:
         cursor = connection.cursor()
@@ -193,7 +193,7 @@ def test_a_table_of_the_applications_own_is_mapped(prefect: Site) -> None:
 
 
 def test_conditions_and_limits_reach_the_indexes(prefect: Site) -> None:
-    with_events(prefect).bring_about()
+    with_events(prefect).apply()
     with contextlib.closing(prefect.server.connect(prefect.database)) as connection:
         fill(connection, "prefect", 4000, children=False)
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from pgprefect.backup import create as backup
 from pgprefect.backup import sets as backup_set
-from pgprefect.backup.sets import BackupError, Keep, Manifest, Part
+from pgprefect.backup.sets import BackupError, Dump, Manifest
 from pgprefect.schema.declaration import declare
+from pgprefect.site.configuration import Keep
 
 NEWEST = datetime(2026, 11, 25, 2, tzinfo=UTC)
 DECLARATION = declare(
@@ -30,7 +31,7 @@ def make_set(directory: Path, time: datetime, verified: bool = False, safety: bo
     name = backup_set.name_of(time, safety)
     path = directory / name
     path.mkdir()
-    part = Part("app", "public", None, "app.dump.zst", 1, "0", {})
+    part = Dump("app", "public", None, "app.dump.zst", 1, "0", {})
     backup_set.write(path, Manifest(name, "d", "", 1.5, "", "", 150000, None, {}, (part,)))
     if verified:
         (path / backup_set.VERIFIED).touch()

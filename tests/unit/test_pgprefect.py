@@ -26,7 +26,7 @@ from pgprefect.core.sql import Value, quote, search_path_names
 from pgprefect.schema import revision
 from pgprefect.schema.catalog import Catalog, clean_database
 from pgprefect.schema.declaration import DeclarationError, declare
-from pgprefect.schema.plan import difference
+from pgprefect.schema.plan import make_plan
 from pgprefect.site import environment
 
 from tests.conftest import PASSWORD, ROOT, declaration_of
@@ -157,7 +157,7 @@ def test_plan_for_a_new_database_needs_no_server_and_shows_no_password() -> None
     declaration = replace(
         declaration_of("new db"), passwords={"mltrading_app": PASSWORD}, app_schema_tables=("orders",)
     )
-    changes = difference(clean_database(declaration), declaration, "CREATE TABLE orders ();").changes
+    changes = make_plan(clean_database(declaration), declaration, "CREATE TABLE orders ();").changes
     text = "\n".join(f"{change.statement} {change.before} {change.after} {change.message}" for change in changes)
     assert PASSWORD not in text and "SCRAM-SHA-256$" not in text and "'********'" in text
     statements = [str(change.statement) for change in changes]
@@ -170,14 +170,14 @@ def test_plan_for_a_new_database_needs_no_server_and_shows_no_password() -> None
 
 
 def test_an_old_server_is_refused() -> None:
-    found = difference(Catalog(server_version=130012), declaration_of("x"))
-    assert [problem.code for problem in found.barriers] == ["server_too_old"] and found.changes == []
+    found = make_plan(Catalog(server_version=130012), declaration_of("x"))
+    assert [problem.code for problem in found.blockers] == ["server_too_old"] and found.changes == []
 
 
 def test_before_postgresql_15_everybody_may_create_in_public() -> None:
     declaration = declaration_of("x")
     old = clean_database(declaration, Catalog(server_version=140000))
-    statements = [str(change.statement) for change in difference(old, declaration).changes]
+    statements = [str(change.statement) for change in make_plan(old, declaration).changes]
     assert "REVOKE USAGE, CREATE ON SCHEMA public FROM PUBLIC CASCADE" in statements
 
 

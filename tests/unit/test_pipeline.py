@@ -8,14 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from pgprefect.core.process import Pipeline, PipelineFailed
+from pgprefect.core.process import Process, ProcessFailed
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import os, subprocess, sys
-from pgprefect.core.process import Pipeline
+from pgprefect.core.process import Process
 
-pipeline = Pipeline([["sh", "-c", "read line; nice"]], dict(os.environ), subprocess.PIPE, sys.stdout.buffer)
+pipeline = Process([["sh", "-c", "read line; nice"]], dict(os.environ), subprocess.PIPE, sys.stdout.buffer)
 pipeline.stdin.write(b"now\\n")
 pipeline.stdin.close()
 pipeline.wait()
@@ -34,6 +34,6 @@ def test_programs_have_a_low_priority(own: int, theirs: int) -> None:
 
 
 def test_one_whose_reader_had_enough_has_not_failed() -> None:
-    Pipeline([["yes"], ["head", "-n", "1"]], dict(os.environ)).wait()
-    with pytest.raises(PipelineFailed, match="false ended with 1"):
-        Pipeline([["yes"], ["false"]], dict(os.environ)).wait()
+    Process([["yes"], ["head", "-n", "1"]], dict(os.environ)).wait()
+    with pytest.raises(ProcessFailed, match="false ended with 1"):
+        Process([["yes"], ["false"]], dict(os.environ)).wait()

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pgprefect.backup.sets import BackupError
 from pgprefect.core.connection import Login
 from pgprefect.pitr import recovery as point_in_time
-from pgprefect.pitr.recovery import Cluster, Target, choose, parse
+from pgprefect.pitr.recovery import Cluster, RecoveryError, RecoveryTarget, choose, parse
 
 
 def at(hour: int, minute: int = 0) -> datetime:
@@ -46,18 +45,18 @@ REPOSITORY = parse(STANZA, HISTORIES)
 @pytest.mark.parametrize(
     ("target", "label", "timeline"),
     [
-        (Target(time="2026-01-31 02:30:00Z"), "A", "current"),
-        (Target(time="2026-01-31 04:30:00+00:00"), "B", "current"),
+        (RecoveryTarget(time="2026-01-31 02:30:00Z"), "A", "current"),
+        (RecoveryTarget(time="2026-01-31 04:30:00+00:00"), "B", "current"),
         # Between the restore and the first backup afterwards: B is on a branch that was left before.
-        (Target(time="2026-01-31T06:00:00+00"), "A", "2"),
-        (Target(time="2026-01-31 09:30:00.25+02:00"), "C", "current"),
-        (Target(point="early"), "A", "current"),
-        (Target(point="abandoned"), "B", "current"),
-        (Target(point="late"), "C", "current"),
-        (Target(end=True), "C", "current"),
+        (RecoveryTarget(time="2026-01-31T06:00:00+00"), "A", "2"),
+        (RecoveryTarget(time="2026-01-31 09:30:00.25+02:00"), "C", "current"),
+        (RecoveryTarget(point="early"), "A", "current"),
+        (RecoveryTarget(point="abandoned"), "B", "current"),
+        (RecoveryTarget(point="late"), "C", "current"),
+        (RecoveryTarget(end=True), "C", "current"),
     ],
 )
-def test_a_target_is_reached_on_the_timeline_that_was_alive(target: Target, label: str, timeline: str) -> None:
+def test_a_target_is_reached_on_the_timeline_that_was_alive(target: RecoveryTarget, label: str, timeline: str) -> None:
     way = choose(REPOSITORY, target, at(10))
     assert way.base.label == label
     assert f"--target-timeline={timeline}" in way.arguments
@@ -66,30 +65,33 @@ def test_a_target_is_reached_on_the_timeline_that_was_alive(target: Target, labe
 def test_after_a_restore_that_was_undone_the_old_timeline_goes_on() -> None:
     undone = backup("D", 3, 1, "0/300", point_undone=f"{at(6).isoformat()} 1")
     repository = parse({**STANZA, "backup": [STANZA["backup"][0], undone]}, HISTORIES)  # type: ignore[index]
-    assert "--target-timeline=2" in choose(repository, Target(time="2026-01-31 05:30:00Z"), at(10)).arguments
-    way = choose(repository, Target(end=True), at(10))
+    assert "--target-timeline=2" in choose(repository, RecoveryTarget(time="2026-01-31 05:30:00Z"), at(10)).arguments
+    way = choose(repository, RecoveryTarget(end=True), at(10))
     assert way.base.label == "D" and "--target-timeline=current" in way.arguments
 
 
 def test_the_time_is_given_to_the_microsecond_in_utc() -> None:
-    way = choose(REPOSITORY, Target(time="2026-01-31 09:30:00.25+02:00"), at(10))
+    way = choose(REPOSITORY, RecoveryTarget(time="2026-01-31 09:30:00.25+02:00"), at(10))
     assert "--target=2026-01-31 07:30:00.250000+00" in way.arguments
 
 
 @pytest.mark.parametrize(
     ("target", "words"),
     [
-        (Target(), "must be one of a time, a restore point and the end"),
-        (Target(time="2026-01-31 02:30:00Z", end=True), "must be one of"),
-        (Target(time="2026-01-31 00:59:00Z"), "before the first backup ended; allowed is from 2026-01-31 01:00:00"),
-        (Target(time="2026-01-31 10:00:01Z"), "in the future; allowed is from 2026-01-31 01:00:00+00:00 to"),
-        (Target(time="2026-01-31 02:30:00"), "no time zone"),
-        (Target(time="yesterday"), "write it like 2026-01-31 15:04:05+00:00"),
-        (Target(point="never"), "There is no restore point 'never'; known are: early, abandoned, late"),
+        (RecoveryTarget(), "must be one of a time, a restore point and the end"),
+        (RecoveryTarget(time="2026-01-31 02:30:00Z", end=True), "must be one of"),
+        (
+            RecoveryTarget(time="2026-01-31 00:59:00Z"),
+            "before the first backup ended; allowed is from 2026-01-31 01:00:00",
+        ),
+        (RecoveryTarget(time="2026-01-31 10:00:01Z"), "in the future; allowed is from 2026-01-31 01:00:00+00:00 to"),
+        (RecoveryTarget(time="2026-01-31 02:30:00"), "no time zone"),
+        (RecoveryTarget(time="yesterday"), "write it like 2026-01-31 15:04:05+00:00"),
+        (RecoveryTarget(point="never"), "There is no restore point 'never'; known are: early, abandoned, late"),
     ],
 )  # fmt: skip
-def test_what_can_not_be_reached_is_refused(target: Target, words: str) -> None:
-    with pytest.raises(BackupError) as refused:
+def test_what_can_not_be_reached_is_refused(target: RecoveryTarget, words: str) -> None:
+    with pytest.raises(RecoveryError) as refused:
         choose(REPOSITORY, target, at(10))
     assert refused.value.problem.code == "pitr_unreachable"
     assert words in refused.value.problem.message
@@ -97,63 +99,63 @@ def test_what_can_not_be_reached_is_refused(target: Target, words: str) -> None:
 
 def test_a_backup_with_wrong_checksums_is_none() -> None:
     damaged = {**STANZA, "backup": [{**backup("A", 1, 1, "0/100"), "error": True}]}
-    with pytest.raises(BackupError, match="no backup"):
-        choose(parse(damaged, {}), Target(end=True), at(10))
+    with pytest.raises(RecoveryError, match="no backup"):
+        choose(parse(damaged, {}), RecoveryTarget(end=True), at(10))
 
 
 def test_what_is_in_the_way_of_a_restore(tmp_path: Path) -> None:
     cluster = Cluster("main", tmp_path / "15/main")
     (cluster.data / "pg_tblspc").mkdir(parents=True)
-    way = choose(REPOSITORY, Target(end=True), at(10))
-    point_in_time.want_room(cluster, REPOSITORY, way, beside=False)
+    way = choose(REPOSITORY, RecoveryTarget(end=True), at(10))
+    point_in_time.check_free_space(cluster, REPOSITORY, way, beside=False)
     busy = parse({**STANZA, "status": {"code": 0, "lock": {"backup": {"held": True}}}}, HISTORIES)
     large = choose(parse({**STANZA, "backup": [{**backup("L", 1, 1, "0/1"), "info": {
-        "size": 10**15, "repository": {"delta": 1}}}]}, {}), Target(end=True), at(10))  # fmt: skip
+        "size": 10**15, "repository": {"delta": 1}}}]}, {}), RecoveryTarget(end=True), at(10))  # fmt: skip
     for repository, chosen, words in ((busy, way, "is being made"), (REPOSITORY, large, "bytes free")):
-        with pytest.raises(BackupError, match=words) as refused:
-            point_in_time.want_room(cluster, repository, chosen, beside=False)
+        with pytest.raises(RecoveryError, match=words) as refused:
+            point_in_time.check_free_space(cluster, repository, chosen, beside=False)
         assert refused.value.problem.code == "pitr_in_the_way"
     (cluster.data / "pg_tblspc/16384").mkdir()
-    with pytest.raises(BackupError, match="has tablespaces"):
-        point_in_time.want_room(cluster, REPOSITORY, way, beside=True)
+    with pytest.raises(RecoveryError, match="has tablespaces"):
+        point_in_time.check_free_space(cluster, REPOSITORY, way, beside=True)
     cluster.aside.mkdir()
-    with pytest.raises(BackupError, match=r"main\.before-restore is there, of a restore before this one"):
-        point_in_time.want_room(cluster, REPOSITORY, way, beside=False)
+    with pytest.raises(RecoveryError, match=r"main\.before-restore is there, of a restore before this one"):
+        point_in_time.check_free_space(cluster, REPOSITORY, way, beside=False)
 
 
 def test_two_restores_at_once(tmp_path: Path) -> None:
     cluster = Cluster("main", tmp_path / "main")
     with (
-        point_in_time.alone(cluster),
-        pytest.raises(BackupError, match="Another restore is at work") as refused,
-        point_in_time.alone(cluster),
+        point_in_time.restore_lock(cluster),
+        pytest.raises(RecoveryError, match="Another restore is at work") as refused,
+        point_in_time.restore_lock(cluster),
     ):
         raise AssertionError
     assert refused.value.problem.code == "pitr_in_the_way"
-    with point_in_time.alone(cluster):
+    with point_in_time.restore_lock(cluster):
         pass
 
 
 def test_a_host_without_pgbackrest_and_postgresql(tmp_path: Path) -> None:
     file = tmp_path / "pgbackrest.conf"
-    with pytest.raises(BackupError) as refused:
+    with pytest.raises(RecoveryError) as refused:
         point_in_time.find_cluster(str(file))
     assert refused.value.problem.code == "pitr_missing"
     file.write_text("[global]\nrepo1-path=/x\n[global:backup]\nprocess-max=2\n[main]\npg1-path=/somewhere/15/main\n")
     cluster = point_in_time.find_cluster(str(file))
     assert (cluster.version, cluster.unit) == ("15", "postgresql@15-main.service")
-    with pytest.raises(BackupError) as failed:
+    with pytest.raises(RecoveryError) as failed:
         point_in_time.read(cluster)
     assert failed.value.problem.code == "pitr_failed"
     (tmp_path / "15").mkdir()
     here = Cluster("main", tmp_path / "15/main")
-    with pytest.raises(BackupError) as failed:
-        point_in_time.restore_beside(Login(""), here, choose(REPOSITORY, Target(end=True), at(10)))
+    with pytest.raises(RecoveryError) as failed:
+        point_in_time.restore_beside(Login(""), here, choose(REPOSITORY, RecoveryTarget(end=True), at(10)))
     assert failed.value.problem.code == "pitr_restore_failed"
     assert list((tmp_path / "15").iterdir()) == []
 
 
 def test_a_restore_point_has_a_name_that_can_be_typed() -> None:
-    with pytest.raises(BackupError) as refused:
+    with pytest.raises(RecoveryError) as refused:
         point_in_time.set_point(Login(""), Cluster("main", Path("/nowhere")), "a name", at(1))
     assert refused.value.problem.code == "pitr_name"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pgprefect.runs.retention import TABLES, Policy, PolicyError, named
+from pgprefect.runs.retention import CLEANED_TABLES, Policy, PolicyError, named
 
 DAYS = ("days_to_keep", "logs_days", "artifacts_days", "events_days", "unattached_days")
 
@@ -75,6 +75,6 @@ def test_nonsense_is_refused(arguments: dict[str, Any], message: str) -> None:
 
 
 def test_counts_have_the_promised_names() -> None:
-    counts = named(dict.fromkeys(TABLES, 7))
+    counts = named(dict.fromkeys(CLEANED_TABLES, 7))
     assert {"flow_runs_deleted", "task_runs_deleted", "logs_deleted", "events_deleted"} <= set(counts)
-    assert len(counts) == len(TABLES)
+    assert len(counts) == len(CLEANED_TABLES)

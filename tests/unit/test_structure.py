@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pgprefect.core.sql import quote, quote_literal
-from pgprefect.schema.structure import Found, Part, as_text, drift, known_structure, portable
+from pgprefect.schema.structure import Definition, Element, as_text, drift, known_structure, portable
 from pgprefect.schema.structure_data import STRUCTURES
 
 
@@ -47,8 +47,8 @@ def test_what_is_known_can_be_read(revision: str) -> None:
 
 
 def test_remedies_have_the_names_of_the_schemas() -> None:
-    part = Part("index", "flow", "i")
-    wanted = {part: Found("CREATE INDEX i ON $schema.flow USING gin (name $extensions.gin_trgm_ops)", True)}
-    present = {Part("column", "flow", "name"): Found("text", True)}
+    part = Element("index", "flow", "i")
+    wanted = {part: Definition("CREATE INDEX i ON $schema.flow USING gin (name $extensions.gin_trgm_ops)", True)}
+    present = {Element("column", "flow", "name"): Definition("text", True)}
     (problem,) = drift(present, {**present, **wanted}, "My Schema", "Ext,s")
     assert problem.remedy == 'CREATE INDEX CONCURRENTLY i ON "My Schema".flow USING gin (name "Ext,s".gin_trgm_ops);'

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from ..core.connection import Login, connect
+from ..core.lock import exclusive_lock
 from ..core.problems import Problem
-from ..core.process import Pipeline, PipelineFailed, libpq_environment
+from ..core.process import Process, ProcessFailed, libpq_environment
 from ..core.sql import Names, Statement, Value, quote
 from ..schema.declaration import Declaration
 from ..schema.revision import stored_revision
+from ..site.configuration import Keep
 from . import sets as backup_set
-from .sets import APP, GLOBALS, WORKFLOW, BackupError, Manifest, Part
+from .sets import APP, GLOBALS, WORKFLOW, BackupError, Dump, Manifest
 
 FULL = "full"
 KINDS = (APP, WORKFLOW, FULL)
@@ -83,7 +85,7 @@ def back_up(
     """
     home = Path(directory)
     began, started = time.monotonic(), datetime.now(timezone.utc)
-    with only_one(home):
+    with directory_lock(home):
         _clear(home)
         existing = backup_set.sets(home)
         name = _next_name(backup_set.names(home), started, safety)
@@ -91,7 +93,7 @@ def back_up(
         try:
             partial.mkdir(mode=0o700)
             with _snapshot(login, database, lock_wait_seconds) as snapshot:
-                _want_space(home, snapshot, parts, existing)
+                _check_free_space(home, snapshot, parts, existing)
                 described = _dump(login, database, snapshot, parts, partial, lock_wait_seconds)
             manifest = Manifest(
                 name=name,
@@ -110,7 +112,7 @@ def back_up(
             backup_set.sync(home)
         except BaseException as error:
             shutil.rmtree(partial, ignore_errors=True)  # the next run removes what this one can not
-            if isinstance(error, PipelineFailed):
+            if isinstance(error, ProcessFailed):
                 raise _dump_failed(database, login, str(error)) from error
             if isinstance(error, OSError):
                 raise _not_written(home, error) from error
@@ -118,9 +120,7 @@ def back_up(
     return manifest
 
 
-def prune(
-    directory: str | Path, keep: backup_set.Keep, dry_run: bool = False, spared: Collection[Path] = ()
-) -> list[str]:
+def prune(directory: str | Path, keep: Keep, dry_run: bool = False, spared: Collection[Path] = ()) -> list[str]:
     """Remove the sets that need not stay and are not spared, and return their names. Raises BackupError."""
     home = Path(directory)
 
@@ -129,7 +129,7 @@ def prune(
 
     if dry_run:
         return [path.name for path in find()]
-    with only_one(home):
+    with directory_lock(home):
         going = find()
         for path in going:
             backup_set.remove(path)
@@ -146,7 +146,7 @@ def _clear(home: Path) -> None:
 def add(directory: str | Path, folder: Path) -> Manifest:
     """Read a set that was brought here in full, and only then let it be one of the directory's. Raises BackupError."""
     home = Path(directory)
-    with only_one(home):
+    with directory_lock(home):
         manifest = backup_set.check(folder)
         if manifest.name in backup_set.names(home):
             message = f"{home} has a set {manifest.name} already."
@@ -166,7 +166,7 @@ def add(directory: str | Path, folder: Path) -> Manifest:
 
 
 @contextlib.contextmanager
-def only_one(directory: Path, lock: str = ".lock") -> Iterator[None]:
+def directory_lock(directory: Path, lock: str = ".lock") -> Iterator[None]:
     """Hold the directory's lock, which ends with the process. Raises BackupError where another one holds it."""
     try:
         descriptor = os.open(directory / lock, os.O_RDWR | os.O_CREAT, 0o600)
@@ -174,7 +174,7 @@ def only_one(directory: Path, lock: str = ".lock") -> Iterator[None]:
         raise _not_written(directory, error) from error
     message = f"Another backup, copy or pruning is at work in {directory}."
     remedy = f"Wait until it has ended; as root `lslocks | grep {lock}` names its process."
-    with backup_set.locked(descriptor, BackupError(Problem("backup_running", str(directory), message, remedy))):
+    with exclusive_lock(descriptor, BackupError(Problem("backup_running", str(directory), message, remedy))):
         yield
 
 
@@ -263,17 +263,17 @@ def _snapshot(login: Login, database: str, lock_wait_seconds: float) -> Iterator
 
 def _dump(
     login: Login, database: str, snapshot: _Snapshot, wanted: Sequence[Wanted], partial: Path, lock_wait: float
-) -> list[Part]:
+) -> list[Dump]:
     """Write all dumps at the same time, and count the rows meanwhile; say what they are, without size and hash yet."""
     environment = libpq_environment(login, database)
-    parts: list[Part] = []
+    parts: list[Dump] = []
     with contextlib.ExitStack() as files:
-        running: list[Pipeline] = []
+        running: list[Process] = []
         try:
             for want in wanted:
                 path = partial / _file_name(want, snapshot)
                 file = files.enter_context(open(path, "xb", opener=_for_owner))
-                running.append(Pipeline(_commands(want, snapshot, database, lock_wait), environment, stdout=file))
+                running.append(Process(_commands(want, snapshot, database, lock_wait), environment, stdout=file))
             for want in wanted:
                 rows = rows_of(snapshot.connection, want.schema) if want.schema else {}
                 revision = (
@@ -282,7 +282,7 @@ def _dump(
                 name = _file_name(want, snapshot)
                 counts = structure_counts(snapshot.connection, want.schema) if want.schema else (0, 0)
                 large = large_objects_of(snapshot.connection)[0] if want.kind == APP else None
-                parts.append(Part(want.kind, want.schema, want.tenant, name, 0, "", rows, *counts, revision, large))
+                parts.append(Dump(want.kind, want.schema, want.tenant, name, 0, "", rows, *counts, revision, large))
             for pipeline in running:
                 pipeline.wait()
         except BaseException:
@@ -323,14 +323,14 @@ def _commands(part: Wanted, snapshot: _Snapshot, database: str, lock_wait: float
     return [dump] if own else [dump, zstd]
 
 
-def _finish(partial: Path, part: Part) -> Part:
+def _finish(partial: Path, part: Dump) -> Dump:
     """Read a dump back and make it durable."""
     size, digest = backup_set.read_back(partial / part.file)
     backup_set.sync(partial / part.file)
     return replace(part, bytes=size, sha256=digest)
 
 
-def _want_space(home: Path, snapshot: _Snapshot, wanted: Sequence[Wanted], existing: Sequence[Path]) -> None:
+def _check_free_space(home: Path, snapshot: _Snapshot, wanted: Sequence[Wanted], existing: Sequence[Path]) -> None:
     """Raise BackupError where the set would hardly fit; a set of other kinds says nothing of this one."""
     files = {_file_name(want, snapshot) for want in wanted}
     previous = None

@@ -26,17 +26,17 @@ from pathlib import Path
 
 from ..core.connection import Login, connect
 from ..core.http import is_ready
-from ..core.problems import ERROR, Problem, in_words
-from ..core.process import Pipeline, PipelineFailed, libpq_environment
+from ..core.problems import ERROR, Problem, format_problems
+from ..core.process import Process, ProcessFailed, libpq_environment
 from ..core.sql import Statement, quote
 from ..schema.declaration import Declaration
-from ..schema.plan import bring_about
+from ..schema.plan import apply
 from ..schema.revision import stored_revision
 from ..schema.verify import verify
 from . import sets as backup_set
 from .create import large_objects_of, rows_of, structure_counts
 from .restore import in_order, list_file, wanted
-from .sets import APP, WORKFLOW, BackupError, Manifest, Part
+from .sets import APP, WORKFLOW, BackupError, Dump, Manifest
 
 _FOLDERS = "drill-"
 # Nothing here need survive a power cut: the set does.
@@ -73,7 +73,7 @@ def drill(path: Path, declaration: Declaration, virtualenv: str | None = None) -
     """Restore a set beside its directory, compare it, let a Prefect server run on it, and mark it as verified.
 
     With Prefect's virtualenv a server of each tenant starts on the copy. It runs as a user that is not root, because
-    PostgreSQL does. Raises BackupError, ConnectionFailed and Barred; then the set is not marked.
+    PostgreSQL does. Raises BackupError, ConnectionFailed and Blocked; then the set is not marked.
     """
     began = time.monotonic()
     manifest = backup_set.read_manifest(path)
@@ -152,8 +152,8 @@ def _remove(folder: Path) -> None:
 def _run(command: Sequence[str]) -> None:
     try:
         # pg_ctl's server would hold a pipe open, so nothing reads its output.
-        Pipeline([command]).wait()
-    except PipelineFailed as error:
+        Process([command]).wait()
+    except ProcessFailed as error:
         raise _failed(str(error)) from error
 
 
@@ -162,7 +162,7 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _unpack(path: Path, manifest: Manifest, folder: Path) -> list[tuple[Part, Path]]:
+def _unpack(path: Path, manifest: Manifest, folder: Path) -> list[tuple[Dump, Path]]:
     """Read all of the set, and return its dumps as files, because several processes can not read from a pipe."""
     dumps = []
     for part in in_order(manifest.parts):
@@ -175,9 +175,9 @@ def _unpack(path: Path, manifest: Manifest, folder: Path) -> list[tuple[Part, Pa
     return dumps
 
 
-def _fill(login: Login, declaration: Declaration, dumps: Sequence[tuple[Part, Path]]) -> None:
+def _fill(login: Login, declaration: Declaration, dumps: Sequence[tuple[Dump, Path]]) -> None:
     """Restore the dumps by several processes each: here it need not be one transaction."""
-    bring_about(login, declaration)
+    apply(login, declaration)
     with contextlib.closing(connect(login, declaration.database)) as connection, connection.cursor() as cursor:
         for schema in (str(part.schema) for part, _ in dumps):  # the dump has all that was just made in it
             Statement("DROP SCHEMA {} CASCADE", (schema,)).execute(cursor)
@@ -185,7 +185,7 @@ def _fill(login: Login, declaration: Declaration, dumps: Sequence[tuple[Part, Pa
         connection.commit()
     environment = libpq_environment(login, declaration.database)
     jobs, database = f"--jobs={min(os.cpu_count() or 1, _MOST_JOBS)}", f"--dbname={declaration.database}"
-    running: list[Pipeline] = []
+    running: list[Process] = []
     with contextlib.ExitStack() as files:
         try:
             for part, dump in dumps:
@@ -194,18 +194,18 @@ def _fill(login: Login, declaration: Declaration, dumps: Sequence[tuple[Part, Pa
                     workflows = [part for part, _ in dumps if part.kind != APP]
                     _await_tables(login, declaration.database, workflows, running)
                 command = ["pg_restore", database, jobs, "--exit-on-error", f"--use-list={entries}", str(dump)]
-                running.append(Pipeline([command], environment))
+                running.append(Process([command], environment))
             for pipeline in running:
                 pipeline.wait()
-        except PipelineFailed as error:
+        except ProcessFailed as error:
             raise _failed(f"the set can not be restored: {error}") from error
         finally:
             for pipeline in running:
                 pipeline.kill()
-    bring_about(login, declaration)
+    apply(login, declaration)
 
 
-def _await_tables(login: Login, database: str, parts: Sequence[Part], restores: Sequence[Pipeline]) -> None:
+def _await_tables(login: Login, database: str, parts: Sequence[Dump], restores: Sequence[Process]) -> None:
     """Wait until dumps that are being restored have made their tables, on which views of the next one may stand."""
     missing = {(part.schema, table) for part in parts for table in part.rows}
     # The catalog alone: the tables themselves are locked while they are filled.
@@ -218,7 +218,7 @@ def _await_tables(login: Login, database: str, parts: Sequence[Part], restores: 
             missing -= set(cursor.fetchall())
 
 
-def _compare(login: Login, declaration: Declaration, manifest: Manifest, parts: Sequence[Part]) -> None:
+def _compare(login: Login, declaration: Declaration, manifest: Manifest, parts: Sequence[Dump]) -> None:
     """Compare rows, indexes, constraints and the revision with the manifest, and verify all as the site itself is."""
     with contextlib.closing(connect(login, declaration.database)) as connection:
         for part in parts:
@@ -245,7 +245,7 @@ def _compare(login: Login, declaration: Declaration, manifest: Manifest, parts: 
         return  # what is not in the set would be missing
     errors = [problem for problem in verify(login, declaration).problems if problem.severity == ERROR]
     if errors:
-        raise _failed(f"the copy of {manifest.name} is not as declared: {in_words(errors)}")
+        raise _failed(f"the copy of {manifest.name} is not as declared: {format_problems(errors)}")
 
 
 def _serve(login: Login, declaration: Declaration, schema: str, virtualenv: str, flows: int) -> int:

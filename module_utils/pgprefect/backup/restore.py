@@ -14,12 +14,12 @@ from typing import IO, Any
 
 from ..core.connection import Login, connect
 from ..core.problems import Problem
-from ..core.process import Pipeline, PipelineFailed, decompression, libpq_environment
+from ..core.process import Process, ProcessFailed, decompression, libpq_environment
 from ..schema import revision
 from ..schema.declaration import Declaration
-from ..schema.plan import bring_about
+from ..schema.plan import apply
 from . import sets as backup_set
-from .sets import APP, WORKFLOW, BackupError, Manifest, Part
+from .sets import APP, WORKFLOW, BackupError, Dump, Manifest
 
 _LOCK_TIMEOUT = "10s"
 # What would be lost elsewhere: views, functions, keys, columns, defaults and triggers of other schemas that stand on
@@ -39,7 +39,7 @@ _OTHERS = """
 """
 
 
-def choose(manifest: Manifest, declaration: Declaration, kinds: Sequence[str], tenant: str | None = None) -> list[Part]:
+def choose(manifest: Manifest, declaration: Declaration, kinds: Sequence[str], tenant: str | None = None) -> list[Dump]:
     """Return the parts of a set that shall be restored, as the declaration has them too.
 
     Raises BackupError where the set has none of them, or has them of another tenant, schema or database.
@@ -68,7 +68,7 @@ def choose(manifest: Manifest, declaration: Declaration, kinds: Sequence[str], t
     return in_order(chosen)
 
 
-def in_order(parts: Sequence[Part]) -> list[Part]:
+def in_order(parts: Sequence[Dump]) -> list[Dump]:
     """Return the application's part as the last one: its views may stand on Prefect's tables."""
     return sorted(parts, key=lambda part: part.kind == APP)
 
@@ -77,7 +77,7 @@ def restore(
     login: Login,
     declaration: Declaration,
     path: Path,
-    parts: Sequence[Part],
+    parts: Sequence[Dump],
     virtualenv: str | None = None,
     into: str | None = None,
 ) -> dict[str, int]:
@@ -90,19 +90,19 @@ def restore(
     examine(login, path, parts, virtualenv, into)
     target = replace(declaration, database=into) if into else declaration
     if into:
-        bring_about(login, target)
+        apply(login, target)
     try:
         _load(login, target, path, parts)
     except BaseException:
         if into:
             _drop(login, into)
         raise
-    bring_about(login, target)
+    apply(login, target)
     return {f"{part.schema}.{table}": count for part in parts for table, count in part.rows.items()}
 
 
 def examine(
-    login: Login, path: Path, parts: Sequence[Part], virtualenv: str | None = None, into: str | None = None
+    login: Login, path: Path, parts: Sequence[Dump], virtualenv: str | None = None, into: str | None = None
 ) -> None:
     """Read the set in full and see whether this server and Prefect can take it; changes nothing.
 
@@ -137,7 +137,7 @@ def examine(
                 raise BackupError(Problem("restore_newer_revision", manifest.name, message, remedy))
 
 
-def _load(login: Login, target: Declaration, path: Path, parts: Sequence[Part]) -> None:
+def _load(login: Login, target: Declaration, path: Path, parts: Sequence[Dump]) -> None:
     """Replace the schemas. Raises BackupError."""
     begin, end = _frame(login, target, parts)
 
@@ -157,14 +157,14 @@ def in_one_session(login: Login, database: str, name: str, send: Callable[[IO[by
     ``name`` is the set's. Raises BackupError.
     """
     psql = ["psql", "--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", "--output", "/dev/null"]
-    session = Pipeline([psql], libpq_environment(login, database), subprocess.PIPE, user=_peer(login))
+    session = Process([psql], libpq_environment(login, database), subprocess.PIPE, user=_peer(login))
     try:
         send(session.stdin)
         session.stdin.close()
-    except (BrokenPipeError, PipelineFailed) as error:
+    except (BrokenPipeError, ProcessFailed) as error:
         try:
             session.end()  # it may know the reason, where it was the first to fail
-        except PipelineFailed as reason:
+        except ProcessFailed as reason:
             raise _failed(database, name, str(reason)) from error
         raise _failed(database, name, str(error)) from error
     except BaseException:
@@ -172,12 +172,12 @@ def in_one_session(login: Login, database: str, name: str, send: Callable[[IO[by
         raise
     try:
         session.wait()
-    except PipelineFailed as error:
+    except ProcessFailed as error:
         raise _failed(database, name, str(error)) from error
 
 
 def _send(file: Path, session: IO[bytes]) -> None:
-    """Write a dump as SQL, without the statement that makes its schema. Raises PipelineFailed."""
+    """Write a dump as SQL, without the statement that makes its schema. Raises ProcessFailed."""
     entries = wanted(file)
     contents = [line for line in entries if re.match(rb"\d+; \d+ \d+ BLOBS ", line)]
     _send_entries(file, [line for line in entries if line not in contents], session)
@@ -191,13 +191,13 @@ def _send_entries(
 ) -> None:
     with list_file(entries) as listed, open(file, "rb") as source:
         command = ["pg_restore", "--file", "-", "--use-list", listed]
-        Pipeline([*decompression(file.name), command, *filters], stdin=source, stdout=session).wait()
+        Process([*decompression(file.name), command, *filters], stdin=source, stdout=session).wait()
 
 
 def wanted(file: Path) -> list[bytes]:
-    """List all that a dump holds, but for its schema. Raises PipelineFailed."""
+    """List all that a dump holds, but for its schema. Raises ProcessFailed."""
     with tempfile.TemporaryFile() as listed, open(file, "rb") as source:
-        Pipeline([*decompression(file.name), ["pg_restore", "--list"]], stdin=source, stdout=listed).wait()
+        Process([*decompression(file.name), ["pg_restore", "--list"]], stdin=source, stdout=listed).wait()
         listed.seek(0)
         return [line for line in listed.read().splitlines() if not re.match(rb"\d+; \d+ \d+ SCHEMA - ", line)]
 
@@ -211,7 +211,7 @@ def list_file(entries: Sequence[bytes]) -> Iterator[str]:
         yield file.name
 
 
-def _frame(login: Login, target: Declaration, parts: Sequence[Part]) -> tuple[str, str]:
+def _frame(login: Login, target: Declaration, parts: Sequence[Dump]) -> tuple[str, str]:
     """Return the SQL before and after the dumps: it clears the schemas, and compares what came with the manifest."""
     from psycopg2 import sql
 

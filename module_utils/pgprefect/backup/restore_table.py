@@ -12,18 +12,18 @@ from typing import IO
 
 from ..core.connection import Login, connect
 from ..core.problems import Problem
-from ..core.process import Pipeline, decompression
+from ..core.process import Process, decompression
 from ..core.sql import quote
 from ..schema.declaration import Declaration
 from . import sets as backup_set
 from .restore import choose, count_check, examine, in_one_session
-from .sets import BackupError, Manifest, Part
+from .sets import BackupError, Dump, Manifest
 
 _CHUNK = 1 << 20
 _QUOTE = '"'
 
 
-def find_table(manifest: Manifest, declaration: Declaration, table: str) -> tuple[Part, str]:
+def find_table(manifest: Manifest, declaration: Declaration, table: str) -> tuple[Dump, str]:
     """Return the part of a set that has a table, and the table's bare name.
 
     ``table`` is SCHEMA.TABLE, as it is or as SQL quotes it. Raises BackupError where the set does not have it, or is
@@ -48,7 +48,7 @@ def restore_table(login: Login, declaration: Declaration, path: Path, table: str
 
     manifest = backup_set.read_manifest(path)
     part, name = find_table(manifest, declaration, table)
-    side = backup_set.side_schema(manifest.name, part)
+    side = backup_set.staging_schema(manifest.name, part)
     target = quote((side, name))
     with contextlib.closing(connect(login, declaration.database)) as connection:
         with connection.cursor() as cursor:
@@ -110,14 +110,14 @@ COMMIT;
 
 
 @contextlib.contextmanager
-def _as_sql(path: Path, part: Part, name: str, section: str) -> Iterator[IO[bytes]]:
-    """Give one table's structure or rows as SQL. Raises PipelineFailed."""
+def _as_sql(path: Path, part: Dump, name: str, section: str) -> Iterator[IO[bytes]]:
+    """Give one table's structure or rows as SQL. Raises ProcessFailed."""
     select = ["pg_restore", "--file=-", section, f"--schema={part.schema}", f"--table={name}"]
     alone = ["--no-owner", "--no-privileges", "--no-comments", "--no-security-labels", "--no-publications"]
     reader, writer = os.pipe()
     with open(path / part.file, "rb") as file, open(reader, "rb") as output:
         try:
-            pipeline = Pipeline([*decompression(part.file), [*select, *alone]], stdin=file, stdout=writer)
+            pipeline = Process([*decompression(part.file), [*select, *alone]], stdin=file, stdout=writer)
         finally:
             os.close(writer)
         try:
@@ -128,7 +128,7 @@ def _as_sql(path: Path, part: Part, name: str, section: str) -> Iterator[IO[byte
         pipeline.wait()
 
 
-def _renamed(sql: bytes, part: Part, name: str, target: str) -> bytes:
+def _renamed(sql: bytes, part: Dump, name: str, target: str) -> bytes:
     """Let statements that begin with a table's name be of another table; all else in them stays, such as types."""
     spelled = [
         f'(?:{re.escape(word)}|"{re.escape(word.replace(_QUOTE, _QUOTE * 2))}")' for word in (part.schema or "", name)

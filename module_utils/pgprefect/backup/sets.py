@@ -7,21 +7,22 @@ against the files before anything relies on them.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import IO, Any
 
+from ..core.errors import ProblemError
 from ..core.problems import Problem
-from ..core.process import Pipeline, PipelineFailed, decompression
+from ..core.process import Process, ProcessFailed, decompression
+from ..site.configuration import Keep
 
 APP, WORKFLOW, GLOBALS = "app", "workflow", "globals"
 MANIFEST = "manifest.json"
@@ -33,32 +34,14 @@ _SAFETY = "-safety"  # made before a restore, of what that replaces: no restore 
 _NAME = re.compile(rf"\d{{8}}T\d{{6}}Z({_SAFETY})?")
 _PARTIAL, _REMOVED = ".partial-", ".removed-"
 _TIME = "%Y%m%dT%H%M%SZ"
-_SIDE_SCHEMA = re.compile(r"restored_\d{8}t\d{6}z(_safety)?_[a-z0-9_]+")
 
 
-class BackupError(Exception):
-    """No backup, or none to rely on; ``problem`` says why and what to do."""
-
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem.message)
-        self.problem = problem
-
-
-@contextlib.contextmanager
-def locked(descriptor: int, taken: BackupError) -> Iterator[None]:
-    """Hold the lock of what was opened, and close it. It ends with the process. Raises what another holder means."""
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise taken from error
-        yield
-    finally:
-        os.close(descriptor)
+class BackupError(ProblemError):
+    """There is no backup, or none to rely on."""
 
 
 @dataclass(frozen=True)
-class Part:
+class Dump:
     """One dump of a set. ``rows`` are those of each table in the snapshot, ``revision`` is Prefect's migration.
 
     ``large_objects`` is their number in the application's dump; others have none.
@@ -90,7 +73,7 @@ class Manifest:
     server_version: int
     prefect_version: str | None
     extensions: dict[str, str]  # name: the schema it is in
-    parts: tuple[Part, ...]
+    parts: tuple[Dump, ...]
     format: int = FORMAT
 
     @property
@@ -105,30 +88,6 @@ class Manifest:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class Keep:
-    """How many sets stay: the newest ones, and the newest of so many days, weeks and months that have one."""
-
-    last: int = 3
-    daily: int = 7
-    weekly: int = 4
-    monthly: int = 6
-
-    @classmethod
-    def from_arguments(cls, arguments: Mapping[str, Any]) -> Keep:
-        """Raises ValueError for a name or a number that makes no sense."""
-        known = asdict(cls())
-        for name, count in arguments.items():
-            if name not in known:
-                raise ValueError(f"keep.{name} is not known; there are: {', '.join(known)}.")
-            if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= 1000:
-                raise ValueError(f"keep.{name} is {count!r}; it must be a whole number from 0 to 1000.")
-        keep = cls(**{**known, **arguments})
-        if not any(asdict(keep).values()):
-            raise ValueError("keep is 0 for last, daily, weekly and monthly; at least one must be above 0.")
-        return keep
-
-
 def name_of(time: datetime, safety: bool = False) -> str:
     return time.astimezone(timezone.utc).strftime(_TIME) + (_SAFETY if safety else "")
 
@@ -141,13 +100,9 @@ def is_safety(name: str) -> bool:
     return name.endswith(_SAFETY)
 
 
-def side_schema(name: str, part: Part) -> str:
+def staging_schema(name: str, part: Dump) -> str:
     """Return the schema into which single tables of a part of a set are restored: a name that needs no quotes."""
     return f"restored_{name}_{part.tenant or part.kind}".lower().replace("-", "_")
-
-
-def is_side_schema(schema: str) -> bool:
-    return _SIDE_SCHEMA.fullmatch(schema) is not None
 
 
 def partial(directory: Path, name: str) -> Path:
@@ -208,7 +163,7 @@ def read_manifest(path: Path) -> Manifest:
         if content["format"] != FORMAT:
             message = f"The manifest of {path} has format {content['format']!r}, this program knows {FORMAT}."
             raise BackupError(Problem("backup_manifest_unknown", str(path), message, "Read it by a newer pgprefect."))
-        manifest = Manifest(**{**content, "parts": tuple(Part(**part) for part in content["parts"])})
+        manifest = Manifest(**{**content, "parts": tuple(Dump(**part) for part in content["parts"])})
     except OSError as error:
         raise _unreadable(path / MANIFEST, error) from error
     except (ValueError, TypeError, KeyError) as error:
@@ -245,12 +200,12 @@ def _hash(file: Path) -> tuple[int, str]:
         return source.tell(), digest.hexdigest()
 
 
-def check_part(path: Path, part: Part, read: Callable[[Path], tuple[int, str]]) -> None:
+def check_part(path: Path, part: Dump, read: Callable[[Path], tuple[int, str]]) -> None:
     """Compare what a way of reading finds of a dump, its size and SHA-256, with the manifest. Raises BackupError."""
     file = path / part.file
     try:
         size, digest = read(file)
-    except (PipelineFailed, OSError) as error:
+    except (ProcessFailed, OSError) as error:
         raise _damaged(file, str(error)) from error
     if (size, digest) != (part.bytes, part.sha256):
         raise _damaged(file, f"it has {size:,} bytes with the SHA-256 {digest}, not {part.bytes:,} with {part.sha256}")
@@ -268,7 +223,7 @@ def _unreadable(path: Path, error: OSError) -> BackupError:
 
 
 def read_back(file: Path) -> tuple[int, str]:
-    """Read a dump to its end, as a restore would, and return its size and SHA-256. Raises PipelineFailed, OSError."""
+    """Read a dump to its end, as a restore would, and return its size and SHA-256. Raises ProcessFailed, OSError."""
     commands = decompression(file.name)
     if ".dump" in file.name:
         commands.append(["pg_restore", "--file", os.devnull])
@@ -276,7 +231,7 @@ def read_back(file: Path) -> tuple[int, str]:
 
 
 def unpack(file: Path, target: Path) -> tuple[int, str]:
-    """Decompress a dump into a file, and return its size and SHA-256. Raises PipelineFailed, OSError."""
+    """Decompress a dump into a file, and return its size and SHA-256. Raises ProcessFailed, OSError."""
     with open(target, "xb") as output:
         return _feed(file, decompression(file.name) or [["cat"]], output)
 
@@ -284,7 +239,7 @@ def unpack(file: Path, target: Path) -> tuple[int, str]:
 def _feed(file: Path, commands: Sequence[Sequence[str]], stdout: int | IO[bytes]) -> tuple[int, str]:
     digest, size = hashlib.sha256(), 0
     with open(file, "rb") as source:
-        pipeline = Pipeline(commands, stdin=subprocess.PIPE, stdout=stdout)
+        pipeline = Process(commands, stdin=subprocess.PIPE, stdout=stdout)
         try:
             while chunk := source.read(_CHUNK):
                 digest.update(chunk)

@@ -19,8 +19,9 @@ from ..backup import sets as backup_set
 from ..backup.drill import drill
 from ..backup.restore_table import restore_table
 from ..core.jobs import record
-from ..core.process import PipelineFailed
+from ..core.process import ProcessFailed
 from ..pitr import recovery as point_in_time
+from ..schema.declaration import declaration_of
 from ..site import configuration
 from ..site.configuration import ConfigurationError, Site
 from . import output as report
@@ -82,7 +83,7 @@ def add_to(commands: Any) -> None:
 
 def _backup(options: argparse.Namespace) -> int:
     site, home = _backups(options)
-    _become(site.declaration.backup)
+    _become(declaration_of(site).backup)
     return _ACTIONS[options.action](options, site, home)
 
 
@@ -110,8 +111,8 @@ def _become(role: str) -> None:
 
 def _create(options: argparse.Namespace, site: Site, home: Path) -> int:
     assert site.backups
-    parts = backup.wanted_parts(site.declaration, options.kind or site.backups.kinds, options.tenant)
-    login = replace(site.login, user=site.declaration.backup)
+    parts = backup.wanted_parts(declaration_of(site), options.kind or site.backups.kinds, options.tenant)
+    login = replace(site.login, user=declaration_of(site).backup)
     if options.safety:  # of what is there: where something is gone, that is what the restore is for
         parts = backup.existing(login, site.database, parts)
         if not parts:
@@ -139,7 +140,7 @@ def _create(options: argparse.Namespace, site: Site, home: Path) -> int:
 
 def _copy(options: argparse.Namespace) -> int:
     site, home = _backups(options)
-    _become(site.declaration.backup)
+    _become(declaration_of(site).backup)
     print(_copy_waiting(site, home))
     return FINE
 
@@ -197,12 +198,12 @@ def _export(options: argparse.Namespace, site: Site, home: Path) -> int:
     assert site.backups
     if options.to is None:
         raise ValueError("--to is missing: name an empty directory that the user of the backups may write.")
-    with backup.only_one(home):
+    with backup.directory_lock(home):
         path = backup_set.find(home, options.set)
         backup_set.check_hashes(path, backup_set.read_manifest(path))
         try:
             names = backup_copy.export(path, options.to, site.backups.age_recipient)
-        except (PipelineFailed, OSError) as error:
+        except (ProcessFailed, OSError) as error:
             return refuse(f"The set {path.name} is not whole in {options.to}: {error}.")
     if options.json:
         report.as_json({"set": path.name, "files": names})
@@ -236,10 +237,10 @@ def _print_pruned(pruned: list[str], done: str) -> int:
 
 def _drill(options: argparse.Namespace) -> int:
     site, home = _backups(options)
-    _become(site.declaration.backup)
-    with record(site.job("drill")) as figures, backup.only_one(home):
+    _become(declaration_of(site).backup)
+    with record(site.job("drill")) as figures, backup.directory_lock(home):
         path = backup_set.find(home, options.set)
-        passed = drill(path, site.declaration, site.virtualenv)
+        passed = drill(path, declaration_of(site), site.virtualenv)
         figures.update(asdict(passed), set=path.name)
     if options.json:
         report.as_json({"set": path.name, **asdict(passed)})
@@ -257,7 +258,7 @@ def _restore(options: argparse.Namespace) -> int:
         return _restore_table(options, site, path)
     manifest = backup_set.read_manifest(path)
     held = dict.fromkeys(part.kind for part in manifest.parts if part.schema)
-    parts = restore.choose(manifest, site.declaration, options.kind or list(held), options.tenant)
+    parts = restore.choose(manifest, declaration_of(site), options.kind or list(held), options.tenant)
     target = options.into or site.database
     schemas = ", ".join(part.schema for part in parts if part.schema)
     if options.dry_run or not (options.yes or options.into):
@@ -276,7 +277,7 @@ def _restore(options: argparse.Namespace) -> int:
         print("The safety set:", flush=True)
         if subprocess.run(command, check=False).returncode:
             return refuse("Nothing was changed, because the safety set failed: end the cause, or say --no-safety-set.")
-    rows = restore.restore(site.login, site.declaration, path, parts, site.virtualenv, options.into)
+    rows = restore.restore(site.login, declaration_of(site), path, parts, site.virtualenv, options.into)
     report.table(f"Restored {path.name}: {schemas} in {target}", ["table", "rows"], sorted(rows.items()))
     return FINE
 
@@ -284,7 +285,7 @@ def _restore(options: argparse.Namespace) -> int:
 def _restore_table(options: argparse.Namespace, site: Site, path: Path) -> int:
     if options.kind or options.into or options.tenant:
         raise ValueError("--table goes alone or with --set and --dry-run: its schema says the rest.")
-    table = restore_table(site.login, site.declaration, path, options.table, options.dry_run)
+    table = restore_table(site.login, declaration_of(site), path, options.table, options.dry_run)
     done = "It would make" if options.dry_run else "It made"
     print(f"The set {path.name} is whole. {done} the table {table} in the database {site.database}.")
     return FINE

@@ -19,15 +19,17 @@ from ..backup.sets import BackupError
 from ..core.connection import ConnectionFailed, Login, connect
 from ..core.http import wait_until_ready
 from ..core.jobs import record
-from ..core.problems import ERROR, Problem, in_words
+from ..core.problems import ERROR, Problem, format_problems
 from ..events.read import read_events
-from ..health.check import DEGRADED, HEALTHY
+from ..health.check import DEGRADED, HEALTHY, check_site
 from ..runs.retention import Policy, RetentionError, clean_up, named, plan
 from ..runs.statistics import Statistics, StatisticsUnavailable, to_csv, workflow_statistics
 from ..schema import revision
+from ..schema.declaration import declaration_of
 from ..schema.event_table import EventTable
-from ..schema.plan import Barred
+from ..schema.plan import Blocked
 from ..schema.revoke_secrets import seal
+from ..schema.verify import verify_site
 from ..site import configuration, environment
 from ..site.configuration import ConfigurationError, Site
 from . import backup as backup_commands
@@ -55,11 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except BackupError as failed:
-        return refuse(f"{failed.problem.code}: {in_words([failed.problem])}")
+        return refuse(f"{failed.problem.code}: {format_problems([failed.problem])}")
     except (ConnectionFailed, StatisticsUnavailable) as failed:
-        return refuse(f"{failed.problem.code}: {in_words([failed.problem])}", UNKNOWN)
-    except Barred as barred:
-        return refuse(in_words(barred.problems))
+        return refuse(f"{failed.problem.code}: {format_problems([failed.problem])}", UNKNOWN)
+    except Blocked as barred:
+        return refuse(format_problems(barred.problems))
     except (ConfigurationError, environment.SettingMissing, revision.RevisionError) as error:
         return refuse(str(error), UNKNOWN)
     except ValueError as error:  # an argument that makes no sense
@@ -124,14 +126,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _verify(options: argparse.Namespace) -> int:
     site = configuration.load(options.config)
-    found = site.verify()
+    found = verify_site(site)
     if not found.connection_test:
-        return refuse(in_words(found.problems), UNKNOWN)
+        return refuse(format_problems(found.problems), UNKNOWN)
     if options.json:
         report.as_json({"verified": found.verified, **asdict(found)})
     else:
         public = found.public_schema
-        rows = [(site.declaration.app_schema, public.owner, len(public.tables), found.search_path)]
+        rows = [(declaration_of(site).app_schema, public.owner, len(public.tables), found.search_path)]
         rows += [(part.schema, part.owner, len(part.tables), part.search_path) for part in found.tenants.values()]
         report.table(f"Database {site.database}", ["schema", "owner", "tables", "search path"], rows)
         report.problems(found.problems)
@@ -144,7 +146,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _health(options: argparse.Namespace) -> int:
     site = configuration.load(options.config)
-    health = site.check_health(timeout=options.timeout)
+    health = check_site(site, timeout=options.timeout)
     if options.json:
         report.as_json(health.as_dict())
     else:

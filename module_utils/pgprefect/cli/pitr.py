@@ -93,16 +93,16 @@ def _restore(options: argparse.Namespace, site: Site, cluster: point_in_time.Clu
     if not options.json:
         _print_repository(repository)
         print(flush=True)
-    way = point_in_time.choose(repository, point_in_time.Target(options.time, options.point, options.end), now)
-    with point_in_time.alone(cluster):
-        point_in_time.want_room(cluster, repository, way, options.beside)
+    way = point_in_time.choose(repository, point_in_time.RecoveryTarget(options.time, options.point, options.end), now)
+    with point_in_time.restore_lock(cluster):
+        point_in_time.check_free_space(cluster, repository, way, options.beside)
         where = f"a cluster beside {cluster.data}" if options.beside else f"{cluster.data}, with all of its databases"
         plan = f"From the backup {way.base.label} to {way.words}, into {where}."
         if options.dry_run or not (options.yes or options.beside):
             print(plan)
             return FINE if options.dry_run else refuse("Nothing was changed: say --yes to restore it.")
         point = None if options.beside else "before-restore"
-        complete = point_in_time.close_the_past(site.login, cluster, point, now)
+        complete = point_in_time.archive_all_wal(site.login, cluster, point, now)
         if options.beside:
             copy, login = point_in_time.restore_beside(site.login, cluster, way)
             print(
@@ -125,7 +125,7 @@ def _undo(options: argparse.Namespace, site: Site, cluster: point_in_time.Cluste
         return refuse(f"There is nothing to undo: {cluster.aside} is not there.")
     if not options.yes:
         return refuse(f"{cluster.aside} would replace {cluster.data}. Nothing was changed: say --yes to do it.")
-    with point_in_time.alone(cluster):
+    with point_in_time.restore_lock(cluster):
         point_in_time.undo(site.login, cluster, _now())
     print(f"{cluster.data} is again what it was before the restore, and PostgreSQL was started.")
     return FINE

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .errors import ProblemError
 from .problems import Problem
 from .sql import quote
 
@@ -51,12 +52,8 @@ class Login:
         return f"{self.host}:{self.port}" if self.host else f"the unix socket of port {self.port}"
 
 
-class ConnectionFailed(Exception):
-    """No connection; ``problem`` says why and what to do."""
-
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem.message)
-        self.problem = problem
+class ConnectionFailed(ProblemError):
+    """There is no connection."""
 
 
 def connect(

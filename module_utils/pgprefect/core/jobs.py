@@ -17,12 +17,13 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any, TextIO
 
-from .problems import in_words
+from .errors import PgprefectError
+from .problems import format_problems
 
 FOLDER = "/var/lib/pgprefect/jobs"
 
 
-class RecordBroken(Exception):
+class RecordBroken(PgprefectError):
     """A record that can not be read; the message says why."""
 
 
@@ -89,7 +90,7 @@ def record(job: Job | None) -> Iterator[dict[str, Any]]:
             yield figures
         except BaseException as error:
             problem = getattr(error, "problem", None)
-            message = in_words([problem]) if problem else str(error)
+            message = format_problems([problem]) if problem else str(error)
             failed = replace(begun, ended=_now(), ok=False, message=message or type(error).__name__, figures=figures)
             _write(job, failed, kept_open)
             raise

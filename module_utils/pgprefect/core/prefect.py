@@ -18,6 +18,10 @@ NEWER = frozenset({"automation_held_event"})
 # Tables of the first migration that no other application has by accident: where all are, Prefect was installed.
 SIGNATURE = ("flow_run", "flow_run_state", "task_run_state")
 
+# The states that end a run, and the same as an operand of SQL's IN.
+TERMINAL_STATES = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+TERMINAL_STATES_SQL = str(TERMINAL_STATES)
+
 ENUMS = ("deployment_status", "state_type", "work_pool_status", "work_queue_status", "worker_status")
 
 # The key that encrypts blocks, the blocks, and the tokens of browsers: only the server reads them.

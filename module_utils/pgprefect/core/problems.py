@@ -22,6 +22,6 @@ class Problem:
         return asdict(self)
 
 
-def in_words(problems: list[Problem]) -> str:
+def format_problems(problems: list[Problem]) -> str:
     """All problems as one message for a person."""
     return "\n".join(f"{problem.message} What to do: {problem.remedy}" for problem in problems)

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from typing import IO, Any, Optional, Union
 
 from .connection import Login
+from .errors import PgprefectError
 
 _NICENESS = 10
 _Stream = Optional[Union[int, IO[bytes]]]
 _BROKEN_PIPE = -signal.SIGPIPE
 
 
-class PipelineFailed(Exception):
+class ProcessFailed(PgprefectError):
     """A program ended with another status than 0; the message has its name and the last that it said."""
 
 
@@ -47,7 +48,7 @@ def decompression(name: str) -> list[list[str]]:
     return [["zstd", "--decompress", "--stdout", "--quiet"]] if name.endswith(".zst") else []
 
 
-class Pipeline:
+class Process:
     """Commands of which each reads what the one before writes. It runs from here until ``wait`` or ``kill``."""
 
     def __init__(
@@ -76,7 +77,7 @@ class Pipeline:
                 )
             except FileNotFoundError as error:
                 self.kill()
-                raise PipelineFailed(f"{command[0]} is not installed on this host.") from error
+                raise ProcessFailed(f"{command[0]} is not installed on this host.") from error
             if user is None:  # another user's process is not to be touched, even by root in a container
                 # Somebody waits for what runs beside this, such as Prefect's API.
                 niceness = max(_NICENESS, os.getpriority(os.PRIO_PROCESS, process.pid))
@@ -104,7 +105,7 @@ class Pipeline:
         self.wait()
 
     def wait(self) -> None:
-        """Wait until all have ended. Raises PipelineFailed for the first that failed by itself.
+        """Wait until all have ended. Raises ProcessFailed for the first that failed by itself.
 
         It is none's failure that the one behind it ended well before it had read everything.
         """
@@ -119,7 +120,7 @@ class Pipeline:
                 failed.append((status == _BROKEN_PIPE, reason))
             said.close()
         if failed:
-            raise PipelineFailed(min(failed)[1])
+            raise ProcessFailed(min(failed)[1])
 
     def kill(self) -> None:
         """End them at once."""

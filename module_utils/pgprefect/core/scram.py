@@ -9,6 +9,8 @@ import secrets
 import stringprep
 import unicodedata
 
+from .errors import InputError
+
 ITERATIONS = 4096  # PostgreSQL's own default: a client spends this on every connection
 
 _PROHIBITED = (
@@ -24,7 +26,7 @@ _PROHIBITED = (
 )
 
 
-class PasswordRefused(ValueError):
+class PasswordRefused(InputError):
     """A password that PostgreSQL's clients would not all understand in the same way."""
 
 

@@ -20,11 +20,12 @@ from ..core.http import get
 from ..core.jobs import Job
 from ..core.problems import ERROR, WARNING, Problem
 from ..core.sql import Statement
+from ..site.configuration import Site, Tenant
 from . import probes
-from .probes import Ask, Finding, Part
+from .probes import Ask, Finding
 from .thresholds import Thresholds
 
-__all__ = ["DEGRADED", "HEALTHY", "UNHEALTHY", "Check", "Health", "Part", "check_health"]
+__all__ = ["DEGRADED", "HEALTHY", "UNHEALTHY", "Check", "Health", "check_health", "check_site"]
 
 HEALTHY = "healthy"
 DEGRADED = "degraded"
@@ -72,7 +73,7 @@ class Group:
 def check_health(
     login: Login,
     database: str,
-    parts: Sequence[Part],
+    parts: Sequence[Tenant],
     timeout: float = 4.0,
     thresholds: Thresholds | None = None,
     disk_paths: Sequence[str] = (),
@@ -122,7 +123,16 @@ def check_health(
     return Health({name: finished.get(name) or _silent(name, timeout) for name in names})
 
 
-def _tenant(probe: Callable[[Ask, Thresholds, Part], Finding], limits: Thresholds, part: Part, ask: Ask) -> Finding:
+def check_site(site: Site, login: Login | None = None, timeout: float = 4.0) -> Health:
+    """Ask the database, the servers and the workers, by this host's login or another one, within ``timeout`` seconds.
+
+    Raises ThresholdError.
+    """
+    thresholds = Thresholds.from_arguments(site.health)
+    return check_health(login or site.login, site.database, site.tenants, timeout, thresholds, jobs=site.jobs)
+
+
+def _tenant(probe: Callable[[Ask, Thresholds, Tenant], Finding], limits: Thresholds, part: Tenant, ask: Ask) -> Finding:
     return probe(ask, limits, part)
 
 
@@ -219,7 +229,7 @@ def _job(_ask: Ask, limits: Thresholds, job: Job) -> Finding:
     return probes.scheduled_job(limits, job)
 
 
-def _api(_ask: Ask, part: Part, timeout: float) -> Finding:
+def _api(_ask: Ask, part: Tenant, timeout: float) -> Finding:
     problems = []
     for path, remedy in (
         ("/health", f"systemctl status prefect-server@{part.name}, and its journal"),

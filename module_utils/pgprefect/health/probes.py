@@ -8,14 +8,14 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Callable
 
 from ..core.jobs import Job, RecordBroken, last
 from ..core.prefect import SIGNATURE
 from ..core.problems import ERROR, WARNING, Problem
 from ..core.sql import Names, Statement, Value, quote
+from ..site.configuration import Tenant
 from .thresholds import Limit, Thresholds
 
 NOTICE = "notice"  # worth saying, and no reason to call anything degraded
@@ -24,31 +24,6 @@ Finding = tuple[list[Problem], dict[str, Any]]
 Ask = Callable[[Statement], list[tuple[Any, ...]]]
 
 VERIFY = "Run playbooks/verify.yml, which says what to do about each difference."
-
-
-@dataclass(frozen=True)
-class Part:
-    """One tenant as health sees it.
-
-    ``workers`` is the number that should be online, ``pool_workers`` those of each work pool where that is known.
-    """
-
-    name: str
-    schema: str
-    api_url: str
-    workers: int = 0
-    pool_workers: Mapping[str, int] = field(default_factory=dict)
-
-    @classmethod
-    def from_arguments(cls, arguments: Mapping[str, Any]) -> Part:
-        pools = {str(pool): int(count) for pool, count in (arguments.get("pool_workers") or {}).items()}
-        return cls(
-            name=arguments["name"],
-            schema=arguments["schema"],
-            api_url=arguments["api_url"].rstrip("/"),
-            workers=int(arguments.get("workers") or sum(pools.values())),
-            pool_workers=pools,
-        )
 
 
 def _many(count: int, thing: str) -> str:
@@ -275,7 +250,7 @@ class SchemaDead(Exception):
         self.problem = problem
 
 
-def prefect_schema(ask: Ask, _limits: Thresholds, part: Part) -> Finding:
+def prefect_schema(ask: Ask, _limits: Thresholds, part: Tenant) -> Finding:
     table = quote((part.schema, "alembic_version"))
     if ask(Statement("SELECT to_regclass({})", (Value(table),))) == [(None,)]:
         message = f"The schema {part.schema} holds no Prefect: there is no {table}."
@@ -287,7 +262,7 @@ def prefect_schema(ask: Ask, _limits: Thresholds, part: Part) -> Finding:
     return [], {"revision": revision, "has_flow_runs": used}
 
 
-def _in(part: Part, template: str) -> Statement:
+def _in(part: Tenant, template: str) -> Statement:
     """Fill in the names of tables, which stand in the template as ``{table}``."""
     tables = re.findall(r"{(\w+)}", template)
     return Statement(re.sub(r"{\w+}", "{}", template), tuple(Names(((part.schema, table),)) for table in tables))
@@ -303,7 +278,7 @@ GROUP BY p.name
 """
 
 
-def workers(ask: Ask, _limits: Thresholds, part: Part) -> Finding:
+def workers(ask: Ask, _limits: Thresholds, part: Tenant) -> Finding:
     rows = ask(_in(part, _WORKERS))
     online = {pool: count for pool, count, _known, _age in rows}
     details = {
@@ -348,7 +323,7 @@ ORDER BY p.name, q.name
 """
 
 
-def work_pools(ask: Ask, limits: Thresholds, part: Part) -> Finding:
+def work_pools(ask: Ask, limits: Thresholds, part: Tenant) -> Finding:
     problems: list[Problem] = []
     pools: dict[str, dict[str, Any]] = {}
     for pool, pool_paused, pool_limit, queue, paused, limit, due, active in ask(_in(part, _POOLS)):
@@ -413,7 +388,7 @@ ACTIVITY = 3600  # seconds: what is older may have lost its events to retention
 JITTER = 30  # seconds that the clocks of clients and server may differ by
 
 
-def services(ask: Ask, limits: Thresholds, part: Part) -> Finding:
+def services(ask: Ask, limits: Thresholds, part: Tenant) -> Finding:
     (unscheduled, lag, name), (unmarked, unmarked_age), activity_age, event_age = ask(_in(part, _SERVICES))[0]
     where = f"services of tenant {part.name}"
     remedy = f"systemctl restart prefect-server@{part.name}, whose journal may say why"
@@ -472,7 +447,7 @@ GROUP BY state_type
 """
 
 
-def runs(ask: Ask, limits: Thresholds, part: Part) -> Finding:
+def runs(ask: Ask, limits: Thresholds, part: Tenant) -> Finding:
     found = {state: (count, age) for state, count, age in ask(_in(part, _RUNS))}
     gone = "See whether their processes live: prefect flow-run ls --state %s; end the dead: prefect flow-run cancel ID"
     details: dict[str, Any] = {}
@@ -569,7 +544,7 @@ def scheduled_job(limits: Thresholds, job: Job) -> Finding:
     return problems, details
 
 
-TENANT_PROBES: Sequence[Callable[[Ask, Thresholds, Part], Finding]] = (
+TENANT_PROBES: Sequence[Callable[[Ask, Thresholds, Tenant], Finding]] = (
     prefect_schema,
     workers,
     work_pools,

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from ..core.errors import InputError
 from ..core.problems import ERROR, WARNING
 
 
-class ThresholdError(ValueError):
+class ThresholdError(InputError):
     """A threshold that there is not, or that makes no sense; the message says which."""
 
 

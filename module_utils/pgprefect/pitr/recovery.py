@@ -20,8 +20,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ..backup.sets import BackupError, locked
 from ..core.connection import ConnectionFailed, Login, connect
+from ..core.errors import ProblemError
+from ..core.lock import exclusive_lock
 from ..core.problems import Problem
 
 CONFIGURATION = "/etc/pgbackrest/pgbackrest.conf"
@@ -36,6 +37,10 @@ _POINT = "point-"
 _POINT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _NO_STANZA = (1, 3)  # pgBackRest's codes of a stanza that was not created
 _SPARE = 1.1  # the WAL since the backup needs room too
+
+
+class RecoveryError(ProblemError):
+    """The cluster cannot be backed up, or not be taken back in time."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ class Cluster:
 
 
 @dataclass(frozen=True)
-class Base:
+class BaseBackup:
     """A backup of pgBackRest: recovery begins with one that had ended before the target."""
 
     label: str
@@ -85,7 +90,7 @@ class Base:
 
 
 @dataclass(frozen=True)
-class Point:
+class RestorePoint:
     """A named restore point, and the timeline that it is on."""
 
     name: str
@@ -94,7 +99,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Line:
+class Timeline:
     """A timeline: each restore in place begins a new one.
 
     ``ancestors`` are the timelines that it went on from, each with the position in the WAL where it left it.
@@ -104,7 +109,7 @@ class Line:
     since: datetime | None = None
     ancestors: Mapping[int, int] = field(default_factory=dict)
 
-    def follows(self, base: Base) -> bool:
+    def follows(self, base: BaseBackup) -> bool:
         return base.timeline == self.number or base.position <= self.ancestors.get(base.timeline, -1)
 
 
@@ -112,12 +117,12 @@ class Line:
 class Repository:
     """What the repository has, the oldest first."""
 
-    bases: tuple[Base, ...] = ()
-    points: tuple[Point, ...] = ()
-    lines: tuple[Line, ...] = ()
+    bases: tuple[BaseBackup, ...] = ()
+    points: tuple[RestorePoint, ...] = ()
+    lines: tuple[Timeline, ...] = ()
     busy: bool = False
 
-    def line_at(self, moment: datetime) -> Line:
+    def line_at(self, moment: datetime) -> Timeline:
         """Return the timeline on which the cluster was: that of the last sign of life before.
 
         The highest number would be wrong after a restore that was undone.
@@ -126,7 +131,7 @@ class Repository:
         signs += [(base.ended, base.timeline) for base in self.bases]
         signs += [(point.time, point.timeline) for point in self.points]
         _, number = max((sign for sign in signs if sign[0] <= moment), default=(moment, 1))
-        return next((line for line in self.lines if line.number == number), Line(number))
+        return next((line for line in self.lines if line.number == number), Timeline(number))
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -137,7 +142,7 @@ class Repository:
 
 
 @dataclass(frozen=True)
-class Target:
+class RecoveryTarget:
     """Where to: exactly one of a time, the name of a restore point, and the end of the WAL."""
 
     time: str | None = None
@@ -146,16 +151,16 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Way:
+class RecoveryPlan:
     """How a target is reached: the backup to begin with, pgBackRest's arguments, and the same for people."""
 
-    base: Base
+    base: BaseBackup
     arguments: tuple[str, ...]
     words: str
 
 
 def find_cluster(path: str = CONFIGURATION) -> Cluster:
-    """Read which cluster is backed up. Raises BackupError."""
+    """Read which cluster is backed up. Raises RecoveryError."""
     configuration = configparser.ConfigParser(interpolation=None)
     try:
         with open(path, encoding="utf-8") as file:
@@ -165,16 +170,16 @@ def find_cluster(path: str = CONFIGURATION) -> Cluster:
     except (OSError, configparser.Error, ValueError, KeyError) as error:
         message = f"{path} says of no cluster that it can be taken back in time ({type(error).__name__}: {error})."
         remedy = "As root or postgres on the database's host; postgresql_pitr_enabled and site.yml make it."
-        raise BackupError(Problem("pitr_missing", path, message, remedy)) from error
+        raise RecoveryError(Problem("pitr_missing", path, message, remedy)) from error
 
 
 def read(cluster: Cluster) -> Repository:
-    """Ask the repository what it has. Raises BackupError."""
+    """Ask the repository what it has. Raises RecoveryError."""
     (found,) = json.loads(_pgbackrest(cluster, "info", "--output=json")) or [{"status": {"code": 1}}]
     status = found["status"]
     if status["code"] in _NO_STANZA:
         message = f"The repository has nothing of the stanza {cluster.stanza}: {status.get('message', 'it is empty')}."
-        raise BackupError(Problem("pitr_missing", "repository", message, "Run playbooks/pitr.yml, which begins it."))
+        raise RecoveryError(Problem("pitr_missing", "repository", message, "Run playbooks/pitr.yml, which begins it."))
     archive = found["archive"][-1]["id"] if found["archive"] else ""
     return parse(found, _histories(cluster, archive) if archive else {})
 
@@ -186,7 +191,7 @@ def parse(found: Mapping[str, Any], histories: Mapping[int, tuple[datetime, str]
         if backup["error"]:
             continue  # a page of it had a wrong checksum
         bases.append(
-            Base(
+            BaseBackup(
                 label=backup["label"],
                 kind=backup["type"],
                 ended=_moment(backup["timestamp"]["stop"]),
@@ -199,11 +204,11 @@ def parse(found: Mapping[str, Any], histories: Mapping[int, tuple[datetime, str]
         for key, value in (backup.get("annotation") or {}).items():
             if key.startswith(_POINT):
                 moment, _, timeline = value.partition(" ")
-                points.append(Point(key[len(_POINT) :], datetime.fromisoformat(moment), int(timeline)))
+                points.append(RestorePoint(key[len(_POINT) :], datetime.fromisoformat(moment), int(timeline)))
     lines = []
     for number, (since, text) in histories.items():
         rows = [line.split("\t") for line in text.splitlines() if "\t" in line]
-        lines.append(Line(number, since, {int(row[0]): _position(row[1]) for row in rows}))
+        lines.append(Timeline(number, since, {int(row[0]): _position(row[1]) for row in rows}))
     return Repository(
         bases=tuple(sorted(bases, key=lambda base: base.ended)),
         points=tuple(sorted(points, key=lambda point: point.time)),
@@ -231,8 +236,8 @@ def _position(text: str) -> int:
     return int(high, 16) << 32 | int(low, 16)
 
 
-def choose(repository: Repository, target: Target, now: datetime) -> Way:
-    """Say how a target is reached. Raises BackupError where it can not be, before anything is touched."""
+def choose(repository: Repository, target: RecoveryTarget, now: datetime) -> RecoveryPlan:
+    """Say how a target is reached. Raises RecoveryError where it can not be, before anything is touched."""
     if sum(map(bool, (target.time, target.point, target.end))) != 1:
         given = f"the time {target.time!r}, the point {target.point!r} and the end {target.end!r}"
         raise _unreachable(
@@ -267,7 +272,7 @@ def choose(repository: Repository, target: Target, now: datetime) -> Way:
     base = bases[-1]
     # By its number PostgreSQL would ask for the timeline's history, which a repository that began later does not have.
     timeline = "current" if base.timeline == line.number else line.number
-    return Way(base, (f"--set={base.label}", *arguments, f"--target-timeline={timeline}"), words)
+    return RecoveryPlan(base, (f"--set={base.label}", *arguments, f"--target-timeline={timeline}"), words)
 
 
 def _time(text: str) -> datetime:
@@ -287,53 +292,53 @@ def _shown(moment: datetime) -> str:
     return moment.isoformat(sep=" ", timespec="seconds" if not moment.microsecond else "microseconds")
 
 
-def _unreachable(message: str) -> BackupError:
+def _unreachable(message: str) -> RecoveryError:
     remedy = "Nothing was touched. pgprefect pitr list shows the backups, the restore points and the times in between."
-    return BackupError(Problem("pitr_unreachable", "target", f"{message}.", remedy))
+    return RecoveryError(Problem("pitr_unreachable", "target", f"{message}.", remedy))
 
 
-def back_up(cluster: Cluster, full: bool) -> Base:
-    """Make a backup, the first one a full one in any case, and let those go that need not stay. Raises BackupError."""
+def back_up(cluster: Cluster, full: bool) -> BaseBackup:
+    """Make a backup, then prune old ones. The first one is always full. Raises RecoveryError."""
     _pgbackrest(cluster, "backup", f"--type={'full' if full else 'incr'}")
     return read(cluster).bases[-1]
 
 
 def check(cluster: Cluster) -> None:
-    """Let PostgreSQL archive a piece of WAL and look for it in the repository. Raises BackupError."""
+    """Let PostgreSQL archive a piece of WAL and look for it in the repository. Raises RecoveryError."""
     _pgbackrest(cluster, "check")
 
 
-def set_point(login: Login, cluster: Cluster, name: str, now: datetime) -> Point:
-    """Set a restore point, whose name gets the time appended, and record it. Raises BackupError, ConnectionFailed."""
+def set_point(login: Login, cluster: Cluster, name: str, now: datetime) -> RestorePoint:
+    """Set a restore point, whose name gets the time appended, and record it. Raises RecoveryError, ConnectionFailed."""
     name = f"{name}-{now:%Y%m%dT%H%M%SZ}"
     if not _POINT_NAME.fullmatch(name):
         message = (
             f"The restore point's name {name!r} is not allowed: up to 46 letters, digits, '.', '_' and '-' of your own."
         )
-        raise BackupError(Problem("pitr_name", "restore point", message, "Choose another name."))
+        raise RecoveryError(Problem("pitr_name", "restore point", message, "Choose another name."))
     repository = read(cluster)
-    _want_quiet(repository)
+    _refuse_during_backup(repository)
     if not repository.bases:
         message = "No restore point was set, because there is no backup from which it could be reached."
-        raise BackupError(Problem("pitr_missing", "restore point", message, "Make one: pgprefect pitr backup"))
+        raise RecoveryError(Problem("pitr_missing", "restore point", message, "Make one: pgprefect pitr backup"))
     if name in [point.name for point in repository.points]:
         message = f"There is a restore point {name} already."
-        raise BackupError(Problem("pitr_name", "restore point", message, "Choose another name, or wait a second."))
+        raise RecoveryError(Problem("pitr_name", "restore point", message, "Choose another name, or wait a second."))
     question = """
         SELECT ('x' || left(pg_walfile_name(pg_create_restore_point(%s)), 8))::bit(32)::int, clock_timestamp()"""
     with contextlib.closing(connect(login, "postgres")) as connection, connection.cursor() as cursor:
         cursor.execute(question, (name,))
         timeline, moment = cursor.fetchone()
-    point = Point(name, moment.astimezone(timezone.utc), timeline)
+    point = RestorePoint(name, moment.astimezone(timezone.utc), timeline)
     record = f"--annotation={_POINT}{name}={point.time.isoformat()} {timeline}"
     _pgbackrest(cluster, "annotate", f"--set={repository.bases[-1].label}", record)
     return point
 
 
-def close_the_past(login: Login, cluster: Cluster, point: str | None, now: datetime) -> bool:
+def archive_all_wal(login: Login, cluster: Cluster, point: str | None, now: datetime) -> bool:
     """Archive all that was committed up to now, with a restore point at its end. Say False where PostgreSQL is stopped.
 
-    Recovery to a time ends at the first commit after it, so there must be one. Raises BackupError.
+    Recovery to a time ends at the first commit after it, so there must be one. Raises RecoveryError.
     """
     if not _is_active(cluster.unit):
         return False
@@ -347,17 +352,17 @@ def close_the_past(login: Login, cluster: Cluster, point: str | None, now: datet
 
 
 @contextlib.contextmanager
-def alone(cluster: Cluster) -> Iterator[None]:
-    """Keep another restore of the cluster out, for as long as this process lives. Raises BackupError."""
+def restore_lock(cluster: Cluster) -> Iterator[None]:
+    """Keep another restore of the cluster out, for as long as this process lives. Raises RecoveryError."""
     folder = cluster.data.parent
     remedy = f"Wait until it has ended; as root `lslocks | grep {folder}` names its process."
-    with locked(os.open(folder, os.O_RDONLY), _in_the_way("Another restore is at work", remedy)):
+    with exclusive_lock(os.open(folder, os.O_RDONLY), _in_the_way("Another restore is at work", remedy)):
         yield
 
 
-def want_room(cluster: Cluster, repository: Repository, way: Way, beside: bool) -> None:
-    """Raise BackupError where something is in the way of a restore."""
-    _want_quiet(repository)
+def check_free_space(cluster: Cluster, repository: Repository, way: RecoveryPlan, beside: bool) -> None:
+    """Raise RecoveryError where something is in the way of a restore."""
+    _refuse_during_backup(repository)
     if _is_active(_COPYING):
         remedy = f"pgprefect pitr undo --yes ends it, or wait: systemctl status {_COPYING}"
         raise _in_the_way("A restore that was killed still copies", remedy)
@@ -378,20 +383,20 @@ def want_room(cluster: Cluster, repository: Repository, way: Way, beside: bool) 
         raise _in_the_way(message, "Make room: the present data directory stays until the restore has succeeded.")
 
 
-def _want_quiet(repository: Repository) -> None:
-    """Raise BackupError where a backup is being made: nobody else may write what the repository says of itself."""
+def _refuse_during_backup(repository: Repository) -> None:
+    """Raise RecoveryError where a backup is being made: nobody else may write what the repository says of itself."""
     if repository.busy:
         raise _in_the_way(
             "A backup of the cluster is being made", "Wait until it has ended: journalctl -f -t postgresql-pitr"
         )
 
 
-def _in_the_way(message: str, remedy: str) -> BackupError:
-    return BackupError(Problem("pitr_in_the_way", "cluster", f"{message}. Nothing was touched.", remedy))
+def _in_the_way(message: str, remedy: str) -> RecoveryError:
+    return RecoveryError(Problem("pitr_in_the_way", "cluster", f"{message}. Nothing was touched.", remedy))
 
 
-def restore_in_place(login: Login, cluster: Cluster, way: Way) -> None:
-    """Replace the cluster. Where that fails the old data directory is put back and started. Raises BackupError."""
+def restore_in_place(login: Login, cluster: Cluster, way: RecoveryPlan) -> None:
+    """Replace the cluster. Where that fails the old data directory is put back and started. Raises RecoveryError."""
     _systemctl("stop", cluster)
     try:
         cluster.data.rename(cluster.aside)
@@ -401,15 +406,15 @@ def restore_in_place(login: Login, cluster: Cluster, way: Way) -> None:
         state = "the database is as it was, and was started again"
         try:
             _put_back(cluster)
-        except BackupError as worse:  # it may have been broken before
+        except RecoveryError as worse:  # it may have been broken before
             state = f"the old data directory is back, but does not start ({worse.problem.message})"
-        if isinstance(error, (BackupError, OSError, LookupError)):
+        if isinstance(error, (RecoveryError, OSError, LookupError)):
             raise _restore_failed(way, error, state) from error
         raise
 
 
 def undo(login: Login, cluster: Cluster, now: datetime) -> None:
-    """Take back a restore in place that had succeeded. Raises BackupError.
+    """Take back a restore in place that had succeeded. Raises RecoveryError.
 
     The restore point says that the cluster is on its old timeline again.
     """
@@ -418,7 +423,7 @@ def undo(login: Login, cluster: Cluster, now: datetime) -> None:
 
 
 def _put_back(cluster: Cluster) -> None:
-    """Put the data directory back that a restore in place has kept, and start on it. Raises BackupError."""
+    """Put the data directory back that a restore in place has kept, and start on it. Raises RecoveryError."""
     _stop_copying()
     _systemctl("stop", cluster)
     if cluster.aside.exists():
@@ -428,10 +433,10 @@ def _put_back(cluster: Cluster) -> None:
     _systemctl("start", cluster)
 
 
-def restore_beside(login: Login, cluster: Cluster, way: Way) -> tuple[Cluster, Login]:
+def restore_beside(login: Login, cluster: Cluster, way: RecoveryPlan) -> tuple[Cluster, Login]:
     """Restore into a cluster of its own, which listens on the unix socket only and archives nothing.
 
-    Raises BackupError; then nothing of it is there.
+    Raises RecoveryError; then nothing of it is there.
     """
     copy = replace(cluster, data=cluster.data.with_name(BESIDE))
     try:
@@ -445,7 +450,7 @@ def restore_beside(login: Login, cluster: Cluster, way: Way) -> tuple[Cluster, L
         if copy.settings.exists():
             _run(["pg_dropcluster", "--stop", copy.version, copy.name])
         shutil.rmtree(copy.data, ignore_errors=True)
-        if isinstance(error, (BackupError, OSError, LookupError)):
+        if isinstance(error, (RecoveryError, OSError, LookupError)):
             raise _restore_failed(way, error, "nothing of it was left behind") from error
         raise
     return copy, reached
@@ -470,7 +475,7 @@ def _integrate(cluster: Cluster, copy: Cluster, port: int) -> None:
         file.writelines(f"{name} = '{value}'\n" for name, value in own.items())
 
 
-def _fetch(cluster: Cluster, copy: Cluster, way: Way, *further: str) -> None:
+def _fetch(cluster: Cluster, copy: Cluster, way: RecoveryPlan, *further: str) -> None:
     copy.data.mkdir(mode=0o700)
     shutil.chown(copy.data, USER, USER)
     _run([
@@ -485,7 +490,7 @@ def _stop_copying() -> None:
 
 
 def _recover(login: Login, cluster: Cluster) -> None:
-    """Start the cluster and wait until it has replayed the WAL and takes writes. Raises BackupError."""
+    """Start the cluster and wait until it has replayed the WAL and takes writes. Raises RecoveryError."""
     begin = cluster.log.stat().st_size if cluster.log.exists() else 0
     # Nobody knows how long it takes, so systemd does not wait for it.
     _systemctl("start", cluster, "--no-block")
@@ -557,13 +562,13 @@ def _run(command: Sequence[str]) -> str:
     return done.stdout
 
 
-def _failed(reason: str) -> BackupError:
+def _failed(reason: str) -> RecoveryError:
     remedy = "End the cause: look at the repository (/etc/pgbackrest), the network to it and its room."
-    return BackupError(Problem("pitr_failed", "pgBackRest", reason if reason.endswith(".") else f"{reason}.", remedy))
+    return RecoveryError(Problem("pitr_failed", "pgBackRest", reason if reason.endswith(".") else f"{reason}.", remedy))
 
 
-def _restore_failed(way: Way, error: Exception, state: str) -> BackupError:
-    reason = error.problem.message if isinstance(error, BackupError) else f"{error}."
+def _restore_failed(way: RecoveryPlan, error: Exception, state: str) -> RecoveryError:
+    reason = error.problem.message if isinstance(error, RecoveryError) else f"{error}."
     message = f"The restore to {way.words} failed, and {state}: {reason}"
     remedy = "Choose another target (pgprefect pitr list), or end the cause and try again."
-    return BackupError(Problem("pitr_restore_failed", "restore", message, remedy))
+    return RecoveryError(Problem("pitr_restore_failed", "restore", message, remedy))

@@ -18,11 +18,12 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import Any
 
+from ..core.errors import InputError, PgprefectError
+from ..core.prefect import TERMINAL_STATES, TERMINAL_STATES_SQL
 from ..core.sql import Names, Statement, quote
 
-TERMINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 # Every table that loses rows, in the order in which people think of them.
-TABLES = (
+CLEANED_TABLES = (
     "flow_run",
     "flow_run_state",
     "flow_run_input",
@@ -49,11 +50,11 @@ def _in_vain(error: Exception) -> str:
     return f"{str(error).strip()}. Look for a session that holds locks in pg_stat_activity"
 
 
-class PolicyError(ValueError):
+class PolicyError(InputError):
     """A policy that makes no sense."""
 
 
-class RetentionError(Exception):
+class RetentionError(PgprefectError):
     """A cleanup that can not be done, or not now."""
 
 
@@ -86,10 +87,10 @@ class Policy:
         for name, days in {**{name: getattr(self, name) for name in _DAYS}, **states}.items():
             if days is not None:
                 self._check_days(name, days)
-        unknown = sorted(set(self.days_by_state) - set(TERMINAL))
+        unknown = sorted(set(self.days_by_state) - set(TERMINAL_STATES))
         if unknown:
             raise PolicyError(
-                f"days_by_state: {', '.join(unknown)} is no state that ends a run: {', '.join(TERMINAL)}."
+                f"days_by_state: {', '.join(unknown)} is no state that ends a run: {', '.join(TERMINAL_STATES)}."
             )
         for name in ("zombie_hours", "batch_size", "max_transaction_seconds", "pause_timeout"):
             number = getattr(self, name)
@@ -168,7 +169,7 @@ class Zombie:
 
 
 @dataclass(frozen=True)
-class Plan:
+class CleanupPlan:
     """What a cleanup would delete now, by table, and roughly how many bytes these rows take with their indexes."""
 
     rows: dict[str, int]
@@ -180,7 +181,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Result:
+class CleanupResult:
     """What a cleanup deleted, by table, and how."""
 
     rows: dict[str, int]
@@ -201,13 +202,13 @@ class Result:
 
 def named(rows: Mapping[str, int]) -> dict[str, int]:
     """Return the counts under the names that programs know: flow_runs_deleted, logs_deleted, ..."""
-    return {f"{table if table.endswith('s') else table + 's'}_deleted": rows[table] for table in TABLES}
+    return {f"{table if table.endswith('s') else table + 's'}_deleted": rows[table] for table in CLEANED_TABLES}
 
 
 Progress = Callable[[Batch], None]
 
 
-def plan(connection: Any, schema: str, policy: Policy) -> Plan:
+def plan(connection: Any, schema: str, policy: Policy) -> CleanupPlan:
     """Count what ``clean_up`` would delete now, in one snapshot. Raises RetentionError."""
     with _Work(connection, schema, policy).prepared() as work, work.transaction(snapshot=True):
         return work.plan()
@@ -219,7 +220,7 @@ def clean_up(
     policy: Policy,
     progress: Progress | None = None,
     vacuum_connection: Any = None,
-) -> Result:
+) -> CleanupResult:
     """Delete what the policy does not keep, and vacuum the tables that lost rows.
 
     The connection needs the right to delete, as the tenant's server role has it, and must not be in a transaction.
@@ -230,7 +231,7 @@ def clean_up(
 
     work = _Work(connection, schema, policy, progress or (lambda _batch: None))
     try:
-        with work.prepared(), work.alone():
+        with work.prepared(), work.cleanup_lock():
             return work.clean_up(vacuum_connection or connection)
     except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
         # A server that goes down says so (57P01, 57P02) before the connection is seen to be closed.
@@ -242,7 +243,7 @@ def clean_up(
         ) from error
 
 
-_ENDED = "r.state_type IN ('COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED')"
+_ENDED = f"r.state_type IN {TERMINAL_STATES_SQL}"
 _OLD_ENOUGH = f"""
     {_ENDED} AND coalesce(r.end_time, r.state_timestamp, r.updated) < CASE r.state_type
         WHEN 'COMPLETED' THEN %(COMPLETED)s::timestamptz WHEN 'FAILED' THEN %(FAILED)s::timestamptz
@@ -381,7 +382,7 @@ class _Work:
     policy: Policy
     progress: Progress = lambda _batch: None
     values: dict[str, Any] = field(default_factory=dict)
-    rows: dict[str, int] = field(default_factory=lambda: dict.fromkeys(TABLES, 0))
+    rows: dict[str, int] = field(default_factory=lambda: dict.fromkeys(CLEANED_TABLES, 0))
     repointed: int = 0
     skipped: int = 0
     batches: int = 0
@@ -412,7 +413,7 @@ class _Work:
                 self.connection.autocommit = autocommit
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
+    def cleanup_lock(self) -> Iterator[None]:
         """Keep another cleanup of the schema out, for as long as the session lives."""
         lock = "(hashtext('pgprefect cleanup'), hashtext(%(schema)s))"
         with self.transaction():
@@ -474,9 +475,9 @@ class _Work:
                FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s) AND c.relkind = 'r'""",
             schema=self.schema,
-            tables=list(TABLES),
+            tables=list(CLEANED_TABLES),
         )
-        missing = sorted(set(TABLES) - {row[0] for row in tables})
+        missing = sorted(set(CLEANED_TABLES) - {row[0] for row in tables})
         if missing:
             raise RetentionError(
                 f"The schema {self.schema} has no {', '.join(missing)}: name the schema of a Prefect server, or "
@@ -494,7 +495,7 @@ class _Work:
                     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                     WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s)) ORDER BY 1""",
             schema=self.schema,
-            tables=list(TABLES),
+            tables=list(CLEANED_TABLES),
         )
         raise RetentionError(
             f"The role {tables[0][2]} may not delete from the schema {self.schema}. Log in as one that may: "
@@ -520,7 +521,7 @@ class _Work:
         def before(days: float | None) -> Any:
             return "-infinity" if days is None else now - timedelta(days=days)
 
-        states = {state: before(policy.days_by_state.get(state, policy.days_to_keep)) for state in TERMINAL}
+        states = {state: before(policy.days_by_state.get(state, policy.days_to_keep)) for state in TERMINAL_STATES}
         points = [point for point in states.values() if point != "-infinity"]
         self.values = {
             **states,
@@ -563,7 +564,7 @@ class _Work:
                     trees, end, after = self.trees(end, after, place)
                 yield trees
 
-    def plan(self) -> Plan:
+    def plan(self) -> CleanupPlan:
         gone: list[str] = []
         alone = {
             **{table: f"{condition}" for table, (_, condition) in _AGED.items()},
@@ -588,7 +589,7 @@ class _Work:
         self.rows["artifact_collection"] = self.ask(
             f"SELECT count(*) FROM artifact_collection c WHERE {had} AND {lost} AND NOT {left}", ids=gone
         )[0][0]
-        return Plan(self.rows, self._bytes(), self.zombies())
+        return CleanupPlan(self.rows, self._bytes(), self.zombies())
 
     def _bytes(self) -> int:
         """Estimate what the rows of a plan take on disk, from the sizes of whole tables."""
@@ -596,7 +597,7 @@ class _Work:
             """SELECT relname, pg_total_relation_size(c.oid), greatest(reltuples, 1)::float8 FROM pg_class c
                JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = %(schema)s AND relname = ANY (%(tables)s)""",
             schema=self.schema,
-            tables=list(TABLES),
+            tables=list(CLEANED_TABLES),
         )
         return int(sum(size * min(1.0, self.rows[table] / tuples) for table, size, tuples in sizes))
 
@@ -605,7 +606,7 @@ class _Work:
 
     # How it goes
 
-    def clean_up(self, vacuum_connection: Any) -> Result:
+    def clean_up(self, vacuum_connection: Any) -> CleanupResult:
         started = time.monotonic()
         self._delete_runs()
         for table, (column, condition) in _AGED.items():
@@ -619,7 +620,7 @@ class _Work:
         crashed = self._crash(zombies) if self.policy.crash_zombies else 0
         seconds = time.monotonic() - started
         vacuumed, message = self._vacuum(vacuum_connection)
-        return Result(
+        return CleanupResult(
             rows=self.rows,
             collections_repointed=self.repointed,
             zombies=zombies,
@@ -664,7 +665,7 @@ class _Work:
                 size.rows = max(1, size.rows // 4)
                 time.sleep(0.05 * attempt)
         seconds = time.monotonic() - started
-        deleted = {table: after[table] - before[table] for table in TABLES if after[table] > before[table]}
+        deleted = {table: after[table] - before[table] for table in CLEANED_TABLES if after[table] > before[table]}
         size.learn(sum(deleted.values()), seconds, self.policy.max_transaction_seconds)
         for table, count in deleted.items():
             self.rows[table] += count
@@ -682,7 +683,7 @@ class _Work:
                    JOIN pg_namespace n ON n.oid = c.relnamespace
                    WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s)""",
                 schema=self.schema,
-                tables=list(TABLES),
+                tables=list(CLEANED_TABLES),
             )
         )
 
@@ -854,7 +855,7 @@ class _Work:
 
     def _vacuum(self, connection: Any) -> tuple[list[str], str]:
         """Vacuum and analyze the tables that lost rows; say why not where that is not allowed."""
-        tables = [table for table in TABLES if self.rows[table]]
+        tables = [table for table in CLEANED_TABLES if self.rows[table]]
         if not tables:
             return [], ""
         self.connection.rollback()

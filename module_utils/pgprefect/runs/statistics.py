@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from ..core.errors import ProblemError
+from ..core.prefect import TERMINAL_STATES_SQL
 from ..core.problems import Problem
 from ..core.sql import Names, Statement, Value
 
@@ -25,12 +27,8 @@ MOST_ROWS = 1000
 MOST_TASK_RUNS = 100_000
 
 
-class StatisticsUnavailable(Exception):
+class StatisticsUnavailable(ProblemError):
     """The tables can not be read; ``problem`` says why and what to do."""
-
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem.message)
-        self.problem = problem
 
 
 @dataclass(frozen=True)
@@ -143,7 +141,7 @@ _WINDOW = f"{_WHEN} >= {{since}} AND {_WHEN} <= {{until}}"
 # Subtracting epochs takes half the time of taking the epoch of an interval.
 _SECONDS = "date_part('epoch', end_time) - date_part('epoch', start_time)"
 # As Prefect reckons it: what should have started and has not is late by now; else a dead worker would look prompt.
-_UNFINISHED = "state_type NOT IN ('COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED')"
+_UNFINISHED = f"state_type NOT IN {TERMINAL_STATES_SQL}"
 _LATENESS = f"""CASE WHEN start_time IS NOT NULL
                        THEN greatest(date_part('epoch', start_time) - date_part('epoch', expected_start_time), 0)
                        WHEN {_UNFINISHED}

@@ -16,7 +16,7 @@ from ..core.problems import WARNING, Problem
 from ..core.sql import Names, Statement, quote, quote_literal
 from .catalog import Catalog, Object, read
 from .declaration import Declaration
-from .plan import Barred, Change, Difference, carry_out, difference
+from .plan import Blocked, Change, Plan, execute_plan, make_plan
 from .revision import stored_revisions
 from .structure import Structure, known_structure, read_structures
 from .structure_data import STRUCTURES
@@ -95,7 +95,7 @@ ORDER BY 1
 def adopt(login: Login, declaration: Declaration, dry_run: bool = False) -> Adoption:
     """Adopt the database, all or nothing. Where it is as declared already, there is nothing to do.
 
-    With ``dry_run`` return what would be done; a Prefect that still runs is then only a warning. Raises Barred and
+    With ``dry_run`` return what would be done; a Prefect that still runs is then only a warning. Raises Blocked and
     ConnectionFailed before anything is changed.
     """
     connection = connect(login, declaration.database)
@@ -103,16 +103,16 @@ def adopt(login: Login, declaration: Declaration, dry_run: bool = False) -> Adop
 
     sessions: list[Problem] = []
 
-    def plan() -> Difference:
+    def plan() -> Plan:
         planned = plan_adoption(connection, declaration)
         if any(change.code in _DISTURBING for change in planned.changes):
             sessions[:] = _sessions(connection, declaration.database)
-            planned.barriers += [] if dry_run else sessions
+            planned.blockers += [] if dry_run else sessions
         return planned
 
     try:
         functions = list(_functions(connection, declaration))
-        changes = carry_out(connection, declaration.database, plan, dry_run)
+        changes = execute_plan(connection, declaration.database, plan, dry_run)
         if not any(change.code == "prefect_in_public" for change in changes):
             functions = []
         warnings = [replace(problem, severity=WARNING) for problem in (*sessions, *functions)]
@@ -121,19 +121,19 @@ def adopt(login: Login, declaration: Declaration, dry_run: bool = False) -> Adop
         remedy = (
             "Look what locks a table (pg_locks, pg_stat_activity), as a migration does, and run this again after it."
         )
-        raise Barred([Problem("adoption_stopped", f"database {declaration.database}", message, remedy)]) from error
+        raise Blocked([Problem("adoption_stopped", f"database {declaration.database}", message, remedy)]) from error
     finally:
         connection.close()
     return Adoption(changes, warnings)
 
 
-def plan_adoption(connection: Any, declaration: Declaration) -> Difference:
+def plan_adoption(connection: Any, declaration: Declaration) -> Plan:
     """What must be decided first, or the statements in the order in which they must be executed."""
     catalog = read(connection, declaration)
-    wanted = difference(catalog, declaration)
-    barriers = [problem for problem in wanted.barriers if problem.code not in _ENDED]
-    if barriers:
-        return Difference(barriers)
+    wanted = make_plan(catalog, declaration)
+    blockers = [problem for problem in wanted.blockers if problem.code not in _ENDED]
+    if blockers:
+        return Plan(blockers)
     public, target = declaration.app_schema, declaration.tenants[0]
     with connection.cursor() as cursor:
         structure = read_structures(cursor, [public], declaration.extensions_schema)[public]
@@ -141,10 +141,10 @@ def plan_adoption(connection: Any, declaration: Declaration) -> Difference:
         stored = stored_revisions(connection, public) if versioned else []
         moving: tuple[list[str], list[str]] = ([], [])
         if public in catalog.prefect_schemas or any(known_structure(revision) for revision in stored):
-            barriers = list(_unclear(catalog, declaration, structure, stored))
-            barriers += _target(cursor, catalog, declaration)
-            if barriers:
-                return Difference(barriers)
+            blockers = list(_unclear(catalog, declaration, structure, stored))
+            blockers += _target(cursor, catalog, declaration)
+            if blockers:
+                return Plan(blockers)
             known = known_structure(stored[0]) or {}
             enums = sorted(part.name for part in known if part.kind == "enum")
             moving = (sorted(_tables(known)), enums)
@@ -158,9 +158,9 @@ def plan_adoption(connection: Any, declaration: Declaration) -> Difference:
             if thing.kind == "table" and thing.schema == tenant.schema and thing.name in TABLES
         ]
         handed_over = bool(here or there)
-        views, barriers = _views(cursor, catalog, declaration, places, handed_over)
+        views, blockers = _views(cursor, catalog, declaration, places, handed_over)
         if handed_over:
-            barriers += _triggers(cursor, places)
+            blockers += _triggers(cursor, places)
         changes = [
             *_database(catalog, declaration),
             *_extensions(catalog, declaration),
@@ -171,9 +171,9 @@ def plan_adoption(connection: Any, declaration: Declaration) -> Difference:
             *_application_owners(catalog, declaration, moving),
             *_other_owners(cursor, declaration),
         ]
-    if not changes and not any(problem.code in _ENDED for problem in wanted.barriers):
-        return Difference()
-    return Difference(barriers, [*_before(wanted.changes, declaration), *_schemas(catalog, declaration), *changes])
+    if not changes and not any(problem.code in _ENDED for problem in wanted.blockers):
+        return Plan()
+    return Plan(blockers, [*_before(wanted.changes, declaration), *_schemas(catalog, declaration), *changes])
 
 
 def _columns(structure: Structure, table: str) -> dict[str, str]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ..backup.sets import is_side_schema
 from ..core.prefect import SIGNATURE
 from .declaration import PUBLIC, Declaration
-from .workflow_runs import Found, find
+from .workflow_runs import ViewState, read_view
+
+# Where a restore of single tables puts them: ``backup.sets.staging_schema`` makes these names.
+_STAGING_SCHEMA = re.compile(r"restored_\d{8}t\d{6}z(_safety)?_[a-z0-9_]+")
 
 
 class Object(NamedTuple):
@@ -62,7 +65,7 @@ class Catalog:
     rights: dict[Object, Rights] = field(default_factory=dict)
     default_rights: dict[DefaultRights, Rights] = field(default_factory=dict)
     prefect_schemas: frozenset[str] = frozenset()
-    workflow_runs: Found = field(default_factory=Found)
+    workflow_runs: ViewState = field(default_factory=ViewState)
 
     def tables(self, schema: str) -> list[str]:
         return sorted(thing.name for thing in self.owners if thing.kind == "table" and thing.schema == schema)
@@ -234,7 +237,7 @@ def read(connection: Any, declaration: Declaration) -> Catalog:
             where = DefaultRights(creator, schema, kind)
             catalog.default_rights.setdefault(where, {}).setdefault(grantee, {})[privilege] = grantable
         cursor.execute(_PREFECT_SCHEMAS, parameters)
-        # What a restore has put beside is nobody's installation.
-        catalog.prefect_schemas = frozenset(name for (name,) in cursor if not is_side_schema(name))
-        catalog.workflow_runs = find(cursor, declaration.app_schema)
+        # What a restore has staged is nobody's installation.
+        catalog.prefect_schemas = frozenset(name for (name,) in cursor if not _STAGING_SCHEMA.fullmatch(name))
+        catalog.workflow_runs = read_view(cursor, declaration.app_schema)
     return catalog

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from ..core.errors import InputError
 from ..core.prefect import SECRETS
 from ..core.scram import PasswordRefused, saslprep
+from ..site.configuration import ConfigurationError, Site, Tenant
 from .event_table import EventTable
 
 PUBLIC = ""  # the pseudo-role of GRANT ... TO PUBLIC: no role can have this name
@@ -45,19 +47,8 @@ DECLARATION_ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-class DeclarationError(ValueError):
+class DeclarationError(InputError):
     """The declaration contradicts itself or PostgreSQL's rules; the message names each fault."""
-
-
-@dataclass(frozen=True)
-class Tenant:
-    """One Prefect server's part of the database."""
-
-    name: str
-    schema: str
-    owner: str
-    migrator: str
-    server: str
 
 
 @dataclass(frozen=True)
@@ -184,7 +175,7 @@ def declare(
     Raises DeclarationError, which names all faults.
     """
     tenants = list(tenants)
-    keys = tuple(column.name for column in fields(Tenant))
+    keys = ("name", "schema", "owner", "migrator", "server")
     faults = [
         f"tenants[{index}] has no {key}" for index, tenant in enumerate(tenants) for key in keys if not tenant.get(key)
     ]
@@ -199,7 +190,7 @@ def declare(
         database=database,
         app_owner=app_owner,
         app_login=app_login,
-        tenants=tuple(Tenant(*(str(tenant[key]) for key in keys)) for tenant in tenants),
+        tenants=tuple(map(Tenant.from_arguments, tenants)),
         monitor=monitor,
         backup=backup,
         extensions_schema=extensions_schema,
@@ -213,6 +204,14 @@ def declare(
     if faults:
         raise DeclarationError("; ".join(faults) + ".")
     return declaration
+
+
+def declaration_of(site: Site) -> Declaration:
+    """Return what the site's file declares. Raises ConfigurationError."""
+    try:
+        return declare(**{name: site.declared[name] for name in DECLARATION_ARGUMENTS if name in site.declared})
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"The site's file declares no database that can be: {error} Run site.yml.") from error
 
 
 def _events(table: str, columns: Mapping[str, str | None]) -> EventTable | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable
 
 from ..core.connection import Login, connect
+from ..core.errors import PgprefectError
 from ..core.prefect import ENUMS, TABLES
 from ..core.problems import ERROR, Problem
 from ..core.scram import scram_verifier, verifier_matches
@@ -37,27 +38,25 @@ class Change:
 
 
 @dataclass
-class Difference:
-    """``barriers`` are what must be decided by a person first; with any of them nothing is changed."""
+class Plan:
+    """``blockers`` are what must be decided by a person first; with any of them nothing is changed."""
 
-    barriers: list[Problem] = field(default_factory=list)
+    blockers: list[Problem] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
 
 
-class Barred(Exception):
-    """The database can not be brought to the declaration."""
+class Blocked(PgprefectError):
+    """The declaration cannot be applied to the database; ``problems`` are the blockers."""
 
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__(" ".join(problem.message for problem in problems))
         self.problems = problems
 
 
-def bring_about(
-    login: Login, declaration: Declaration, app_schema_sql: str = "", dry_run: bool = False
-) -> list[Change]:
+def apply(login: Login, declaration: Declaration, app_schema_sql: str = "", dry_run: bool = False) -> list[Change]:
     """Make the database as declared, all or nothing but for CREATE DATABASE, and return what was done.
 
-    With ``dry_run`` return what would be done. Raises Barred and ConnectionFailed before anything is changed.
+    With ``dry_run`` return what would be done. Raises Blocked and ConnectionFailed before anything is changed.
     """
     changes: list[Change] = []
     administration = connect(login, "postgres")
@@ -65,9 +64,9 @@ def bring_about(
         administration.autocommit = True
         cluster = read_cluster(administration, declaration)
         if not cluster.database_exists:
-            planned = difference(clean_database(declaration, cluster), declaration, app_schema_sql)
-            if planned.barriers:
-                raise Barred(planned.barriers)
+            planned = make_plan(clean_database(declaration, cluster), declaration, app_schema_sql)
+            if planned.blockers:
+                raise Blocked(planned.blockers)
             if dry_run:
                 return planned.changes
             changes = planned.changes[: _until_database(planned.changes)]
@@ -77,31 +76,31 @@ def bring_about(
         administration.close()
     connection = connect(login, declaration.database)
     try:
-        return changes + carry_out(
+        return changes + execute_plan(
             connection,
             declaration.database,
-            lambda: difference(read(connection, declaration), declaration, app_schema_sql),
+            lambda: make_plan(read(connection, declaration), declaration, app_schema_sql),
             dry_run,
         )
     finally:
         connection.close()
 
 
-def carry_out(connection: Any, database: str, plan: Callable[[], Difference], dry_run: bool) -> list[Change]:
-    """Do what the plan says in one transaction, after which it must be empty; return it. Raises Barred."""
+def execute_plan(connection: Any, database: str, plan: Callable[[], Plan], dry_run: bool) -> list[Change]:
+    """Do what the plan says in one transaction, after which it must be empty; return it. Raises Blocked."""
     with connection, connection.cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_xact_lock(hashtext('pgprefect'))")
         if cursor.fetchone() != (True,):
-            raise Barred([_another_run(database)])
+            raise Blocked([_another_run(database)])
         planned = plan()
-        if planned.barriers:
-            raise Barred(planned.barriers)
+        if planned.blockers:
+            raise Blocked(planned.blockers)
         if dry_run or not planned.changes:
             return planned.changes
         _execute(planned.changes, cursor)
         left = plan()
-        if left.barriers or left.changes:
-            raise Barred([*left.barriers, *map(_resists, left.changes)])
+        if left.blockers or left.changes:
+            raise Blocked([*left.blockers, *map(_resists, left.changes)])
     return planned.changes
 
 
@@ -121,7 +120,7 @@ def _execute(changes: list[Change], cursor: Any) -> None:
             remedy = "End what PostgreSQL names, and run this again."
             if error.pgcode == "55P03":
                 remedy = "Let the session end that holds the lock (pg_locks, pg_stat_activity), and run this again."
-            raise Barred([Problem("statement_refused", change.object, message, remedy)]) from error
+            raise Blocked([Problem("statement_refused", change.object, message, remedy)]) from error
 
     for change in changes:
         execute(change)
@@ -141,11 +140,11 @@ def _resists(change: Change) -> Problem:
     )
 
 
-def difference(catalog: Catalog, declaration: Declaration, app_schema_sql: str = "") -> Difference:
+def make_plan(catalog: Catalog, declaration: Declaration, app_schema_sql: str = "") -> Plan:
     """Compare. The changes stand in the order in which they must be executed."""
-    barriers = list(_barriers(catalog, declaration))
+    blockers = list(_blockers(catalog, declaration))
     if catalog.server_version < OLDEST_SERVER:
-        return Difference(barriers)
+        return Plan(blockers)
     changes = [
         *_roles(catalog, declaration),
         *_memberships(catalog, declaration),
@@ -158,10 +157,10 @@ def difference(catalog: Catalog, declaration: Declaration, app_schema_sql: str =
         *_workflow_runs(catalog, declaration),
         *_rights(catalog, declaration),
     ]
-    return Difference(barriers, changes)
+    return Plan(blockers, changes)
 
 
-def _barriers(catalog: Catalog, declaration: Declaration) -> Iterator[Problem]:
+def _blockers(catalog: Catalog, declaration: Declaration) -> Iterator[Problem]:
     if catalog.server_version < OLDEST_SERVER:
         yield Problem(
             "server_too_old",
@@ -203,11 +202,11 @@ def _barriers(catalog: Catalog, declaration: Declaration) -> Iterator[Problem]:
                 f"CREATE SCHEMA IF NOT EXISTS {schema}; ALTER EXTENSION {quote(extension)} SET SCHEMA {schema}; "
                 "and add that schema to the search path of whoever used the extension.",
             )
-    yield from _database_barriers(catalog, declaration)
-    yield from _schema_barriers(catalog, declaration)
+    yield from _database_blockers(catalog, declaration)
+    yield from _schema_blockers(catalog, declaration)
 
 
-def _database_barriers(catalog: Catalog, declaration: Declaration) -> Iterator[Problem]:
+def _database_blockers(catalog: Catalog, declaration: Declaration) -> Iterator[Problem]:
     if catalog.database_exists and catalog.database_owner != declaration.app_owner:
         yield Problem(
             "database_owner",
@@ -254,7 +253,7 @@ def prefect_in_public(catalog: Catalog, declaration: Declaration) -> Problem:
     )
 
 
-def _schema_barriers(catalog: Catalog, declaration: Declaration) -> Iterator[Problem]:
+def _schema_blockers(catalog: Catalog, declaration: Declaration) -> Iterator[Problem]:
     for schema, actual in catalog.schema_owners.items():
         wanted = declaration.owners.get(schema)
         # A superuser's schema is what CREATE SCHEMA in an administrator's psql leaves: it can be taken over.

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from ..core.errors import PgprefectError
 from ..core.sql import Names, Statement, quote
 
 EMPTY = "empty"
@@ -20,7 +21,7 @@ _MIGRATIONS = "lib/python3*/site-packages/prefect/server/database/_migrations/ve
 _ASSIGNMENT = r"^{}\s*(?::[^=\n]+)?=\s*(None|\"[^\"]*\"|'[^']*'|[(\[][^)\]]*[)\]])"
 
 
-class RevisionError(Exception):
+class RevisionError(PgprefectError):
     """The migrations of the installed Prefect can not be read."""
 
 

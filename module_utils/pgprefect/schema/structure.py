@@ -12,7 +12,7 @@ from ..core.sql import quote
 from .structure_data import STRUCTURES
 
 
-class Part(NamedTuple):
+class Element(NamedTuple):
     """One part of a schema: kind is column, index, constraint or enum; an enum has no table."""
 
     kind: str
@@ -20,13 +20,13 @@ class Part(NamedTuple):
     name: str
 
 
-class Found(NamedTuple):
+class Definition(NamedTuple):
     definition: str
     valid: bool  # of an index or a constraint
 
 
 # The definition of each part, without the names of schemas.
-Structure = Mapping[Part, Found]
+Structure = Mapping[Element, Definition]
 
 # Indexes of constraints are told as constraints, unless they are invalid. PostgreSQL 18 lists NOT NULL as a constraint.
 _STRUCTURE = """
@@ -61,10 +61,10 @@ GROUP BY nspname, typname
 def read_structures(cursor: Any, schemas: Sequence[str], extensions_schema: str) -> dict[str, Structure]:
     """Return the structure of each schema; ``extensions_schema`` is where pg_trgm is."""
     cursor.execute(_STRUCTURE, {"schemas": list(schemas), "tables": list(TABLES), "enums": list(ENUMS)})
-    found: dict[str, dict[Part, Found]] = {schema: {} for schema in schemas}
+    found: dict[str, dict[Element, Definition]] = {schema: {} for schema in schemas}
     for schema, quoted, kind, table, name, definition, valid in cursor:
         definition = portable(definition, quoted, extensions_schema)
-        found[schema][Part(kind, table, name)] = Found(definition.replace(" NOT VALID", ""), valid)
+        found[schema][Element(kind, table, name)] = Definition(definition.replace(" NOT VALID", ""), valid)
     return dict(found)
 
 
@@ -82,7 +82,7 @@ def known_structure(revision: str) -> Structure | None:
     parts = {}
     for line in STRUCTURES[revision].splitlines():
         kind, table, name, definition = line.split(" ", 3)
-        parts[Part(kind, table, name)] = Found(definition, True)
+        parts[Element(kind, table, name)] = Definition(definition, True)
     return parts
 
 
@@ -143,7 +143,7 @@ def drift(actual: Structure, wanted: Structure, schema: str, extensions_schema: 
             yield _named(part, have and written(have.definition), written(want.definition), schema)
 
 
-def _enum(part: Part, have: Found | None, want: Found | None, schema: str) -> Iterator[Problem]:
+def _enum(part: Element, have: Definition | None, want: Definition | None, schema: str) -> Iterator[Problem]:
     if not have or not want:  # a column that uses another schema's type is told as such
         return
     name = quote((schema, part.name))
@@ -162,7 +162,7 @@ def _enum(part: Part, have: Found | None, want: Found | None, schema: str) -> It
     )
 
 
-def _column(part: Part, have: str | None, want: str | None, schema: str) -> Problem:
+def _column(part: Element, have: str | None, want: str | None, schema: str) -> Problem:
     table, column = quote((schema, part.table)), quote(part.name)
     where = f"column {quote((schema, part.table, part.name))}"
     if not want:
@@ -204,7 +204,7 @@ def _alter_column(table: str, column: str, have: tuple[str, bool, str], want: tu
     return f"ALTER TABLE {table} " + ", ".join(f"ALTER COLUMN {column} {action}" for action in actions) + ";"
 
 
-def _named(part: Part, have: str | None, want: str, schema: str) -> Problem:
+def _named(part: Element, have: str | None, want: str, schema: str) -> Problem:
     """An index or a constraint that is missing or another one."""
     name, table = quote((schema, part.name)), quote((schema, part.table))
     is_index = part.kind == "index"

@@ -10,9 +10,10 @@ from ..core.connection import ConnectionFailed, Login, connect
 from ..core.prefect import ENUMS, NEWER, TABLES
 from ..core.problems import ERROR, WARNING, Problem
 from ..core.sql import Names, Statement, quote, search_path_names
+from ..site.configuration import Site, Tenant
 from .catalog import Catalog, Object, read
-from .declaration import PUBLIC, Declaration, Tenant
-from .plan import difference
+from .declaration import PUBLIC, Declaration, declaration_of
+from .plan import make_plan
 from .revision import BEHIND, UNKNOWN, RevisionError, compare, head_of, installed_migrations
 from .server_checks import server_problems
 from .structure import drift, invalid, known_structure, read_structures
@@ -191,6 +192,17 @@ def verify(
     return report
 
 
+def verify_site(site: Site, login: Login | None = None) -> Verification:
+    """Compare the database and its server with what the site's file declares, by this host's login or another one."""
+    return verify(
+        login or site.login,
+        declaration_of(site),
+        virtualenv=site.virtualenv,
+        check_server=True,
+        listen_addresses=site.listen_addresses,
+    )
+
+
 def _verify(connection: Any, declaration: Declaration, report: Verification, virtualenv: str | None) -> None:
     catalog = read(connection, declaration)
     with connection.cursor() as cursor:
@@ -221,8 +233,8 @@ def _verify(connection: Any, declaration: Declaration, report: Verification, vir
             head=head_of(migrations) if migrations else None,
             search_path=report.search_paths.get(tenant.server),
         )
-    compared = difference(catalog, declaration)
-    report.problems += [problem for problem in compared.barriers if problem.code != "login_not_superuser"]
+    compared = make_plan(catalog, declaration)
+    report.problems += [problem for problem in compared.blockers if problem.code != "login_not_superuser"]
     report.problems += [change.as_problem() for change in compared.changes]
     report.problems += _placement(catalog, declaration)
     for tenant in declaration.tenants:

@@ -45,7 +45,7 @@ _NAMES = ", ".join(_COLUMNS)
 
 
 @dataclass(frozen=True)
-class Found:
+class ViewState:
     """What the catalog has under the name. ``view`` is the definition, empty where it does not read the function."""
 
     relation: str = ""  # the kind of the relation, as pg_class.relkind
@@ -79,13 +79,13 @@ WHERE n.nspname = %(schema)s
 """
 
 
-def find(cursor: Any, schema: str) -> Found:
+def read_view(cursor: Any, schema: str) -> ViewState:
     cursor.execute(_FOUND, {"schema": schema, "name": NAME})
     row = cursor.fetchone()
     if row is None:
-        return Found()
+        return ViewState()
     *first, callers = row
-    return replace(Found(*first), callers=tuple(callers))
+    return replace(ViewState(*first), callers=tuple(callers))
 
 
 def body(events: EventTable, tenants: Sequence[tuple[str, str]]) -> str:
@@ -133,12 +133,12 @@ def body(events: EventTable, tenants: Sequence[tuple[str, str]]) -> str:
 """
 
 
-def is_foreign(found: Found) -> bool:
+def is_foreign(found: ViewState) -> bool:
     """Whether the name is that of something else than a view of ours."""
     return bool(found.relation) and not found.view
 
 
-def must_be_new(found: Found, schema: str, owner: str, reader: str) -> bool:
+def must_be_new(found: ViewState, schema: str, owner: str, reader: str) -> bool:
     """Whether more than the function's body differs, so that function and view must be made anew."""
     definition = f"SELECT {_NAMES} FROM {quote((schema, NAME))}() run({_NAMES});"
     view = re.sub(r"\brun\.", "", found.view)  # newer servers write no table before a column that needs none

@@ -4,47 +4,119 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from ..backup.copy import Target
-from ..backup.sets import Keep
 from ..core.connection import Login
+from ..core.errors import InputError, PgprefectError
 from ..core.jobs import Job
-from ..health.check import Health, Part, check_health
-from ..health.thresholds import Thresholds
-from ..schema.declaration import DECLARATION_ARGUMENTS, Declaration, DeclarationError, Tenant, declare
-from ..schema.verify import Verification, verify
 
 PATH = "/etc/prefect/pgprefect.json"
 
 
-class ConfigurationError(Exception):
-    """The file is missing, or is not as the roles write it; the message says what to do."""
+class ConfigurationError(PgprefectError):
+    """The site's file is missing, or is not as the roles write it; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """One Prefect server: its part of the database, its API, and the workers that should be online.
+
+    ``pool_workers`` counts the workers of each work pool where that is known.
+    """
+
+    name: str
+    schema: str
+    owner: str = ""
+    migrator: str = ""
+    server: str = ""
+    api_url: str = ""
+    workers: int = 0
+    pool_workers: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def from_arguments(cls, arguments: Mapping[str, Any]) -> Tenant:
+        """Make a tenant of names and values, as they come from JSON or a module; other names are ignored.
+
+        Raises KeyError, TypeError and ValueError.
+        """
+        pools = {str(pool): int(count) for pool, count in (arguments.get("pool_workers") or {}).items()}
+        return cls(
+            name=str(arguments["name"]),
+            schema=str(arguments["schema"]),
+            **{role: str(arguments.get(role) or "") for role in ("owner", "migrator", "server")},
+            api_url=str(arguments.get("api_url") or "").rstrip("/"),
+            workers=int(arguments.get("workers") or sum(pools.values())),
+            pool_workers=pools,
+        )
+
+
+@dataclass(frozen=True)
+class Keep:
+    """How many backup sets stay: the newest ones, and the newest of so many days, weeks and months that have one."""
+
+    last: int = 3
+    daily: int = 7
+    weekly: int = 4
+    monthly: int = 6
+
+    @classmethod
+    def from_arguments(cls, arguments: Mapping[str, Any]) -> Keep:
+        """Make it of names and numbers. Raises InputError for an unknown name or a number out of range."""
+        known = asdict(cls())
+        for name, count in arguments.items():
+            if name not in known:
+                raise InputError(f"keep.{name} is not known; there are: {', '.join(known)}.")
+            if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= 1000:
+                raise InputError(f"keep.{name} is {count!r}; it must be a whole number from 0 to 1000.")
+        keep = cls(**{**known, **arguments})
+        if not any(asdict(keep).values()):
+            raise InputError("keep is 0 for last, daily, weekly and monthly; at least one must be above 0.")
+        return keep
+
+
+@dataclass(frozen=True)
+class CopyTarget:
+    """Where copies of sets go.
+
+    ``target`` is written as the tool (rsync or rclone) understands it; ``folder`` has the files with which the tool
+    logs in.
+    """
+
+    tool: str
+    target: str
+    folder: str
+    port: int = 22
+
+    @property
+    def name(self) -> str:
+        """The name under which a set records that it was copied here."""
+        return f"{self.tool} {self.target}"
 
 
 @dataclass(frozen=True)
 class Backups:
-    """Where this site's backup sets are, what they hold and how many stay, and how they leave the host."""
+    """Where this site's backup sets are, what they hold, how many stay, and how they leave the host."""
 
     directory: str
     kinds: tuple[str, ...]
     keep: Keep
-    copy: Target | None = None
+    copy: CopyTarget | None = None
     age_recipient: str = ""
 
 
 @dataclass(frozen=True)
 class Site:
-    """``login`` is the one that this host has: the administrator's where the database runs, elsewhere a lesser one.
+    """The site as this host knows it.
 
-    ``tenants`` are as the file has them; ``health`` are thresholds and ``retention`` is a policy, both by name;
-    ``jobs`` are those that this host runs by itself.
+    ``login`` is the one that this host has: the administrator's where the database runs, elsewhere a lesser one.
+    ``declared`` has the arguments of ``schema.declaration.declare``. ``health`` are thresholds and ``retention`` is a
+    policy, both by name. ``jobs`` are those that this host runs by itself.
     """
 
     login: Login
-    declaration: Declaration
-    tenants: tuple[dict[str, Any], ...]
+    declared: Mapping[str, Any]
+    tenants: tuple[Tenant, ...]
     virtualenv: str | None = None
     listen_addresses: tuple[str, ...] = ()
     health: Mapping[str, Any] = field(default_factory=dict)
@@ -54,34 +126,15 @@ class Site:
 
     @property
     def database(self) -> str:
-        return self.declaration.database
+        return str(self.declared["database"])
 
     def tenant(self, name: str | None = None) -> Tenant:
         """Return a tenant by its name, or the first. Raises ConfigurationError."""
-        found = [tenant for tenant in self.declaration.tenants if name in (None, tenant.name)]
+        found = [tenant for tenant in self.tenants if name in (None, tenant.name)]
         if not found:
-            known = ", ".join(tenant.name for tenant in self.declaration.tenants)
+            known = ", ".join(tenant.name for tenant in self.tenants)
             raise ConfigurationError(f"There is no tenant {name!r}; there are: {known}.")
         return found[0]
-
-    def verify(self, login: Login | None = None) -> Verification:
-        """Compare the database and its server with what the file declares, by this host's login or another one."""
-        return verify(
-            login or self.login,
-            self.declaration,
-            virtualenv=self.virtualenv,
-            check_server=True,
-            listen_addresses=self.listen_addresses,
-        )
-
-    def check_health(self, login: Login | None = None, timeout: float = 4.0) -> Health:
-        """Ask the database, the servers and the workers, by this host's login or another one, within some seconds.
-
-        Raises ThresholdError.
-        """
-        parts = [Part.from_arguments(tenant) for tenant in self.tenants]
-        thresholds = Thresholds.from_arguments(self.health)
-        return check_health(login or self.login, self.database, parts, timeout, thresholds, jobs=self.jobs)
 
     def job(self, name: str, tenant: str = "") -> Job | None:
         """Return a job that this host runs, for a tenant or for the whole site, or None."""
@@ -92,18 +145,19 @@ class Site:
         return self.login if not self.login.host else replace(self.login, user=role)
 
 
+_NOT_DECLARED = ("login", "virtualenv", "listen_addresses", "health", "retention", "jobs", "backups")
+
+
 def load(path: str = PATH) -> Site:
     """Read the site's file. Raises ConfigurationError."""
     try:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
-        tenants = tuple(dict(tenant) for tenant in content["tenants"])
-        declared = {name: content[name] for name in DECLARATION_ARGUMENTS if name in content}
         known = {column.name for column in fields(Login)}
-        return Site(
+        site = Site(
             login=Login(**{name: value for name, value in content["login"].items() if name in known}),
-            declaration=declare(**declared),
-            tenants=tenants,
+            declared={name: value for name, value in content.items() if name not in _NOT_DECLARED},
+            tenants=tuple(map(Tenant.from_arguments, content["tenants"])),
             virtualenv=content.get("virtualenv"),
             listen_addresses=tuple(content.get("listen_addresses") or ()),
             health=content.get("health") or {},
@@ -111,14 +165,17 @@ def load(path: str = PATH) -> Site:
             jobs=tuple(Job(**job) for job in content.get("jobs") or ()),
             backups=_backups(content.get("backups")),
         )
+        if not site.tenants or not site.database:
+            raise ValueError("it declares no tenant or no database")
     except FileNotFoundError as error:
         message = f"{path} is not on this host: run site.yml, which writes it, or name another file with --config."
         raise ConfigurationError(message) from error
     except PermissionError as error:
-        raise ConfigurationError(f"{path} can not be read by this user: {error.strerror}.") from error
-    except (ValueError, TypeError, KeyError, DeclarationError) as error:
+        raise ConfigurationError(f"{path} cannot be read by this user: {error.strerror}. Run this as root.") from error
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         message = f"{path} is not as the roles write it ({type(error).__name__}: {error}): run site.yml."
         raise ConfigurationError(message) from error
+    return site
 
 
 def _backups(content: Mapping[str, Any] | None) -> Backups | None:
@@ -129,6 +186,6 @@ def _backups(content: Mapping[str, Any] | None) -> Backups | None:
         directory=content["directory"],
         kinds=tuple(content["kinds"]),
         keep=Keep.from_arguments(content["keep"]),
-        copy=Target(**copy) if copy else None,
+        copy=CopyTarget(**copy) if copy else None,
         age_recipient=content.get("age_recipient") or "",
     )

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..core.connection import Login
+from ..core.errors import PgprefectError
 from ..core.sql import search_path_names
 
 _PREFIX = "PREFECT_SERVER_DATABASE_"
 _ARGUMENTS = f"{_PREFIX}SQLALCHEMY_CONNECT_ARGS_"
 
 
-class SettingMissing(Exception):
+class SettingMissing(PgprefectError):
     """A setting is not in the environment."""
 
 
