@@ -465,7 +465,7 @@ def host(tmp_path: Path) -> Iterator[tuple[Naive, Callable[..., str]]]:
                     Path(sys.executable).with_name("ansible-playbook"),
                     "--inventory",
                     inventory,
-                    "playbooks/adopt.yml",
+                    "playbooks/adopt_database.yml",
                     *arguments,
                 ],
                 cwd=ROOT,
@@ -495,7 +495,7 @@ def test_the_playbook(host: tuple[Naive, Callable[..., str]]) -> None:
     for arguments in ((), ("--check", "--diff"), ("--check", "-e", "adopt_confirm=true")):
         said = play(*arguments)
         assert "ALTER TABLE public.flow_run SET SCHEMA prefect" in said
-        assert "playbooks/adopt.yml -e adopt_confirm=true" in said
+        assert "playbooks/adopt_database.yml -e adopt_confirm=true" in said
         assert f"changed={int('--check' in arguments)} " in said
     assert "table prefect.flow_run" in play("--check", "--diff")
     assert "say -e adopt_confirm=true" in play("-e", "adopt_confirm=perhaps", succeeds=False)

@@ -487,7 +487,7 @@ def archiving(ask: Ask, limits: Thresholds, declared: bool) -> Finding:
         if not declared:
             return [], details
         message = "Point-in-time recovery is declared, but PostgreSQL archives no WAL (archive_mode is off)."
-        remedy = "Run playbooks/pitr.yml, which switches it on."
+        remedy = "Run playbooks/pgbackrest.yml, which switches it on."
         return [Problem("archiving_off", "archive_mode", message, remedy)], details
     severity = limits.archive_lag_s.severity(lag) if failing else None
     if not severity:

@@ -179,7 +179,8 @@ def read(cluster: Cluster) -> Repository:
     status = found["status"]
     if status["code"] in _NO_STANZA:
         message = f"The repository has nothing of the stanza {cluster.stanza}: {status.get('message', 'it is empty')}."
-        raise RecoveryError(Problem("pitr_missing", "repository", message, "Run playbooks/pitr.yml, which begins it."))
+        remedy = "Run playbooks/pgbackrest.yml, which creates it."
+        raise RecoveryError(Problem("pitr_missing", "repository", message, remedy))
     archive = found["archive"][-1]["id"] if found["archive"] else ""
     return parse(found, _histories(cluster, archive) if archive else {})
 

@@ -34,11 +34,11 @@ def naive(host: Host) -> None:
 @pytest.mark.usefixtures("naive")
 def test_adopted_by_the_playbook(host: Host, playbook: Playbook) -> None:
     try:
-        planned = playbook("playbooks/adopt.yml", *NAIVE)
+        planned = playbook("playbooks/adopt_database.yml", *NAIVE)
         assert planned.returncode == 0, planned.stdout
         assert "ALTER TABLE public.flow_run SET SCHEMA prefect" in planned.stdout
         assert changed(planned.stdout) == [0]
-        done = playbook("playbooks/adopt.yml", *NAIVE, "--extra-vars", "adopt_confirm=true")
+        done = playbook("playbooks/adopt_database.yml", *NAIVE, "--extra-vars", "adopt_confirm=true")
         assert done.returncode == 0, done.stdout
         tables = "SELECT schemaname || ' ' || tableowner FROM pg_tables WHERE tablename = 'TABLE'"
         where = {
@@ -49,7 +49,7 @@ def test_adopted_by_the_playbook(host: Host, playbook: Playbook) -> None:
         assert host.check_output(PSQL, "naive", run) == "a run|COMPLETED"
         saved = "ls /var/backups/prefect-adoption/naive-before-adoption-*.dump"
         assert len(host.check_output(saved).split()) == 1
-        again = playbook("playbooks/adopt.yml", *NAIVE, "--extra-vars", "adopt_confirm=true")
+        again = playbook("playbooks/adopt_database.yml", *NAIVE, "--extra-vars", "adopt_confirm=true")
         assert again.returncode == 0 and changed(again.stdout) == [0], again.stdout
     finally:
         host.check_output(PSQL, "postgres", "DROP DATABASE naive WITH (FORCE)")

@@ -173,12 +173,12 @@ def test_a_lost_host_comes_back_from_there(
         subprocess.run(command, cwd=folder, env=vault.environment, check=True)
     run("diff", "--recursive", tmp_path / lost, tmp_path / "again" / lost)
     upload = ("--extra-vars", f"prefect_backup_restore_upload={tmp_path}/{lost}")
-    refused = playbook("playbooks/restore.yml", *upload)
+    refused = playbook("playbooks/restore_backup.yml", *upload)
     assert refused.returncode != 0 and "decrypt them before" in refused.stdout, refused.stdout
     decrypt = decrypt.replace("NAME", lost).replace("KEYFILE", str(vault.identity))
     subprocess.run(["bash", "-euc", decrypt], cwd=tmp_path, check=True)
 
-    checked = playbook("playbooks/restore.yml", *upload, "--check")
+    checked = playbook("playbooks/restore_backup.yml", *upload, "--check")
     assert checked.returncode == 0, checked.stdout
     assert host.run(f"ls -d {HOME}/{lost} {HOME}/.upload").stdout == ""
 
@@ -186,7 +186,7 @@ def test_a_lost_host_comes_back_from_there(
     whole = file.read_bytes()
     file.write_bytes(whole[:-1])
     started = host.check_output("systemctl show --property MainPID prefect-server@prefect")
-    damaged = playbook("playbooks/restore.yml", *upload, *confirmed)
+    damaged = playbook("playbooks/restore_backup.yml", *upload, *confirmed)
     assert damaged.returncode != 0 and "is not what was written" in damaged.stdout, damaged.stdout
     assert host.run(f"ls -d {HOME}/{lost} {HOME}/.upload").stdout == ""
     assert host.check_output("systemctl show --property MainPID prefect-server@prefect") == started
@@ -213,7 +213,7 @@ def test_the_controller_gets_what_leaves_the_host(
     manifest = json.loads(run("age", "--decrypt", "--identity", vault.identity, path / "manifest.json.age"))
     assert manifest["name"] == made["name"]
     variables = {"prefect_backup_fetch": str(tmp_path), "prefect_backup_fetch_set": made["name"]}
-    again = playbook("playbooks/backup.yml", "--extra-vars", json.dumps(variables))
+    again = playbook("playbooks/create_backup.yml", "--extra-vars", json.dumps(variables))
     assert again.returncode == 0 and changed(again.stdout) == [0], again.stdout
     assert newest(host)["name"] == made["name"]
     assert host.run("ls -d /var/tmp/prefect-backup.*").rc != 0

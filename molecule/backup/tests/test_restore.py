@@ -14,7 +14,7 @@ CONFIRMED = ("--extra-vars", "prefect_backup_restore_confirmed=true")
 def test_nothing_happens_without_a_word(host: Host, playbook: Playbook, typed: Typed) -> None:
     host.check_output("pgprefect backup")
     before = host.check_output("systemctl show --property MainPID prefect-server@prefect")
-    refused = playbook("playbooks/restore.yml")
+    refused = playbook("playbooks/restore_backup.yml")
     assert refused.returncode != 0
     assert "It would replace prefect in the database mltrading" in refused.stdout
     assert "prefect_backup_restore_confirmed=true" in refused.stdout
@@ -99,7 +99,7 @@ def test_no_room_for_a_safety_set(host: Host, typed: Typed) -> None:
 def test_a_restore_that_fails_leaves_all_as_it_was_and_running(host: Host, playbook: Playbook) -> None:
     host.check_output(PSQL, "CREATE VIEW public.in_the_way AS SELECT id FROM prefect.flow_run")
     try:
-        failed = playbook("playbooks/restore.yml", *CONFIRMED)
+        failed = playbook("playbooks/restore_backup.yml", *CONFIRMED)
         assert failed.returncode != 0
         assert "1 objects of other schemas stand on what would be replaced" in failed.stdout
         assert host.check_output(PSQL, "SELECT count(*) > 0 FROM public.in_the_way") == "t"

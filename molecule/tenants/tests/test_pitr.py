@@ -98,10 +98,10 @@ def arguments(store: int, keeper: tuple[str, list[str]], tmp_path_factory: pytes
 @pytest.fixture(scope="module", autouse=True)
 def archiving(host: Host, playbook: Playbook, arguments: Arguments) -> Iterator[None]:
     """The site archives meanwhile, and not afterwards."""
-    done = playbook("playbooks/pitr.yml", *arguments["s3"], "--diff")
+    done = playbook("playbooks/pgbackrest.yml", *arguments["s3"], "--diff")
     assert done.returncode == 0 and SECRET not in done.stdout, done.stdout
     yield
-    done = playbook("playbooks/pitr.yml", "--extra-vars", "postgresql_pitr_enabled=false")
+    done = playbook("playbooks/pgbackrest.yml", "--extra-vars", "postgresql_pitr_enabled=false")
     assert done.returncode == 0, done.stdout
     assert host.check_output(PSQL, "SHOW archive_mode") == "off"
     # What is still of use is what reads the repository that the inventory names.
@@ -111,7 +111,7 @@ def archiving(host: Host, playbook: Playbook, arguments: Arguments) -> Iterator[
 @pytest.mark.parametrize("repository", REPOSITORIES)
 def test_back_to_between_two_writes(host: Host, playbook: Playbook, arguments: Arguments, repository: str) -> None:
     for changes in (repository != "s3", False):
-        done = playbook("playbooks/pitr.yml", *arguments[repository], "--diff")
+        done = playbook("playbooks/pgbackrest.yml", *arguments[repository], "--diff")
         assert done.returncode == 0 and (changed(done.stdout) != [0]) == changes, done.stdout
         assert SECRET not in done.stdout and "PRIVATE KEY" not in done.stdout
     write = f"INSERT INTO system_logs (event_type, message) VALUES ('{repository}', "
@@ -119,7 +119,7 @@ def test_back_to_between_two_writes(host: Host, playbook: Playbook, arguments: A
     point = host.check_output("pgprefect pitr point --point between").split()[3]
     host.check_output(PSQL, write + "'lost')")
     to = {"postgresql_pitr_restore_point": point, "postgresql_pitr_restore_confirmed": True}
-    done = playbook("playbooks/restore_pitr.yml", *arguments[repository], "--extra-vars", json.dumps(to))
+    done = playbook("playbooks/restore_cluster.yml", *arguments[repository], "--extra-vars", json.dumps(to))
     assert done.returncode == 0, done.stdout
     assert host.check_output(PSQL, f"SELECT message FROM system_logs WHERE event_type = '{repository}'") == "kept"
     for tenant in ("prefect", "research"):
