@@ -22,7 +22,7 @@ from bench.support import DURABLE, prefect_database, show, timed
 from tests.conftest import Site, docker
 
 ROUNDS = 3
-# As the role postgresql_pitr writes it, and with patience.
+# As the role pgbackrest writes it, and with patience.
 CONFIGURATION = """
 [global]
 repo1-path=/var/lib/pgbackrest

@@ -169,7 +169,7 @@ def find_cluster(path: str = CONFIGURATION) -> Cluster:
         return Cluster(stanza, Path(configuration[stanza]["pg1-path"]))
     except (OSError, configparser.Error, ValueError, KeyError) as error:
         message = f"{path} says of no cluster that it can be taken back in time ({type(error).__name__}: {error})."
-        remedy = "As root or postgres on the database's host; postgresql_pitr_enabled and site.yml make it."
+        remedy = "As root or postgres on the database's host; pgbackrest_enabled and site.yml make it."
         raise RecoveryError(Problem("pitr_missing", path, message, remedy)) from error
 
 

@@ -72,11 +72,11 @@ def test_what_can_not_be_reached_is_refused_before_anything_is_touched(host: Hos
     ):
         refused = host.run(f"pgprefect pitr restore {arguments} --yes")
         assert refused.rc == 2 and words in refused.stderr, refused.stderr
-    unclear = playbook("playbooks/restore_cluster.yml", "--extra-vars", "postgresql_pitr_restore_confirmed=true")
+    unclear = playbook("playbooks/restore_cluster.yml", "--extra-vars", "pgbackrest_restore_confirmed=true")
     assert unclear.returncode != 0 and "must be one of a time, a restore point" in unclear.stdout
-    unconfirmed = playbook("playbooks/restore_cluster.yml", "--extra-vars", "postgresql_pitr_restore_end=true")
-    assert unconfirmed.returncode != 0 and "postgresql_pitr_restore_confirmed=true" in unconfirmed.stdout
-    looked = playbook("playbooks/restore_cluster.yml", "--check", "--extra-vars", "postgresql_pitr_restore_end=true")
+    unconfirmed = playbook("playbooks/restore_cluster.yml", "--extra-vars", "pgbackrest_restore_end=true")
+    assert unconfirmed.returncode != 0 and "pgbackrest_restore_confirmed=true" in unconfirmed.stdout
+    looked = playbook("playbooks/restore_cluster.yml", "--check", "--extra-vars", "pgbackrest_restore_end=true")
     assert looked.returncode == 0 and listed(host)["backups"][0]["label"] in looked.stdout, looked.stdout
     assert host.check_output(POSTMASTER) == before
 
@@ -99,7 +99,7 @@ def test_in_place_to_between_two_writes_and_what_was_there_is_seen_beside(
     assert back["timeline"] < found["backups"][-1]["timeline"]
 
     before = host.check_output(POSTMASTER)
-    beside = {"postgresql_pitr_restore_point": back["name"], "postgresql_pitr_restore_beside": True}
+    beside = {"pgbackrest_restore_point": back["name"], "pgbackrest_restore_beside": True}
     done = playbook("playbooks/restore_cluster.yml", "--extra-vars", json.dumps(beside))
     assert done.returncode == 0, done.stdout
     try:

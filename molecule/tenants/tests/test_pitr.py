@@ -81,13 +81,13 @@ def arguments(store: int, keeper: tuple[str, list[str]], tmp_path_factory: pytes
     found: Arguments = {}
     for name in REPOSITORIES:
         settings = {
-            "postgresql_pitr_enabled": True,
-            "postgresql_pitr_repository": sftp if name == "sftp" else {**s3, "path": "/site"},
-            "postgresql_pitr_s3_key": "key",
-            "postgresql_pitr_s3_key_secret": SECRET,
-            "postgresql_pitr_sftp_key": keeper[0],
-            "postgresql_pitr_full_schedule": "0 0 30 2 *",  # never, nor the other one
-            "postgresql_pitr_incremental_schedule": "0 0 30 2 *",
+            "pgbackrest_enabled": True,
+            "pgbackrest_repository": sftp if name == "sftp" else {**s3, "path": "/site"},
+            "pgbackrest_s3_key": "key",
+            "pgbackrest_s3_key_secret": SECRET,
+            "pgbackrest_sftp_key": keeper[0],
+            "pgbackrest_full_schedule": "0 0 30 2 *",  # never, nor the other one
+            "pgbackrest_incremental_schedule": "0 0 30 2 *",
         }
         file = tmp_path_factory.mktemp("variables") / "pitr.json"
         file.write_text(json.dumps(settings))
@@ -101,7 +101,7 @@ def archiving(host: Host, playbook: Playbook, arguments: Arguments) -> Iterator[
     done = playbook("playbooks/pgbackrest.yml", *arguments["s3"], "--diff")
     assert done.returncode == 0 and SECRET not in done.stdout, done.stdout
     yield
-    done = playbook("playbooks/pgbackrest.yml", "--extra-vars", "postgresql_pitr_enabled=false")
+    done = playbook("playbooks/pgbackrest.yml", "--extra-vars", "pgbackrest_enabled=false")
     assert done.returncode == 0, done.stdout
     assert host.check_output(PSQL, "SHOW archive_mode") == "off"
     # What is still of use is what reads the repository that the inventory names.
@@ -118,7 +118,7 @@ def test_back_to_between_two_writes(host: Host, playbook: Playbook, arguments: A
     host.check_output(PSQL, write + "'kept')")
     point = host.check_output("pgprefect pitr point --point between").split()[3]
     host.check_output(PSQL, write + "'lost')")
-    to = {"postgresql_pitr_restore_point": point, "postgresql_pitr_restore_confirmed": True}
+    to = {"pgbackrest_restore_point": point, "pgbackrest_restore_confirmed": True}
     done = playbook("playbooks/restore_cluster.yml", *arguments[repository], "--extra-vars", json.dumps(to))
     assert done.returncode == 0, done.stdout
     assert host.check_output(PSQL, f"SELECT message FROM system_logs WHERE event_type = '{repository}'") == "kept"

@@ -10,18 +10,18 @@ import pytest
 
 from tests.conftest import ROOT, run_tasks
 
-ROLE = ROOT / "roles/postgresql_pitr"
+ROLE = ROOT / "roles/pgbackrest"
 PASSPHRASE = "long enough for you".replace(" ", "-")
 S3 = {"type": "s3", "path": "/site", "bucket": "backups", "endpoint": "s3.example.com", "region": "eu"}
 SFTP = {"type": "sftp", "host": "other", "user": "backup", "known_hosts": ["other ssh-ed25519 AAAA"]}
 SFTP_KEY = {"sftp_key": "-----BEGIN OPENSSH PRIVATE KEY-----\nb3Bl\n-----END OPENSSH PRIVATE KEY-----\n"}
-PREFLIGHT = {"ansible.builtin.include_role": {"name": "postgresql_pitr", "tasks_from": "preflight"}}
+PREFLIGHT = {"ansible.builtin.include_role": {"name": "pgbackrest", "tasks_from": "preflight"}}
 S3_KEYS = {"s3_key": "key", "s3_key_secret": "secret"}
 
 
 def play(folder: Path, *tasks: dict[str, Any], **variables: Any) -> subprocess.CompletedProcess[str]:
     given = {"enabled": True, "passphrase": PASSPHRASE, **variables}
-    values = {f"postgresql_pitr_{name}": value for name, value in given.items()}
+    values = {f"pgbackrest_{name}": value for name, value in given.items()}
     return run_tasks(folder, values, *tasks)
 
 
@@ -46,21 +46,21 @@ def test_what_is_well(tmp_path: Path, variables: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
-        ({"full_schedule": "weekly"}, 'postgresql_pitr_full_schedule is weekly, but it must be five fields'),
-        ({"incremental_schedule": "1 2 3"}, "postgresql_pitr_incremental_schedule is 1 2 3"),
-        ({"keep_full": 0}, "postgresql_pitr_keep_full is 0, but it must be from 1 to 1000"),
-        ({"archive_timeout_s": 86400}, "postgresql_pitr_archive_timeout_s is 86400, but it must be from 1 to 3600"),
+        ({"full_schedule": "weekly"}, 'pgbackrest_full_schedule is weekly, but it must be five fields'),
+        ({"incremental_schedule": "1 2 3"}, "pgbackrest_incremental_schedule is 1 2 3"),
+        ({"keep_full": 0}, "pgbackrest_keep_full is 0, but it must be from 1 to 1000"),
+        ({"archive_timeout_s": 86400}, "pgbackrest_archive_timeout_s is 86400, but it must be from 1 to 3600"),
         ({"repository": {"path": "backups"}}, "its path must be absolute"),
         ({"repository": {"path": "/var/lib/postgresql/backups"}}, "outside of /var/lib/postgresql"),
         ({"repository": {"bucket": "backups"}}, "the type path needs nothing and may have nothing else"),
         ({"repository": {"type": "s3", "bucket": "backups"}, **S3_KEYS}, "the type s3 needs bucket, endpoint, region"),
         ({"repository": {"type": "sftp", "host": "other"}, **SFTP_KEY}, "the type sftp needs host, user, known_hosts"),
         ({"repository": {**SFTP, "bucket": "backups"}, **SFTP_KEY}, "may have port: correct it"),
-        ({"repository": SFTP, "sftp_key": "secret"}, "postgresql_pitr_sftp_key is missing, or is no private key"),
+        ({"repository": SFTP, "sftp_key": "secret"}, "pgbackrest_sftp_key is missing, or is no private key"),
         ({"repository": {"type": "ftp"}}, "one of: path, s3, sftp, got: ftp"),
         ({"repository": {"pth": "/x"}}, "pth"),
-        ({"passphrase": "short"}, "postgresql_pitr_passphrase is missing, or has less than 16 characters"),
-        ({"repository": S3}, "postgresql_pitr_s3_key is missing"),
+        ({"passphrase": "short"}, "pgbackrest_passphrase is missing, or has less than 16 characters"),
+        ({"repository": S3}, "pgbackrest_s3_key is missing"),
     ],
 )  # fmt: skip
 def test_what_is_refused(tmp_path: Path, variables: dict[str, Any], words: str) -> None:
@@ -74,8 +74,8 @@ def test_what_is_refused(tmp_path: Path, variables: dict[str, Any], words: str) 
 def test_secrets_are_in_a_file_of_their_own(tmp_path: Path, name: str) -> None:
     file = tmp_path / name
     tasks = [{"ansible.builtin.include_vars": str(ROLE / part / "main.yml")} for part in ("defaults", "vars")]
-    given = {"ansible.builtin.set_fact": {"postgresql_pitr_repository": S3, "postgresql_pitr_passphrase": PASSPHRASE,
-             **{f"postgresql_pitr_{key}": value for key, value in S3_KEYS.items()}}}  # fmt: skip
+    given = {"ansible.builtin.set_fact": {"pgbackrest_repository": S3, "pgbackrest_passphrase": PASSPHRASE,
+             **{f"pgbackrest_{key}": value for key, value in S3_KEYS.items()}}}  # fmt: skip
     template = {"ansible.builtin.template": {"src": str(ROLE / "templates" / f"{name}.j2"), "dest": str(file)}}
     done = play(tmp_path, *tasks, given, template)
     assert done.returncode == 0, done.stdout
