@@ -11,6 +11,7 @@ import pytest
 from tests.conftest import ROOT, run_tasks
 
 ROLE = ROOT / "roles/prefect_retention"
+LOGIN = {"login_host": "127.0.0.1", "login_port": 5432, "database": "mltrading"}
 
 
 def play(folder: Path, *tasks: dict[str, Any], **variables: Any) -> subprocess.CompletedProcess[str]:
@@ -18,8 +19,13 @@ def play(folder: Path, *tasks: dict[str, Any], **variables: Any) -> subprocess.C
     return run_tasks(folder, values, *tasks)
 
 
+def tenants(*names: str) -> list[dict[str, str]]:
+    return [{"name": name, "schema": name, "server": f"{name}_server", "migrator": f"{name}_migrator"} for name in names]
+
+
 def preflight(folder: Path, **variables: Any) -> subprocess.CompletedProcess[str]:
     role = {"ansible.builtin.include_role": {"name": "prefect_retention", "tasks_from": "preflight"}}
+    variables = {"login": LOGIN, "passwords": {}, **variables}
     return play(folder, role, **variables)
 
 
@@ -37,7 +43,7 @@ def test_the_times(tmp_path: Path, variables: dict[str, Any], times: list[str]) 
     file = tmp_path / "prefect-retention"
     template = {"ansible.builtin.template": {"src": str(ROLE / "templates/prefect-retention.j2"), "dest": str(file)}}
     tasks: list[dict[str, Any]] = [defaults, *([given] if variables else []), template]
-    done = play(tmp_path, *tasks, tenants=["prefect", "research", "third"])
+    done = play(tmp_path, *tasks, tenants=tenants("prefect", "research", "third"))
     assert done.returncode == 0, done.stdout
     text = file.read_text()
     jobs = [line.split(maxsplit=6) for line in text.splitlines() if line[:1].isdigit()]
@@ -49,7 +55,7 @@ def test_the_times(tmp_path: Path, variables: dict[str, Any], times: list[str]) 
 
 
 def test_times_that_are_well(tmp_path: Path) -> None:
-    assert preflight(tmp_path, tenants=["prefect"]).returncode == 0
+    assert preflight(tmp_path, tenants=tenants("prefect")).returncode == 0
     assert preflight(tmp_path, tenants=[], hour=0, minute=59, stagger_minutes=1440).returncode == 0
 
 
@@ -65,5 +71,5 @@ def test_times_that_are_well(tmp_path: Path) -> None:
     ],
 )
 def test_times_that_no_day_has(tmp_path: Path, variables: dict[str, Any], words: str) -> None:
-    refused = preflight(tmp_path, tenants=["prefect", "research"], **variables)
+    refused = preflight(tmp_path, tenants=tenants("prefect", "research"), **variables)
     assert refused.returncode != 0 and words in refused.stdout, refused.stdout

@@ -182,7 +182,7 @@ def test_a_repository_that_is_away(host: Host, playbook: Playbook, typed: Typed,
         assert wait_for(lambda: host.run(waiting).rc == 0, 60)
         failing = "SELECT last_failed_wal IS NOT NULL FROM pg_stat_archiver"
         assert wait_for(lambda: host.check_output(PSQL, failing) == "t", 60)
-        limits = {"prefect_server_health_thresholds": {"archive_lag_s": {"warning": 0, "critical": 0}}}
+        limits = {"prefect_monitoring_thresholds": {"archive_lag_s": {"warning": 0, "critical": 0}}}
         health = playbook("playbooks/health.yml", "--extra-vars", json.dumps(limits))
         assert health.returncode != 0 and "The archiving of WAL fails" in " ".join(health.stdout.split())
         assert host.run("runuser --user postgres -- pgprefect pitr backup").rc == 2
