@@ -20,7 +20,9 @@ def play(folder: Path, *tasks: dict[str, Any], **variables: Any) -> subprocess.C
 
 
 def tenants(*names: str) -> list[dict[str, str]]:
-    return [{"name": name, "schema": name, "server": f"{name}_server", "migrator": f"{name}_migrator"} for name in names]
+    return [
+        {"name": name, "schema": name, "server": f"{name}_server", "migrator": f"{name}_migrator"} for name in names
+    ]
 
 
 def preflight(folder: Path, **variables: Any) -> subprocess.CompletedProcess[str]:

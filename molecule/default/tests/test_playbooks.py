@@ -33,5 +33,7 @@ def test_the_playbooks_beside_the_site(playbook: Playbook, completed_run: str) -
     for arguments in (["--check", "--diff"], ["--diff"]):
         cleanup = playbook("playbooks/clean_up_runs.yml", *arguments)
         assert cleanup.returncode == 0 and changed(cleanup.stdout) == [0], cleanup.stdout
-    refused = playbook("playbooks/clean_up_runs.yml", "--extra-vars", '{"prefect_retention_policy": {"days_to_keep": -1}}')
+    refused = playbook(
+        "playbooks/clean_up_runs.yml", "--extra-vars", '{"prefect_retention_policy": {"days_to_keep": -1}}'
+    )
     assert refused.returncode != 0 and "days_to_keep: -1 must be from 0" in refused.stdout, refused.stdout

@@ -28,7 +28,9 @@ def test_one_tenant_comes_back_from_a_full_set(host: Host, playbook: Playbook) -
     host.check_output(PSQL, 'DROP SCHEMA "Research-2" CASCADE')
     host.check_output(PSQL, "INSERT INTO prefect.flow (name) VALUES ('later') ON CONFLICT DO NOTHING")
     confirmed = ("--extra-vars", "prefect_backup_restore_confirmed=true")
-    done = playbook("playbooks/restore_backup.yml", *confirmed, "--extra-vars", "prefect_backup_restore_tenant=research")
+    done = playbook(
+        "playbooks/restore_backup.yml", *confirmed, "--extra-vars", "prefect_backup_restore_tenant=research"
+    )
     assert done.returncode == 0, done.stdout
     assert host.check_output(PSQL, RUNS) == runs
     assert host.check_output(PSQL, "SELECT count(*) FROM prefect.flow WHERE name = 'later'") == "1"
