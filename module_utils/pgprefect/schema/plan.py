@@ -248,7 +248,8 @@ def prefect_in_public(catalog: Catalog, declaration: Declaration) -> Problem:
         f"schema {public}",
         f"Prefect's tables are in the schema {public}, from an earlier installation: {', '.join(tables)}.",
         "Stop that Prefect, and let playbooks/adopt_database.yml move them (docs/adopt.md); or by hand: pg_dump the "
-        "database; then, as a superuser and in one transaction, without any table of this list that is the application's own: "
+        "database; then, as a superuser and in one transaction, without any table of this list that is the "
+        "application's own: "
         f"{' '.join(moves)}",
     )
 
