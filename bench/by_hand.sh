@@ -117,14 +117,16 @@ systemctl daemon-reload
 
 (
     set -a
+    # shellcheck source=/dev/null
     . /etc/prefect/prefect-server.env
-    PREFECT_SERVER_DATABASE_USER=prefect_migrator PREFECT_SERVER_DATABASE_PASSWORD=$migrator
-    PREFECT_HOME=$(mktemp -d) /opt/prefect/$version/bin/prefect server database upgrade -y > /dev/null
+    PREFECT_SERVER_DATABASE_USER=prefect_migrator PREFECT_SERVER_DATABASE_PASSWORD=$migrator \
+        PREFECT_HOME=$(mktemp -d) /opt/prefect/$version/bin/prefect server database upgrade -y > /dev/null
 )
 systemctl enable -q --now prefect-server
 until python3 -c 'import urllib.request as r; r.urlopen("http://127.0.0.1:4200/api/ready")' 2> /dev/null; do sleep 0.5; done
 
 set -a
+# shellcheck source=/dev/null
 . /etc/prefect/prefect-worker.env
 set +a
 PREFECT_HOME=$(mktemp -d)

@@ -1,7 +1,8 @@
 #!/bin/sh
 # A throw-away cluster: the administrator comes over the unix socket by peer, everybody else over TCP by scram.
 set -eu
-bin=$(ls -d /usr/lib/postgresql/*/bin | tail -n 1)
+set -- /usr/lib/postgresql/*/bin # the container has one version
+bin=$1
 data=/var/lib/postgresql/data
 printf '%s' "${POSTGRES_PASSWORD:?}" >/tmp/password
 "$bin/initdb" --pgdata "$data" --username postgres --pwfile /tmp/password --encoding UTF8 --locale C.UTF-8 \

@@ -155,8 +155,8 @@ def test_a_forked_child_opens_its_own(prefect: Site) -> None:
     os.close(writer)
     os.waitpid(child, 0)
     with os.fdopen(reader) as file:
-        childs = int(file.read())
-    assert childs != parents and backend() == parents
+        child_backend = int(file.read())
+    assert child_backend != parents and backend() == parents
 
 
 def test_a_connection_that_the_server_closed_is_replaced(prefect: Site) -> None:

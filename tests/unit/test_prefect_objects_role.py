@@ -40,7 +40,7 @@ def test_a_sound_declaration_passes_and_shows_no_password(tmp_path: Path) -> Non
         ({"work_queue": "lost"}, "default/lost, which its work_pools do not declare"),
         ({"schedules": [{"slug": "never"}]}, "The schedule never of deployment collect/daily needs exactly one of"),
         ({"schedules": [{"slug": "both", "cron": "* * * * *", "interval": 60}]}, "needs exactly one of"),
-        ({"parmeters": {}}, "parmeters"),
+        ({"parmeters": {}}, "parmeters"),  # codespell:ignore parmeters
         ({"work_pool": None}, "work_pool"),
     ],
 )
