@@ -19,7 +19,7 @@ down: ## remove that container with its data (asks first)
 test: ## everything below, on a machine that has nothing yet
 	@box/test
 
-lint: ## ruff, mypy, yamllint, ansible-lint
+lint: ## everything that reads the code without running it
 	@box/lint
 
 unit: ## tests that need nothing but Python

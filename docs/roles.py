@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +39,17 @@ def readme(role: Path) -> str:
     spec = yaml.safe_load((role / "meta/argument_specs.yml").read_text())["argument_specs"]["main"]
     defaults = yaml.safe_load((role / "defaults/main.yml").read_text()) or {}
     description = spec["description"]
+    paragraphs = [description] if isinstance(description, str) else description
     return "\n".join(
         [
             f"# {role.name}",
             "",
             f"{spec['short_description']}.",
             "",
-            *([description] if isinstance(description, str) else description),
+            *(
+                textwrap.fill(paragraph, 120, break_long_words=False, break_on_hyphens=False)
+                for paragraph in paragraphs
+            ),
             "",
             "| variable | type | default | meaning |",
             "|---|---|---|---|",

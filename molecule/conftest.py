@@ -88,11 +88,11 @@ def as_cron(host: Host, file: str, user: str, command: str) -> Any:
 
 
 def documented(page: str, heading: str) -> list[tuple[str, str]]:
-    """The commands and the SQL below a heading of a page, in their order: (console, one line) or (sql, a block)."""
+    """Return the commands and SQL blocks below a heading of a page, each as (console, command) or (sql, block)."""
     (section,) = re.findall(
         rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", (PROJECT / "docs" / page).read_text(), re.M | re.S
     )
-    blocks = re.findall(r"^```(console|sql)\n(.*?)^```", section, re.M | re.S)
+    blocks = re.findall(r"^```(console|sql)\n(.*?)^```", section.replace("\\\n", ""), re.M | re.S)
     return [(kind, text) for kind, block in blocks for text in (block.splitlines() if kind == "console" else [block])]
 
 
