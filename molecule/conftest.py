@@ -20,7 +20,8 @@ PROJECT = SCENARIO.parent.parent
 Sql = Callable[[str, str], Any]
 Typed = Callable[..., list[str]]
 PSQL = "runuser --user postgres -- psql --no-psqlrc --quiet --tuples-only --no-align --dbname mltrading --command %s"
-PLAYBOOK = ".venv/bin/ansible-playbook "
+# How the pages begin a command of Ansible; the scenario's inventory takes the place of inventory/mine.
+PLAYBOOK = ".venv/bin/ansible-playbook -i inventory/mine "
 Playbook = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -98,9 +99,9 @@ def documented(page: str, heading: str) -> list[tuple[str, str]]:
 
 @pytest.fixture
 def typed(host: Host, playbook: Playbook) -> Typed:
-    """Type what a section of a page says, with some words of it replaced, and return what each answered.
+    """Type the commands of a section, with some words replaced, and return their outputs.
 
-    tests/unit/test_documented_commands.py wants this of each section of some pages.
+    tests/unit/test_documented_commands.py requires this for every section of some pages.
     """
 
     def run(page: str, heading: str, **words: str) -> list[str]:

@@ -92,7 +92,7 @@ def test_by_hand_and_by_the_playbook(host: Host, typed: Typed) -> None:
     made = typed("backup.md", "By hand")
     newest = sets(host)[-1]
     assert newest["name"] not in [found["name"] for found in before] and newest["name"] in made[-1]
-    *_, record = typed("backup.md", "Did it work?")
+    *_, record = typed("backup.md", "Check the last backup")
     assert newest["name"] in record
 
 

@@ -85,9 +85,9 @@ def test_in_place_to_between_two_writes_and_what_was_there_is_seen_beside(
     host: Host, playbook: Playbook, typed: Typed, write: Write
 ) -> None:
     write("A")
-    point = typed("point_in_time.md", "What there is")[1].split()[3]
+    point = typed("point_in_time.md", "Backups and restore points")[1].split()[3]
     write("B")
-    typed("point_in_time.md", "In place", NAME=point)
+    typed("point_in_time.md", "Restore in place", NAME=point)
     assert written(host) == "A"
     wait_for_health(host)
     host.check_output("prefect work-pool ls")
@@ -119,7 +119,7 @@ def test_to_a_time(host: Host, typed: Typed, write: Write) -> None:
     before = written(host)
     moment = host.check_output("date --utc '+%F %T.%6NZ'")
     write("C")
-    typed("point_in_time.md", "Beside", **{"2026-01-31 15:04:05+00:00": moment})
+    typed("point_in_time.md", "Restore into a copy", **{"2026-01-31 15:04:05+00:00": moment})
     try:
         assert written(host, 5433) == before and written(host) == before + "C"
     finally:
@@ -144,7 +144,7 @@ def test_a_restore_that_fails_or_is_killed_leaves_the_database_as_it_was(host: H
         assert "main.before-restore" in clusters(host)
         refused = host.run("pgprefect pitr restore --end --yes")
         assert refused.rc == 2 and "pitr_in_the_way" in refused.stderr
-        typed("point_in_time.md", "A restore that was killed")
+        typed("point_in_time.md", "Undo a restore that was killed")
         assert written(host) == written_before and clusters(host) == ["main"]
         host.check_output("pgprefect pitr check")
     finally:
@@ -198,4 +198,4 @@ def test_a_repository_that_is_away(host: Host, playbook: Playbook, typed: Typed,
     assert segment in host.check_output(archived)
     host.check_output("runuser --user postgres -- pgprefect pitr backup")
     wait_for_health(host)
-    typed("point_in_time.md", "Does it work?")
+    typed("point_in_time.md", "Check that it works")

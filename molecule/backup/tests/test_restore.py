@@ -49,7 +49,7 @@ def contents(host: Host) -> dict[str, str]:
 
 
 def test_a_dropped_table(host: Host, typed: Typed, night: dict[str, str]) -> None:
-    typed("disaster.md", "First")
+    typed("disaster.md", "Start here")
     host.check_output(PSQL, "DROP TABLE market_data CASCADE")
     typed("disaster.md", "A table was dropped, or has wrong rows", **{"20261125t020000z": newest(host).lower()})
     assert contents(host)["public.market_data"] == night["public.market_data"]
@@ -59,7 +59,7 @@ def test_a_dropped_table(host: Host, typed: Typed, night: dict[str, str]) -> Non
 
 def test_nonsense_in_the_application_s_tables(host: Host, typed: Typed, night: dict[str, str]) -> None:
     host.check_output(PSQL, "UPDATE market_data SET volume = 0; INSERT INTO system_logs (event_type) VALUES ('later')")
-    typed("disaster.md", "Everything of the application is wrong")
+    typed("disaster.md", "All data of the application is wrong")
     assert contents(host)["public.market_data"] == night["public.market_data"]
     assert host.check_output(PSQL, "SELECT count(*) FROM system_logs WHERE event_type = 'later'") == "0"
 
@@ -91,7 +91,7 @@ def test_a_lost_database(host: Host, typed: Typed, night: dict[str, str]) -> Non
 def test_no_room_for_a_safety_set(host: Host, typed: Typed) -> None:
     typed("disaster.md", "The disk is full")
     sets = host.check_output("ls /var/backups/prefect")
-    typed("disaster.md", "It can not be restored")
+    typed("disaster.md", "The restore fails")
     assert host.check_output("ls /var/backups/prefect") == sets
     wait_for_health(host)
 
@@ -114,7 +114,7 @@ def test_a_restore_that_fails_leaves_all_as_it_was_and_running(host: Host, playb
 
 def test_into_a_database_beside(host: Host, typed: Typed) -> None:
     try:
-        typed("restore.md", "By hand, and beside")
+        typed("restore.md", "By hand, or into another database")
         aside = host.check_output(PSQL.replace("mltrading", "aside"), "SELECT count(*) FROM prefect.flow_run")
         assert aside != "0"
     finally:
