@@ -20,7 +20,7 @@ def test_each_section_with_commands_is_typed(page: str) -> None:
 
 
 def test_each_playbook_is_documented_with_its_inventory() -> None:
-    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
     commands = [command for page in pages for command in re.findall(r"\S*ansible-playbook .*", page.read_text())]
     assert commands
     assert [one for one in commands if ".venv/bin/ansible-playbook -i inventory/mine " not in one] == []
