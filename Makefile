@@ -1,4 +1,4 @@
-# `make` says what there is. Every target is a script or one command, so each can be called without make as well.
+# `make` lists the targets. Each one is a script or a few commands that also work without make.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .PHONY: help up down test lint unit flows database molecule bench image lock doc
@@ -6,53 +6,53 @@ export BOX_NAME BOX_PORT FORCE
 
 PYTEST = .venv/bin/pytest --junitxml .cache/reports/$@.xml
 
-help: ## this list
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "  BOX_NAME=prefect-box and BOX_PORT=4200 choose another box; FORCE=1 does not ask."
+	@echo "  BOX_NAME (prefect-box) and BOX_PORT (4200) select the box; FORCE=1 makes down skip its question."
 
-up: ## a working Prefect on PostgreSQL in a container of this machine
+up: ## start a working Prefect on PostgreSQL in a container on this machine
 	@box/up
 
 down: ## remove that container with its data (asks first)
 	@box/down
 
-test: ## everything below, on a machine that has nothing yet
+test: ## run lint and all tests, on a machine that has nothing installed yet
 	@box/test
 
-lint: ## everything that reads the code without running it
+lint: ## check the code without running it
 	@box/lint
 
-unit: ## tests that need nothing but Python
+unit: ## run the tests that need nothing but Python
 	@box/controller
 	@$(PYTEST) --numprocesses 2 tests/unit
 
-flows: ## tests of the flows and of the modules that talk to Prefect's API
+flows: ## test the flows, and the modules that use Prefect's API
 	@box/controller prefect
 	@box/engine
 	@box/image bookworm
 	@$(PYTEST) tests/flows
 
-database: ## tests on a real PostgreSQL
+database: ## test pgprefect on a real PostgreSQL
 	@box/controller prefect
 	@box/clients
 	@box/engine
 	@box/image bookworm
 	@$(PYTEST) --numprocesses 2 --dist loadfile tests/database
 
-molecule: ## the whole site on clean hosts of each tested Debian
+molecule: ## test the whole site on clean hosts of each supported Debian
 	@box/molecule
 
-bench: ## what is measured, and against what
+bench: ## measure, and compare with doing the same by hand
 	@bench/run
 
-image: ## the images of the test hosts
+image: ## build the images of the test hosts
 	@box/engine
 	@box/image bookworm
 	@box/image trixie
 
-lock: ## new releases of everything in requirements/
+lock: ## lock the newest releases of everything in requirements/
 	@requirements/lock --upgrade
 
-doc: ## the tables in the roles' READMEs, from their argument specs
+doc: ## write the tables in the roles' READMEs from their argument specs
 	@box/controller
 	@.venv/bin/python docs/roles.py

@@ -1,6 +1,6 @@
 #!/bin/bash
-# What a person would type on a fresh host to get what `site.yml` gives: the same packages, the same locks, the same units.
-# Runs inside of the container; the folder /src holds requirements/, flows/ and the application's SQL.
+# What a person would type on a fresh host to get the same as `site.yml`: the same packages, locks and units.
+# Runs inside the container; the folder /src holds requirements/, flows/ and the application's SQL.
 set -euo pipefail
 
 export DEBIAN_FRONTEND=noninteractive PIP_CERT=/etc/ssl/certs/ca-certificates.crt UV_NATIVE_TLS=1

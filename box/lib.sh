@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What the scripts beside this file share. Sourcing it enters the root of the repository.
+# Functions that the scripts share. Sourcing this file changes to the root of the repository.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 ROOT=$PWD
@@ -7,9 +7,9 @@ CACHE=$ROOT/.cache
 mkdir -p "$CACHE"
 
 export BOX_NAME=${BOX_NAME:-prefect-box} BOX_PORT=${BOX_PORT:-4200}
-# Ansible starts a process for each task: without compiled plugins each of them compiles its own.
+# Ansible starts a process for each task; without cached byte code each one compiles the plugins again.
 unset PYTHONDONTWRITEBYTECODE
-# Python comes from the distribution, and certificates from the system: a proxy that inspects TLS has its own.
+# Use the distribution's Python, and the system's certificates: a proxy that inspects TLS has its own.
 export UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=1
 
 die() {
@@ -17,7 +17,7 @@ die() {
     exit 1
 }
 
-# step TEXT COMMAND...: says what happens, keeps the output in a log, and shows its end when the command fails.
+# step TEXT COMMAND...: prints TEXT, runs the command with its output in a log, and prints the log's end if it fails.
 step() {
     local text=$1 start=$EPOCHREALTIME log status=0
     shift
@@ -34,7 +34,7 @@ step() {
     return "$status"
 }
 
-since() { # START: how long ago the time START (of EPOCHREALTIME) was
+since() { # START: prints the time since START, a value of EPOCHREALTIME
     awk -v start="${1/,/.}" -v now="${EPOCHREALTIME/,/.}" 'BEGIN { printf "%.1f s\n", now - start }'
 }
 
@@ -48,7 +48,7 @@ as_root() {
     fi
 }
 
-# apt_install PACKAGE...: what of it is missing; elsewhere than on Debian it says what to install.
+# apt_install PACKAGE...: installs those that are missing; without apt-get it only names them.
 apt_install() {
     local package missing=()
     for package in "$@"; do
@@ -56,11 +56,11 @@ apt_install() {
     done
     ((${#missing[@]})) || return 0
     command -v apt-get >/dev/null || die "Please install these first (Debian's names): ${missing[*]}"
-    step "Update the lists of Debian's packages" as_root apt-get update
+    step "Update Debian's package lists" as_root apt-get update
     step "Install ${missing[*]}" as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${missing[@]}"
 }
 
-# find_python: sets PYTHON to an interpreter that the controller's lock fits.
+# find_python: sets PYTHON to an interpreter that the controller's lock supports.
 find_python() {
     for PYTHON in python3 python3.13 python3.12 python3.11; do
         PYTHON=$(command -v "$PYTHON") || continue
@@ -69,10 +69,10 @@ find_python() {
     apt_install python3
     PYTHON=/usr/bin/python3
     "$PYTHON" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null ||
-        die "Python 3.11, 3.12 or 3.13 is needed to run Ansible, and none is on PATH."
+        die "Ansible needs Python 3.11, 3.12 or 3.13, and none of them is on PATH."
 }
 
-# find_uv: sets UV; where no uv is installed the locked one goes below .cache.
+# find_uv: sets UV; if no uv is installed, installs the locked one in .cache.
 find_uv() {
     UV=$(command -v uv) && "$UV" --version >/dev/null 2>&1 && return
     UV=$CACHE/uv/bin/uv
@@ -83,12 +83,12 @@ find_uv() {
     step "Install uv" "$CACHE/uv/bin/python" -m pip install --quiet --require-hashes --requirement requirements/uv.txt
 }
 
-# virtualenv FOLDER LOCK...: FOLDER holds exactly the packages of the locks. Quick when they have not changed.
+# virtualenv FOLDER LOCK...: makes FOLDER hold exactly the packages of the locks. Fast if they have not changed.
 virtualenv() {
     local folder=$ROOT/$1 locks
     shift
     locks=$(cat "$@" | sha256sum)
-    # The scripts in a virtualenv know its address: one that was moved is made anew.
+    # The scripts in a virtualenv contain its path, so one that was moved is recreated.
     if [[ $(cat "$folder/.address" 2>/dev/null) != "$folder" ]] || ! "$folder/bin/python" --version &>/dev/null; then
         rm -f "$folder"/.{address,locks}
     fi

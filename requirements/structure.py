@@ -1,4 +1,4 @@
-"""What requirements/structure runs."""
+"""Record the structure of Prefect's schema after its migrations. Run by requirements/structure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STRUCTURES: dict[str, str] = {
 
 
 def fresh_structure(site: Site) -> str:
-    """Return the structure of a migrated site as it stands in the file."""
+    """Return the structure of a migrated site in the format of the file."""
     with contextlib.closing(site.server.connect(site.database)) as connection, connection.cursor() as cursor:
         cursor.execute("SET search_path TO pg_catalog")
         schema = site.tenant.schema
@@ -34,7 +34,7 @@ def fresh_structure(site: Site) -> str:
 
 
 def main() -> None:
-    """Migrate, read and write."""
+    """Migrate an empty database, read its structure, and write it to the file."""
     head = head_of(installed_migrations(str(VIRTUALENV)))
     with running_postgresql() as server, tempfile.TemporaryDirectory() as home:
         structures = {**STRUCTURES, head: fresh_structure(migrated_site(server, "structure", Path(home)))}
