@@ -1,4 +1,4 @@
-"""Backups: a set beside the guide's dumps through gzip, and what the API's users notice of it."""
+"""Measure a backup set against `pg_dump | gzip`, and the API's latency while backups run."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from pgprefect.core.process import libpq_environment
 from pgprefect.core.sql import quote
 
 from bench.data import fill
-from bench.support import DURABLE, latencies_beside, p99, prefect_database, prefect_server, show, timed
+from bench.support import DURABLE, latencies_during, p99, prefect_database, prefect_server, show, timed
 from tests.conftest import Site, docker
 
 ROUNDS = 3
-# Prices that go up and down: 250 symbols on 1,200 days.
+# Prices of 250 symbols on 1,200 days.
 MARKET_DATA = """
 INSERT INTO stock_info (symbol, name, currency, source) SELECT 'S' || s, 'Stock ' || s, 'USD', 'sample'
 FROM generate_series(1, 250) s;
@@ -40,17 +40,17 @@ VACUUM ANALYZE market_data
 
 
 def login(site: Site) -> Login:
-    """The backup's own role, with a password because it comes over TCP here.
+    """Return the login of the backup's own role, with a password because it connects over TCP here.
 
-    Not by the published port: docker's proxy would take a good part of a processor, and a socket needs none.
+    It uses the container's address: docker's proxy for the published port would take a good part of a processor.
     """
     site.server.sql("postgres", f"ALTER ROLE {quote(site.declaration.backup)} PASSWORD 'backup'")
     address = docker("inspect", "--format", "{{.NetworkSettings.IPAddress}}", site.server.container)
     return Login(address, user=site.declaration.backup, password="backup")
 
 
-def guide(who: Login, site: Site, directory: Path) -> None:
-    """One schema after the other, each from a snapshot of its own; nothing is synced or read back."""
+def dump_and_gzip(who: Login, site: Site, directory: Path) -> None:
+    """Dump one schema after the other, each from its own snapshot, without flushing or reading back."""
     for schema in (site.declaration.app_schema, site.tenant.schema):
         subprocess.run(
             ["bash", "-o", "pipefail", "-c", 'pg_dump -n "$1" | gzip > "$2"', "-", schema, directory / f"{schema}.gz"],
@@ -60,11 +60,12 @@ def guide(who: Login, site: Site, directory: Path) -> None:
 
 
 def ours(who: Login, site: Site, directory: Path) -> None:
+    """Create a complete set."""
     back_up(who, site.database, wanted_parts(site.declaration, [APP, WORKFLOW]), directory)
 
 
-def unread(who: Login, site: Site, directory: Path) -> None:
-    """Ours with each file hashed, as the manifest wants it, and not read back as a restore would."""
+def without_read_back(who: Login, site: Site, directory: Path) -> None:
+    """Create a set and hash each file for the manifest, but do not read it back as a restore would."""
     with mock.patch.object(backup_set, "read_back", hashed):
         ours(who, site, directory)
 
@@ -75,7 +76,7 @@ def hashed(file: Path) -> tuple[int, str]:
 
 
 def fill_both(site: Site, runs: int) -> None:
-    """Prefect's schema with so many runs and all that belongs to them, and the application's with prices."""
+    """Fill Prefect's schema with runs and everything that belongs to them, and the application's with prices."""
     print(f"Fill the database with {runs:,} runs ...", flush=True)
     with contextlib.closing(site.server.connect(site.database)) as connection:
         fill(connection, site.tenant.schema, runs)
@@ -85,12 +86,12 @@ def fill_both(site: Site, runs: int) -> None:
             cursor.execute("CHECKPOINT")
 
 
-def measured(way: Callable[[Path], None]) -> tuple[float, int]:
+def measured(method: Callable[[Path], None]) -> tuple[float, int]:
     """Return the seconds of one backup and the bytes of its files."""
-    os.sync()  # what was written before is not written now
+    os.sync()  # earlier writes must not count
     with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
         with timed() as seconds:
-            way(Path(name))
+            method(Path(name))
         return seconds[0], sum(path.stat().st_size for path in Path(name).rglob("*") if path.is_file())
 
 
@@ -102,29 +103,35 @@ def main() -> None:
         fill_both(site, options.runs)
         ((megabytes,),) = site.sql("SELECT pg_database_size(current_database()) / 1000000")
         who = login(site)
-        ways = {way: partial(way, who, site) for way in (guide, unread, ours)}
+        methods = {method: partial(method, who, site) for method in (dump_and_gzip, without_read_back, ours)}
         rounds = [
-            {way: measured(call) for way, call in ways.items()} for _ in range(ROUNDS)
-        ]  # in turns: the load varies
-        seconds = {way: median(one[way][0] for one in rounds) for way in ways}
-        size = {way: median(one[way][1] for one in rounds) for way in ways}
+            {method: measured(call) for method, call in methods.items()} for _ in range(ROUNDS)
+        ]  # in turn, because the load varies
+        seconds = {method: median(one[method][0] for one in rounds) for method in methods}
+        size = {method: median(one[method][1] for one in rounds) for method in methods}
         with prefect_server(site) as url, tempfile.TemporaryDirectory(dir="/var/tmp") as name:
 
             def several() -> None:
                 for _ in range(ROUNDS):
                     ours(who, site, Path(name))
 
-            idle, busy = latencies_beside(url, several)
+            idle, busy = latencies_during(url, several)
     show(
         f"A backup of both schemas of {megabytes:,} MB, median of {ROUNDS} rounds",
         [
-            ("pg_dump | gzip, one schema after the other", seconds[guide], "", None),
-            ("a set before it is read back", seconds[unread], "pg_dump | gzip", seconds[guide] / seconds[unread]),
-            ("a set, read back in full", seconds[ours], "pg_dump | gzip", seconds[guide] / seconds[ours]),
+            ("pg_dump | gzip, one schema after the other", seconds[dump_and_gzip], "", None),
+            (
+                "a set, hashed and not read back",
+                seconds[without_read_back],
+                "pg_dump | gzip",
+                seconds[dump_and_gzip] / seconds[without_read_back],
+            ),
+            ("a set, read back in full", seconds[ours], "pg_dump | gzip", seconds[dump_and_gzip] / seconds[ours]),
         ],
     )
-    print("All rounds:", *({way.__name__: round(took, 1) for way, (took, _) in one.items()} for one in rounds))
-    print(f"The set has {size[ours]:,} bytes, the guide's files {size[guide]:,}: {size[ours] / size[guide]:.2f} times.")
+    print("All rounds:", *({method.__name__: round(took, 1) for method, (took, _) in one.items()} for one in rounds))
+    ratio = size[ours] / size[dump_and_gzip]
+    print(f"The set has {size[ours]:,} bytes, the pg_dump files {size[dump_and_gzip]:,}: {ratio:.2f} times.")
     show(
         "The API's answers while a backup runs",
         [

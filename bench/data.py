@@ -1,4 +1,4 @@
-"""Realistic data in Prefect's tables, made by SQL: what the benches run on."""
+"""Fill Prefect's tables with realistic data for the benchmarks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from pgprefect.core.sql import Names, Statement
 
 _RUNS = Path(__file__).with_suffix(".sql").read_text()
-CHUNK = 2000  # runs in one statement: some 180,000 rows with all that belongs to them
+CHUNK = 2000  # runs in one statement: about 180,000 rows with everything that belongs to them
 
 _FRAME = """
 INSERT INTO work_pool (name, type) VALUES ('bench', 'process') ON CONFLICT DO NOTHING;
@@ -34,10 +34,10 @@ ON CONFLICT (key) DO UPDATE SET latest_id = excluded.latest_id
 
 
 def fill(connection: Any, schema: str, runs: int, days: float = 120, children: bool = True) -> None:
-    """Write flow runs that were due in the last ``days`` days into an empty Prefect's schema, and analyze it.
+    """Write flow runs of the last ``days`` days into an empty schema of Prefect, and analyze it.
 
-    With ``children`` each has 4 states, 5 task runs with 4 states each, 20 logs, an artifact and 10 events with 3
-    resources each: 92 rows, some 65 kB. The last ten are scheduled, ten before them are running.
+    With ``children`` each run has 4 states, 5 task runs with 4 states each, 20 logs, an artifact and 10 events with 3
+    resources each: 92 rows, about 65 kB. The last ten runs are scheduled, the ten before them are running.
     """
     autocommit, connection.autocommit = connection.autocommit, True
     with connection.cursor() as cursor:

@@ -1,5 +1,5 @@
--- Flow runs with all that belongs to them. The keys of flow_run, its states and its tasks form a cycle: they are checked at the
--- end of one statement. Run by data.py, which gives the parameters.
+-- Flow runs with everything that belongs to them. The foreign keys of flow_run, its states and its tasks form a cycle, and
+-- PostgreSQL checks them at the end of the statement, so all are inserted by one. data.py runs it with parameters.
 WITH numbers AS (
     SELECT n, hashint4(n) & 1023 AS dice, now() - make_interval(secs => (%(runs)s - n)::float8 / %(runs)s * %(days)s * 86400) AS due
     FROM generate_series(%(first)s, %(last)s) n
@@ -22,7 +22,7 @@ WITH numbers AS (
            CASE WHEN state NOT IN ('SCHEDULED', 'RUNNING') THEN began + took END,
            CASE WHEN state NOT IN ('SCHEDULED', 'RUNNING') THEN took ELSE interval '0' END,
            CASE WHEN dice %% 10 = 0 THEN '["trading", "daily"]' ELSE '[]' END::jsonb,
-           -- One of twenty is a subflow of the run before it.
+           -- One in twenty is a subflow of the run before it.
            CASE WHEN n %% 20 = 0 AND n > 1 AND %(children)s THEN md5('task' || n - 1 || '-1')::uuid END,
            due, true, 'default', '{"source": "sample"}'
     FROM runs

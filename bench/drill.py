@@ -1,4 +1,4 @@
-"""The restore drill of a backup set beside the guide's restore: `zcat | psql`, one schema after the other."""
+"""Measure the restore drill of a backup set against `zcat | psql`, one schema after the other."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from statistics import median
 from pgprefect.backup.create import back_up, wanted_parts
 from pgprefect.backup.sets import APP, WORKFLOW
 
-from bench.backup import fill_both, guide, login
+from bench.backup import dump_and_gzip, fill_both, login
 from bench.support import DURABLE, prefect_database, show, timed
 from tests.conftest import ROOT, Site, docker
 
 ROUNDS = 3
-# As cron runs it, on the database's host, but as eager as the guide, so that others' load is not measured; Prefect is
-# not installed there, so none is started.
+# As cron runs it, on the database's host, but with the priority of `zcat | psql`, so that other load slows both alike.
+# Prefect is not installed there, so the drill starts no server.
 DRILL = """
 import json, pathlib, sys
 sys.path.insert(0, "/var/tmp/bench")
@@ -28,11 +28,11 @@ from pgprefect.backup.drill import drill
 pipeline._NICENESS = 0
 print(drill(pathlib.Path(sys.argv[1]), declare(**json.loads(sys.argv[2]))).rows)
 """
-GUIDE = """
+BY_HAND = """
 set -euo pipefail
-createdb guide
-psql -qX -d guide -c 'CREATE SCHEMA extensions; CREATE EXTENSION pg_trgm SCHEMA extensions; DROP SCHEMA public'
-for schema; do zcat "/var/tmp/bench/$schema.gz" | psql -qX -v ON_ERROR_STOP=1 -o /dev/null -d guide; done
+createdb by_hand
+psql -qX -d by_hand -c 'CREATE SCHEMA extensions; CREATE EXTENSION pg_trgm SCHEMA extensions; DROP SCHEMA public'
+for schema; do zcat "/var/tmp/bench/$schema.gz" | psql -qX -v ON_ERROR_STOP=1 -o /dev/null -d by_hand; done
 """
 
 
@@ -41,7 +41,7 @@ def within(site: Site, *command: str) -> str:
 
 
 def declared(site: Site) -> str:
-    """The declaration as the database's host has it."""
+    """Return the declaration as the database's host has it."""
     declaration = site.declaration
     names = ("database", "app_owner", "app_login", "monitor", "backup", "app_schema_tables")
     tenants = [vars(tenant) for tenant in declaration.tenants]
@@ -58,17 +58,17 @@ def main() -> None:
         home = Path(name) / "bench"
         home.mkdir()
         who = login(site)
-        guide(who, site, home)
+        dump_and_gzip(who, site, home)
         made = back_up(who, site.database, wanted_parts(site.declaration, [APP, WORKFLOW]), home)
         subprocess.run(["cp", "--recursive", ROOT / "module_utils/pgprefect", home], check=True)
         docker("cp", str(home), f"{site.server.container}:/var/tmp")
         docker("exec", "--user", "root", site.server.container, "chown", "-R", "postgres", "/var/tmp/bench")
-        seconds: dict[str, list[float]] = {"guide": [], "drill": []}
-        for _ in range(ROUNDS):  # in turns: the load varies
+        seconds: dict[str, list[float]] = {"by_hand": [], "drill": []}
+        for _ in range(ROUNDS):  # in turn, because the load varies
             with timed() as took:
-                within(site, "bash", "-c", GUIDE, "-", site.declaration.app_schema, site.tenant.schema)
-            seconds["guide"] += took
-            within(site, "dropdb", "guide")
+                within(site, "bash", "-c", BY_HAND, "-", site.declaration.app_schema, site.tenant.schema)
+            seconds["by_hand"] += took
+            within(site, "dropdb", "by_hand")
             with timed() as took:
                 rows = within(site, "python3", "-c", DRILL, f"/var/tmp/bench/{made.name}", declared(site))
             seconds["drill"] += took
@@ -76,16 +76,16 @@ def main() -> None:
     show(
         f"A restore of both schemas of {megabytes:,} MB, median of {ROUNDS} rounds",
         [
-            ("zcat | psql, one schema after the other", median(seconds["guide"]), "", None),
+            ("zcat | psql, one schema after the other", median(seconds["by_hand"]), "", None),
             (
-                "a drill: restored beside, counted, compared",
+                "a drill: restored into a temporary cluster, counted, compared",
                 median(seconds["drill"]),
                 "zcat | psql",
-                median(seconds["guide"]) / median(seconds["drill"]),
+                median(seconds["by_hand"]) / median(seconds["drill"]),
             ),
         ],
     )
-    print("All rounds:", {way: [round(one, 1) for one in took] for way, took in seconds.items()})
+    print("All rounds:", {method: [round(one, 1) for one in took] for method, took in seconds.items()})
 
 
 if __name__ == "__main__":

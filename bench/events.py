@@ -1,4 +1,4 @@
-"""Events: many written through the buffer beside one insert and one commit each, on a server that syncs to its disk."""
+"""Measure events through the buffer against one insert and one commit each, on a server that flushes to its disk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ METADATA = {"symbols_processed": 100, "records_collected": 5000, "processing_tim
 
 
 def singly(connection: Any) -> float:
-    """Return the seconds of one event, each with its commit, on one open connection."""
+    """Return the seconds for one event, each with its commit, on one open connection."""
     with timed() as seconds:
         for number in range(SINGLY):
             with connection, connection.cursor() as cursor:
@@ -29,7 +29,7 @@ def singly(connection: Any) -> float:
 
 
 def buffered(connection: Any) -> float:
-    """Return the seconds of one event through the buffer, on one open connection, with the last flush."""
+    """Return the seconds for one event through the buffer, on one open connection, with the last flush."""
 
     @contextlib.contextmanager
     def connect() -> Iterator[Any]:
@@ -46,18 +46,20 @@ def main() -> None:
         site = Site(server, declaration_of("bench"))
         site.apply(app_schema_sql=TRADING_SQL)
         if site.sql("SHOW fsync") != [("on",)]:
-            raise RuntimeError("The server does not sync to its disk.")
+            raise RuntimeError("The server does not flush to its disk.")
         role = site.declaration.app_login
         with contextlib.closing(server.connect(site.database, role, site.declaration.passwords[role])) as connection:
             connection.autocommit = False
-            rounds = [(singly(connection), buffered(connection)) for _ in range(ROUNDS)]  # in turns: the load varies
+            rounds = [
+                (singly(connection), buffered(connection)) for _ in range(ROUNDS)
+            ]  # in turn, because the load varies
             written = site.sql("SELECT workflow_name, count(*) FROM system_logs GROUP BY 1 ORDER BY 1")
     if written != [("buffered", ROUNDS * BUFFERED), ("single", ROUNDS * SINGLY)]:
         raise RuntimeError(f"Not all events were written: {written}")
     one, many = (median(seconds) for seconds in zip(*rounds, strict=True))
     rows: list[tuple[str, float, str, float | None]] = [
         (f"{BUFFERED:,} events through the buffer", many * BUFFERED, "an insert and a commit each", one / many),
-        (f"the same one by one, from {SINGLY:,}", one * BUFFERED, "", None),
+        (f"the same one by one, extrapolated from {SINGLY:,}", one * BUFFERED, "", None),
     ]
     show(f"Events, median of {ROUNDS} rounds", rows)
 

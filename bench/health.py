@@ -1,8 +1,8 @@
-"""Health, all checks in one call of the module, beside the same questions by Prefect's and PostgreSQL's commands.
+"""Measure one call of the health module against the same questions asked with Prefect's and PostgreSQL's commands.
 
     PYTHONPATH=module_utils .venv/bin/python -m bench.health
 
-Both sides ask the same PostgreSQL and the same Prefect server on loopback; each command is a process of its own.
+Both sides use the same PostgreSQL and the same Prefect server on loopback; each command is its own process.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bench.data import fill
 from bench.support import prefect_database, prefect_server, show
 from tests.conftest import PASSWORD, ROOT, VIRTUALENV
 
-RUNS = 2000  # with all that belongs to them, 184,000 rows
+RUNS = 2000  # 184,000 rows with everything that belongs to them
 PREFECT = [
     ["work-pool", "ls"],
     ["work-queue", "ls"],

@@ -1,4 +1,4 @@
-"""A restore to a point in time by pgBackRest beside the logical restore of a set, on the same data."""
+"""Measure a restore to a point in time by pgBackRest against the logical restore of a set, on the same data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bench.support import DURABLE, prefect_database, show, timed
 from tests.conftest import Site, docker
 
 ROUNDS = 3
-# As the role pgbackrest writes it, and with patience.
+# As the role pgbackrest writes it, but with a longer timeout.
 CONFIGURATION = """
 [global]
 repo1-path=/var/lib/pgbackrest
@@ -40,7 +40,7 @@ pg1-path=/var/lib/postgresql/data
 """
 PG_CTL = "$(ls -d /usr/lib/postgresql/*/bin | tail -n 1)/pg_ctl"
 COPY = "/var/lib/postgresql/copy"
-# The commit after it is where recovery finds out that it has arrived.
+# Recovery notices that it has reached the target at the next commit.
 LATER = "UPDATE market_data SET volume = volume + 1 WHERE symbol LIKE 'S1%'"
 
 
@@ -54,7 +54,7 @@ def archive_by(site: Site, command: str) -> None:
 
 
 def begin(site: Site) -> None:
-    """Install pgBackRest beside PostgreSQL, let it archive, and make a full backup."""
+    """Install pgBackRest in the container, archive with it, and make a full backup."""
     install = "apt-get update -qq && apt-get install -qq -y --no-install-recommends pgbackrest"
     inside(site, "sh", "-c", f"{install} && printf '%s' '{CONFIGURATION}' >/etc/pgbackrest.conf", user="root")
     inside(site, "pgbackrest", "--stanza=main", "stanza-create")
@@ -64,7 +64,7 @@ def begin(site: Site) -> None:
 
 
 def by_time(site: Site, moment: str) -> None:
-    """Restore into a cluster of its own and wait until it takes writes."""
+    """Restore into a copy of the cluster and wait until it accepts writes."""
     inside(
         site, "pgbackrest", "--stanza=main", f"--pg1-path={COPY}", "--type=time", f"--target={moment}",
         "--target-action=promote", "--archive-mode=off", "restore",
@@ -85,7 +85,7 @@ def main() -> None:
     options = parser.parse_args()
     settings = f"{DURABLE} -c archive_mode=on"
     with prefect_database(settings) as site, tempfile.TemporaryDirectory(dir="/var/tmp") as home:
-        archive_by(site, "true")  # what comes before the first backup is nobody's
+        archive_by(site, "true")  # WAL from before the first backup is not needed
         print(f"Fill the database with {options.runs:,} runs ...", flush=True)
         with contextlib.closing(site.server.connect(site.database)) as connection:
             fill(connection, site.tenant.schema, options.runs)
@@ -94,18 +94,18 @@ def main() -> None:
                     cursor.execute(statement)
         ((megabytes,),) = site.sql("SELECT pg_database_size(current_database()) / 1000000")
         begin(site)
-        site.sql(LATER)  # four of ten rows of market data are in the WAL alone
+        site.sql(LATER)  # four in ten rows of market data are only in the WAL
         who = login(site)
-        administrator = replace(site.server.login, host=who.host, port=who.port)  # not by docker's proxy either
+        administrator = replace(site.server.login, host=who.host, port=who.port)  # without docker's proxy
         made = back_up(who, site.database, wanted_parts(site.declaration, [APP, WORKFLOW]), home)
         ((moment,),) = site.sql("SELECT clock_timestamp()::text")
         site.sql(LATER)
         inside(site, "pgbackrest", "--stanza=main", "check")
-        archive_by(site, "true")  # the logical restore is not to wait for what it writes
+        archive_by(site, "true")  # the logical restore must not wait for archiving
         path = Path(home, made.name)
         parts = read_manifest(path).parts
         rounds = []
-        for _ in range(ROUNDS):  # in turns: the load varies
+        for _ in range(ROUNDS):  # in turn, because the load varies
             os.sync()
             with timed() as logical:
                 restore(administrator, site.declaration, path, parts, into="aside")
@@ -116,12 +116,12 @@ def main() -> None:
             remove(site)
             rounds.append((logical[0], physical[0]))
             print(f"Logical {logical[0]:.1f} s, point in time {physical[0]:.1f} s", flush=True)
-    logical_seconds, physical_seconds = (median(one[way] for one in rounds) for way in (0, 1))
+    logical_seconds, physical_seconds = (median(one[method] for one in rounds) for method in (0, 1))
     ratio = logical_seconds / physical_seconds
     show(
         f"A restore of {megabytes:,} MB, median of {ROUNDS} rounds",
         [
-            ("logical: a set into a database of its own", logical_seconds, "", None),
+            ("logical: a set into its own database", logical_seconds, "", None),
             ("point in time: a backup, and the WAL up to a time", physical_seconds, "logical", ratio),
         ],
     )

@@ -1,4 +1,4 @@
-"""Cleaning up: beside Prefect's own clean-up, beside the REST API, and what the API's users notice of it."""
+"""Measure the cleanup against Prefect's own and the REST API, and the API's latency while it runs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import urllib.parse
 from pgprefect.runs.retention import CleanupResult, Policy, clean_up
 
 from bench.data import fill
-from bench.support import copied, latencies_beside, p99, prefect_database, prefect_server, show
+from bench.support import copied, latencies_during, p99, prefect_database, prefect_server, show
 from tests.conftest import VIRTUALENV, Site
 
-DAYS = 30.1  # between the days of the generated runs
+DAYS = 30.1  # no run is exactly this old
 POLICY = Policy(days_to_keep=DAYS, events_days=DAYS)
 ORPHANS = """
 SELECT (SELECT count(*) FROM {0}.log x WHERE NOT EXISTS (SELECT FROM {0}.flow_run r WHERE r.id = x.flow_run_id))
@@ -26,7 +26,7 @@ SELECT (SELECT count(*) FROM {0}.log x WHERE NOT EXISTS (SELECT FROM {0}.flow_ru
      + (SELECT count(*) FROM {0}.event_resources x WHERE NOT EXISTS (SELECT FROM {0}.events e WHERE e.id = x.event_id))
 """
 
-# Prefect's own functions, once each as its service runs them; in Prefect's virtualenv.
+# Each of Prefect's own functions once, as its service calls them; runs in Prefect's virtualenv.
 PREFECTS_OWN = """
 import asyncio
 import time
@@ -59,13 +59,13 @@ def ours(site: Site) -> CleanupResult:
 
 
 def left(site: Site) -> tuple[int, int]:
-    """The numbers of flow runs and of orphans."""
+    """Return the numbers of flow runs and of orphans."""
     runs = site.sql(f"SELECT count(*) FROM {site.tenant.schema}.flow_run")[0][0]
     return runs, site.sql(ORPHANS.format(site.tenant.schema))[0][0]
 
 
 def prefects_own(site: Site) -> float:
-    """Run the functions of Prefect's vacuum service with its own batch size; return their seconds."""
+    """Run the functions of Prefect's vacuum service with its batch size, and return their seconds."""
     with tempfile.TemporaryDirectory() as home:
         period = f"P{int(DAYS)}DT{round(DAYS % 1 * 86400)}S"
         environment = {
@@ -88,7 +88,7 @@ def prefects_own(site: Site) -> float:
 
 
 def rest(site: Site, url: str, sample: int) -> float:
-    """Delete some old runs one by one over the API; return the seconds for one."""
+    """Delete some old runs one by one over the API, and return the seconds for one."""
     ids = site.sql(
         f"SELECT id FROM {site.tenant.schema}.flow_run WHERE end_time IS NOT NULL ORDER BY end_time LIMIT %s", sample
     )
@@ -122,11 +122,11 @@ def main() -> None:
             print(f"the longest of {result.longest_transaction_seconds} s; rows: {result.rows}")
         with prefect_server(site) as url:
             one = rest(site, url, options.sample)
-            idle, busy = latencies_beside(url, lambda: ours(site))
+            idle, busy = latencies_during(url, lambda: ours(site))
     runs = result.rows["flow_run"]
     by_rest = f"REST DELETE one by one ({options.sample} sampled)"
     show(
-        f"Deleting {runs:,} of {options.runs:,} runs with all that belongs to them",
+        f"Deleting {runs:,} of {options.runs:,} runs with everything that belongs to them",
         [
             ("pgprefect cleanup", result.seconds, "", None),
             ("Prefect's db_vacuum, batch 200", vacuum, "pgprefect cleanup", vacuum / result.seconds),

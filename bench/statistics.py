@@ -1,4 +1,4 @@
-"""Statistics: one call beside fetching the runs over the REST API, at two sizes."""
+"""Measure one call of the statistics against fetching the runs over the REST API, at two sizes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAGES = 20  # of 200 runs, fetched over the REST API
 
 
 def ours(site: Site, days: float) -> float:
-    """Return the seconds of one call, the best of three, with its connection."""
+    """Return the seconds of one call with its connection, the best of three."""
     best = []
     for _ in range(3):
         role = site.declaration.monitor
@@ -35,7 +35,7 @@ def ours(site: Site, days: float) -> float:
 
 
 def over_rest(url: str) -> float:
-    """Fetch some pages of runs on one open connection, and return the seconds for each run."""
+    """Fetch some pages of runs on one open connection, and return the seconds for one run."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc)
     fetched = 0
     with timed() as seconds:
@@ -63,7 +63,7 @@ def main() -> None:
         rows += [
             (f"{runs:,} runs: statistics of 30 days, and the totals", window, "", None),
             (
-                f"{runs:,} runs: the same over REST, from {PAGES * 200:,} runs",
+                f"{runs:,} runs: the same over REST, extrapolated from {PAGES * 200:,} runs",
                 rest * runs,
                 "the row above",
                 rest * runs / window,

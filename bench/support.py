@@ -1,4 +1,4 @@
-"""What the benches share: a database with Prefect in it, a real server on it, and the table that they print."""
+"""Shared by the benchmarks: a database with Prefect's tables, a real server on it, and the printed table."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pgprefect.core.sql import quote
 
 from tests.conftest import VIRTUALENV, Site, migrated_site, running_postgresql
 
-# The tests' PostgreSQL is quick because it is not durable; an application's is, as Debian installs it.
+# The tests' PostgreSQL is fast because it is not durable. Debian's, which applications use, is.
 DURABLE = (
     "-c fsync=on -c synchronous_commit=on -c full_page_writes=on -c wal_level=replica -c max_wal_senders=10 "
     "-c log_statement=none"
@@ -29,10 +29,10 @@ DURABLE = (
 
 @contextlib.contextmanager
 def prefect_database(settings: str = "") -> Iterator[Site]:
-    """A PostgreSQL of its own with Prefect's real tables in a declared database."""
-    # As on a host of 8 GB; parallel queries want more shared memory than docker gives.
+    """Yield a declared database with Prefect's real tables on its own PostgreSQL."""
+    # As on a host of 8 GB; parallel queries need more shared memory than docker's default.
     options = ["--shm-size=1g", "--env", f"POSTGRES_OPTIONS=-c shared_buffers=2GB {settings}"]
-    # A file system as a host has it, without the container's layers.
+    # A plain file system as on a host, without the container's layers.
     options += ["--volume=/var/lib/postgresql", "--volume=/var/tmp"]
     with running_postgresql(*options) as server, tempfile.TemporaryDirectory() as home:
         yield migrated_site(server, "bench", Path(home))
@@ -40,7 +40,7 @@ def prefect_database(settings: str = "") -> Iterator[Site]:
 
 @contextlib.contextmanager
 def copied(site: Site, name: str) -> Iterator[Site]:
-    """The same database once more, so that each side finds the same data."""
+    """Yield a copy of the database, so that each side has the same data."""
     owner = quote(site.declaration.app_owner)
     site.server.sql("postgres", f"CREATE DATABASE {quote(name)} TEMPLATE {quote(site.database)} OWNER {owner}")
     copy = Site(site.server, replace(site.declaration, database=name))
@@ -53,7 +53,7 @@ def copied(site: Site, name: str) -> Iterator[Site]:
 
 @contextlib.contextmanager
 def prefect_server(site: Site) -> Iterator[str]:
-    """A real Prefect server on loopback, by the tenant's own role; gives the API's address."""
+    """Start a real Prefect server on loopback with the tenant's own role, and yield the API's URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     url = f"http://127.0.0.1:{port}/api"
@@ -82,7 +82,7 @@ def prefect_server(site: Site) -> Iterator[str]:
 
 
 def latencies(url: str, stop: threading.Event) -> list[float]:
-    """Ask the API for the newest runs, as its UI does, until told to stop; return the sorted seconds."""
+    """Request the newest runs, as the UI does, until ``stop`` is set, and return the sorted seconds."""
     parts = urllib.parse.urlsplit(url)
     connection = http.client.HTTPConnection(parts.netloc)
     body = json.dumps({"limit": 20, "sort": "EXPECTED_START_TIME_DESC"})
@@ -103,13 +103,13 @@ def p99(taken: list[float]) -> float:
     return taken[int(len(taken) * 0.99)]
 
 
-def latencies_beside(url: str, work: Callable[[], object]) -> tuple[list[float], list[float]]:
-    """Return the API's latencies while it is idle, and while the work is done."""
-    stop, quiet = threading.Event(), 10.0
+def latencies_during(url: str, work: Callable[[], object]) -> tuple[list[float], list[float]]:
+    """Return the API's latencies while it is idle, and while ``work`` runs."""
+    stop, idle_seconds = threading.Event(), 10.0
     threading.Timer(2, stop.set).start()
-    latencies(url, stop)  # warms up
+    latencies(url, stop)  # warm up
     stop = threading.Event()
-    threading.Timer(quiet, stop.set).start()
+    threading.Timer(idle_seconds, stop.set).start()
     idle = latencies(url, stop)
     stop = threading.Event()
 
@@ -128,7 +128,7 @@ def latencies_beside(url: str, work: Callable[[], object]) -> tuple[list[float],
 
 @contextlib.contextmanager
 def timed() -> Iterator[list[float]]:
-    """A list that holds the seconds which the block took, after it."""
+    """Yield a list that holds the seconds of the block once it has ended."""
     seconds: list[float] = []
     started = time.perf_counter()
     yield seconds
@@ -136,10 +136,10 @@ def timed() -> Iterator[list[float]]:
 
 
 def show(title: str, rows: Sequence[tuple[str, float, str, float | None]]) -> None:
-    """Print rows of what was measured, its seconds, what it is compared with, and how many times faster it is."""
+    """Print rows of (what, seconds, what it is compared with, how many times faster it is)."""
     width = max(len(row[0]) for row in rows)
-    other = max(len(row[2]) for row in rows)
-    print(f"\n{title}\n{'what':<{width}}  {'seconds':>9}  {'against':<{other}}  {'times faster':>12}")
+    other = max(len("compared with"), *(len(row[2]) for row in rows))
+    print(f"\n{title}\n{'what':<{width}}  {'seconds':>9}  {'compared with':<{other}}  {'times faster':>12}")
     for what, seconds, against, ratio in rows:
         text = "" if ratio is None else f"{ratio:,.1f}"
         print(f"{what:<{width}}  {seconds:>9.3f}  {against:<{other}}  {text:>12}")

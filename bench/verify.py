@@ -1,7 +1,7 @@
-"""prefect_schema_verify, one task, against the same questions with the modules of community.postgresql, one task each.
+"""Measure prefect_schema_verify against the same questions as tasks of community.postgresql's modules.
 
-Both in one run of ansible-playbook on this machine, against the same database, which is as declared: so every task must
-come out without a change. Run it by ``PYTHONPATH=module_utils .venv/bin/python -m bench.verify``.
+Both run in one ansible-playbook on this machine, against the same database. It is as declared, so no task may report a
+change. Run it with ``PYTHONPATH=module_utils .venv/bin/python -m bench.verify``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.conftest import ROOT, VIRTUALENV, Site, migrated_site, running_postgr
 Task = dict[str, Any]
 ROUNDS = 3
 
-# What no module asks for.
+# Facts that no module reads.
 QUERIES = {
     "tables and their owners": (
         "SELECT schemaname, tablename, tableowner FROM pg_tables WHERE schemaname IN ('public', 'prefect')"
@@ -56,7 +56,7 @@ QUERIES = {
 
 
 def questions(site: Site) -> Iterator[tuple[str, Task]]:
-    """Yield module and arguments of each question: schemas, extension, roles, memberships, owners and rights."""
+    """Yield the module and arguments of each question: schemas, extension, roles, memberships, owners and rights."""
     declaration = site.declaration
     yield "info", {"filter": ["version", "databases", "roles", "settings"]}
     for schema in declaration.schemas:
@@ -75,7 +75,7 @@ def questions(site: Site) -> Iterator[tuple[str, Task]]:
 
 
 def rights(site: Site) -> Iterator[tuple[str, Task]]:
-    """The matrix of role and schema: a task for the schema, one for its tables, one for tables to come."""
+    """Yield three tasks for each role and schema: the schema, its tables, and the default privileges."""
     declaration = site.declaration
     for role in declaration.login_roles:
         yield "privs", {"type": "database", "privs": "CONNECT", "roles": role}
@@ -94,12 +94,12 @@ def rights(site: Site) -> Iterator[tuple[str, Task]]:
                         names = [name for (name,) in site.sql(TABLES_WITHOUT_SECRETS, schema)]
                         of = {**who, "schema": schema, "privs": held}
                         yield "privs", {**of, "type": "table", "objs": ",".join(names)}
-                        to_come = {
+                        default_privileges = {
                             "type": "default_privs",
                             "objs": "TABLES",
                             "target_roles": declaration.owners[schema],
                         }
-                        yield "privs", {**of, **to_come}
+                        yield "privs", {**of, **default_privileges}
 
 
 TABLES_WITHOUT_SECRETS = """
@@ -109,7 +109,7 @@ WHERE schemaname = %s AND tablename NOT IN ('block_document', 'configuration', '
 
 
 def playbook(site: Site) -> list[dict[str, Any]]:
-    """Return the plays ours and theirs, by turns."""
+    """Return the plays ours and theirs in turn."""
     login = {**site.server.module_arguments(), "login_user": "postgres"}
     ours: list[Task] = [
         {"prefect_schema_verify": {**site.arguments(), "virtualenv": str(VIRTUALENV), "check_server": True}}
@@ -158,7 +158,7 @@ def measure(site: Site, folder: Path) -> None:
         for task in play["tasks"]:
             answer = task["hosts"]["localhost"]
             if answer.get("failed") or answer["changed"]:
-                sys.exit(f"Not the same question: {json.dumps(answer, indent=1)}")
+                sys.exit(f"A task failed or changed something: {json.dumps(answer, indent=1)}")
         times[play["play"]["name"]].append(sum(map(seconds, play["tasks"])))
     count = sum(1 for _ in questions(site))
     ours, theirs = (statistics.median(times[name]) for name in ("ours", "theirs"))

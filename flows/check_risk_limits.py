@@ -1,4 +1,4 @@
-"""Check each portfolio's positions and open orders against its limits; what breaks one becomes an event."""
+"""Check each portfolio's positions and open orders against its limits. Each breach becomes an event."""
 
 import csv
 from pathlib import Path
@@ -10,7 +10,7 @@ from trading import database, step, upsert
 
 SAMPLE = Path(__file__).parent / "sample"
 
-# One row per limit and what it is compared with. Positions follow from filled orders, valued at the last close.
+# One row for each limit and the value compared with it. Filled orders make the positions, valued at the last close.
 CHECKS = """
 WITH chosen AS (
     SELECT * FROM public.portfolios WHERE name = ANY (coalesce(%(portfolios)s, ARRAY[name]))
@@ -40,11 +40,11 @@ WITH chosen AS (
       FROM public.orders o JOIN chosen c ON c.name = o.portfolio LEFT JOIN last_prices l USING (symbol)
      WHERE o.status IN ('pending', 'submitted')
     UNION ALL
-    -- Nothing converts currencies: a position in another one makes the portfolio's value meaningless.
+    -- Currencies are not converted: a position in another one makes the portfolio's value meaningless.
     SELECT p.portfolio, p.symbol, 'same_currency', (p.currency <> c.currency)::int, 0
       FROM positions p JOIN chosen c ON c.name = p.portfolio WHERE p.quantity <> 0
 )
--- What cannot be valued (no price, no equity left) is a breach too: a limit that cannot be checked is not kept.
+-- A value that cannot be computed (no price, no equity left) is a breach too: the limit could not be checked.
 SELECT portfolio, symbol, limit_name, round(value, 4)::float8, threshold::float8,
        coalesce(value > threshold OR value < 0, true)
   FROM checks ORDER BY portfolio, limit_name, symbol
@@ -53,7 +53,7 @@ SELECT portfolio, symbol, limit_name, round(value, 4)::float8, threshold::float8
 
 @task
 def load_sample() -> dict[str, int]:
-    """Write the shipped portfolio and its orders, as far as they are new."""
+    """Write the sample portfolio and its orders, unless they exist."""
     with database() as cursor:
         written = {}
         for table, key in (("portfolios", "name"), ("orders", "client_order_id")):
@@ -69,6 +69,7 @@ def load_sample() -> dict[str, int]:
 
 @task
 def check(portfolios: list[str] | None) -> list[dict[str, Any]]:
+    """Return the result of every check."""
     names = ("portfolio", "symbol", "limit", "value", "threshold", "breached")
     with database() as cursor:
         cursor.execute("SELECT name FROM public.portfolios ORDER BY name")
@@ -84,8 +85,8 @@ def check_risk_limits(portfolios: list[str] | None = None, with_sample: bool = F
     """Check portfolios against their limits, log each breach as an event, and return the breaches.
 
     Args:
-        portfolios: Which portfolios; all when none are named.
-        with_sample: Write the shipped sample portfolio and its orders first. It needs the sample's market data.
+        portfolios: Names of portfolios; all if not given.
+        with_sample: Write the sample portfolio and its orders first. They need the sample's market data.
     """
     logger = get_run_logger()
     if with_sample:

@@ -42,8 +42,8 @@ class Collected(NamedTuple):
 
 @task(retries=3, retry_delay_seconds=exponential_backoff(backoff_factor=2), task_run_name="download {symbol}")
 def download(symbol: str, start: datetime.date, end: datetime.date) -> Collected:
-    """Ask Yahoo Finance for one symbol's daily prices, both days included."""
-    import yfinance  # takes a second and brings pandas: only where it is needed
+    """Download one symbol's daily prices from Yahoo Finance, both days included."""
+    import yfinance  # takes a second and imports pandas, so it is imported only here
 
     yfinance.config.debug.hide_exceptions = False
     ticker = yfinance.Ticker(symbol)
@@ -59,7 +59,7 @@ def download(symbol: str, start: datetime.date, end: datetime.date) -> Collected
 
 
 def from_yahoo(symbol: str, history: Any, metadata: dict[str, Any]) -> Collected:
-    """Our rows from yfinance's DataFrame, indexed by the day's start in the exchange's time zone, and its metadata."""
+    """Convert yfinance's metadata and DataFrame, whose index is the day's start in the exchange's time zone."""
     currency = metadata["currency"]
     unit = 100 if currency in HUNDREDTHS else 1
     instrument = Instrument(
@@ -70,7 +70,9 @@ def from_yahoo(symbol: str, history: Any, metadata: dict[str, Any]) -> Collected
         instrument_type=metadata.get("instrumentType") or "EQUITY",
         source="yahoo",
     )
-    complete = history[["Open", "High", "Low", "Close", "Adj Close", "Volume"]].dropna()  # today may have holes
+    complete = history[
+        ["Open", "High", "Low", "Close", "Adj Close", "Volume"]
+    ].dropna()  # today's values may be missing
     prices = [
         Price(
             symbol=symbol,
@@ -90,7 +92,7 @@ def from_yahoo(symbol: str, history: Any, metadata: dict[str, Any]) -> Collected
 
 @task
 def read_sample(symbols: list[str] | None, start: datetime.date | None, end: datetime.date | None) -> list[Collected]:
-    """The shipped prices of companies that do not exist."""
+    """Read the sample's prices of fictitious companies."""
     with open(SAMPLE / "stock_info.csv", newline="") as file:
         instruments = {row["symbol"]: Instrument(**row, source="sample") for row in csv.DictReader(file)}
     missing = sorted(set(symbols or []) - set(instruments))
@@ -111,7 +113,7 @@ def read_sample(symbols: list[str] | None, start: datetime.date | None, end: dat
 
 @task
 def store(collected: list[Collected]) -> dict[str, int]:
-    """Write what is new or differs, in one transaction."""
+    """Write instruments and prices that are new or have changed, in one transaction."""
     with database() as cursor:
         instruments = upsert(
             cursor,
@@ -154,11 +156,11 @@ def collect_market_data(
     start: datetime.date | None = None,
     end: datetime.date | None = None,
 ) -> dict[str, int]:
-    """Collect daily prices and write them to the application's tables, once.
+    """Collect daily prices and write them to the application's tables, without duplicates.
 
     Args:
-        source: Where from: Yahoo Finance, or the sample that is shipped with this flow and needs no network.
-        symbols: Which instruments. The sample gives all that it has when none are named; Yahoo needs names.
+        source: Yahoo Finance, or the sample in this flow's folder, which needs no network.
+        symbols: Symbols of instruments. If not given, all of the sample; Yahoo needs them.
         start: First day. If not given, thirty days before the last (yahoo), or the sample's first.
         end: Last day, included. If not given, today (yahoo), or the sample's last.
     """
@@ -176,7 +178,7 @@ def collect_market_data(
             first = start or last - datetime.timedelta(days=30)
             collected = download.map(symbols, start=first, end=last).result()
         else:
-            logger.info("Source: the sample shipped in %s; its companies and prices are made up.", SAMPLE)
+            logger.info("Source: the sample in %s; its companies and prices are fictitious.", SAMPLE)
             collected = read_sample(symbols, start, end)
         event["symbols_processed"] = len(collected)
         event["records_collected"] = sum(len(item.prices) for item in collected)

@@ -19,7 +19,7 @@ ON CONFLICT (symbol, trade_date, strategy) DO UPDATE
  WHERE (known.signal, known.indicators) IS DISTINCT FROM (excluded.signal, excluded.indicators)
 """
 
-# The signal is the crossing itself, not the side on which the averages are.
+# The signal is the crossing, not which average is higher.
 SMA_CROSSOVER = f"""
 WITH averages AS (
     SELECT symbol, trade_date, count(*) OVER slow AS days,
@@ -40,7 +40,7 @@ WITH averages AS (
 )
 {UPSERT}"""
 
-# Relative strength with plain averages (Cutler's), so that a day's value depends on its window alone.
+# Relative strength with plain averages (Cutler's), so that a day's value depends only on its window.
 RSI = f"""
 WITH moves AS (
     SELECT symbol, trade_date,
@@ -66,6 +66,7 @@ WITH moves AS (
 
 @task
 def compute(statement: str, **values: Any) -> int:
+    """Run a statement, and return the number of rows written."""
     with database() as cursor:
         cursor.execute(statement, values)
         written: int = cursor.rowcount
@@ -85,8 +86,8 @@ def compute_trading_signals(
 
     Args:
         strategies: sma: a fast moving average crosses a slow one; rsi: the relative strength is extreme.
-        symbols: Which instruments; all when none are named.
-        since: First day to write; all days when not given.
+        symbols: Symbols of instruments; all if not given.
+        since: First day to write; all days if not given.
         fast: Days of the fast moving average.
         slow: Days of the slow moving average.
         rsi_window: Days of the relative strength.

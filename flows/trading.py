@@ -1,4 +1,4 @@
-"""What the trading flows share: the application's database, and a step that is an event in public.system_logs."""
+"""Shared by the trading flows: the application's database, and steps that are events in public.system_logs."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ Symbol = Annotated[str, StringConstraints(pattern=r"^[A-Z0-9.^=-]{1,16}$")]
 
 @contextmanager
 def database() -> Iterator[Any]:
-    """A cursor in one transaction. libpq's own variables (PGHOST, PGUSER, ...) say where; no flow holds a password."""
+    """Yield a cursor in one transaction. libpq's variables (PGHOST, ...) name the database; flows hold no password."""
     connection = psycopg2.connect("", application_name=flow_run.flow_name)
     try:
         with connection, connection.cursor() as cursor:
@@ -26,13 +26,13 @@ def database() -> Iterator[Any]:
 
 
 def upsert(cursor: Any, statement: str, rows: Sequence[tuple[Any, ...]]) -> int:
-    """Run an INSERT ... VALUES %s ... ON CONFLICT ...; how many rows were written."""
+    """Run an INSERT ... VALUES %s ... ON CONFLICT ..., and return the number of rows written."""
     return len(execute_values(cursor, f"{statement} RETURNING 1", rows, page_size=1000, fetch=True))
 
 
 @contextmanager
 def step(event_type: str, **metadata: Any) -> Iterator[dict[str, Any]]:
-    """Log a part of a flow as one event, whether it succeeds or fails; the part may add to the event's metadata."""
+    """Log a part of a flow as one event, whether it succeeds or fails. Yield the event's metadata to be extended."""
     started = time.monotonic()
     try:
         yield metadata
