@@ -1,4 +1,4 @@
-"""Each link of a page leads to a file, and to a heading of it."""
+"""Each link and each playbook that a page names exists."""
 
 from __future__ import annotations
 
@@ -25,3 +25,8 @@ def test_each_link_leads_somewhere(page: Path) -> None:
         target = page.parent / name if name else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_each_playbook_exists(page: Path) -> None:
+    assert [name for name in re.findall(r"\bplaybooks/\w+\.yml", page.read_text()) if not (ROOT / name).exists()] == []
