@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import subprocess
+import time
 
-from conftest import PSQL, Playbook, Sql, wait_for
+from conftest import PSQL, Playbook, Sql, wait_for, wait_for_health
 from testinfra.host import Host
 
 
@@ -59,6 +60,29 @@ def test_a_stopped_database_is_waited_for(host: Host, tenants: list[str]) -> Non
         assert wait_for(lambda: not ready(host), 60)
     finally:
         host.check_output("systemctl start postgresql")
+    assert wait_for(lambda: ready(host), 90)
+
+
+def test_a_killed_database_comes_back(host: Host, tenants: list[str], playbook: Playbook) -> None:
+    def postmaster() -> str:
+        return str(host.check_output("systemctl show --property MainPID --value 'postgresql@*-main'"))
+
+    killed = postmaster()
+    host.check_output("kill -KILL %s", killed)
+    assert wait_for(lambda: postmaster() not in ("0", killed), 60)
+    for tenant in tenants:
+        wait_for_health(host, tenant)
+    assert host.check_output("systemctl --failed --no-legend --plain") == ""
+
+    # Who stops it means it, also by Debian's own command, which systemd does not see.
+    assert wait_for(lambda: host.service("postgresql@*-main").is_running, 60)
+    version, cluster = host.check_output("pg_lsclusters --no-header").split()[:2]
+    host.check_output("runuser --user postgres -- pg_ctlcluster %s %s stop", version, cluster)
+    time.sleep(5)
+    try:
+        assert postmaster() == "0"
+    finally:
+        host.check_output("systemctl reset-failed 'postgresql@*'; systemctl start postgresql")
     assert wait_for(lambda: ready(host), 90)
 
 
