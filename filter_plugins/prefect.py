@@ -178,6 +178,40 @@ def host_networks(addresses: Sequence[str]) -> list[str]:
         ) from error
 
 
+def _network(where: str, value: Any) -> str:
+    try:
+        return str(ip_network(value if isinstance(value, str) else repr(value)))
+    except ValueError as error:
+        remedy = "Give an IP address and the length of its network's prefix, as 192.0.2.64/28 or 2001:db8::/48."
+        raise _refuse(where, str(error), remedy) from None
+
+
+def networks(values: Any, variable: str) -> list[str]:
+    """Return the networks that a user wrote, in the form that pg_hba.conf wants.
+
+    Raises AnsibleFilterError, which names the item of the variable.
+    """
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        raise _refuse(variable, f"{values!r} is not a list of networks", "Example: [192.0.2.64/28]")
+    return [_network(f"{variable}[{index}]", value) for index, value in enumerate(values)]
+
+
+def hba_lines(rules: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Write access rules as lines of pg_hba.conf. Raises AnsibleFilterError for what would break the file."""
+    lines = []
+    for index, rule in enumerate(rules):
+        where = f"postgresql_hba_rules[{index}]"
+        words = [rule["type"]]
+        for key in ("databases", "users"):
+            if unfit := [name for name in rule[key] if not str(name).isprintable() or not name]:
+                raise _refuse(f"{where}.{key}", f"{unfit[0]!r} can not be a name there", "Use printable characters.")
+            words.append(",".join('"{}"'.format(str(name).replace('"', '""')) for name in rule[key]))
+        if rule["type"] != "local":
+            words.append(_network(f"{where}.address", rule.get("address")))
+        lines.append(" ".join([*words, rule.get("method", "scram-sha-256")]))
+    return lines
+
+
 def env_quote(value: Any) -> str:
     """Quote a value for a file that both systemd's EnvironmentFile= and a shell read."""
     text = str(value)
@@ -208,6 +242,8 @@ class FilterModule:
             "prefect_workers": prefect_workers,
             "host_addresses": host_addresses,
             "host_networks": host_networks,
+            "networks": networks,
+            "hba_lines": hba_lines,
             "env_quote": env_quote,
             "search_path": search_path,
             "problems_in_words": problems_in_words,
