@@ -42,6 +42,15 @@ options:
     suboptions:
       path: {description: The path., type: path, required: true}
       mb: {description: The free space., type: int, required: true}
+  directories:
+    description: Directories that are to belong to one user alone. Each must not exist yet, or be that user's already.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path: {description: The path., type: path, required: true}
+      owner: {description: The user's name., type: str, required: true}
+      holds: {description: A regular expression of the whole names that may be in it., type: str, required: true}
   systemd: {description: Whether systemd must run the host., type: bool, default: false}
 """
 
@@ -76,6 +85,8 @@ import fnmatch
 import glob
 import ipaddress
 import os
+import pwd
+import re
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -207,6 +218,45 @@ def disk_problem(path: str, needed: int) -> Iterator[Problem]:
         )
 
 
+def directory_problem(path: str, owner: str, holds: str) -> Iterator[Problem]:
+    try:
+        user = os.stat(path).st_uid
+        foreign = sorted(name for name in os.listdir(path) if not re.fullmatch(holds, name))
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        reason = "is not a directory"
+    else:
+        if user != user_number(owner):
+            reason = f"belongs to {user_name(user)}"
+        elif foreign:
+            reason = f"holds {', '.join(foreign[:3])}{' and more' if foreign[3:] else ''}"
+        else:
+            return
+    yield Problem(
+        "directory_taken",
+        f"path {path}",
+        f"{path} {reason}, and it would be made {owner}'s alone.",
+        "Name one that does not exist yet.",
+    )
+
+
+def user_number(name: str) -> int | None:
+    """Return a user's number, or None where there is no such user yet."""
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        return None
+
+
+def user_name(number: int) -> str:
+    """Return a user's name, or the number where no user has it."""
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"the user {number}"
+
+
 def system_problem() -> Iterator[Problem]:
     release = dict(shlex.split(line)[0].split("=", 1) for line in read("/etc/os-release").splitlines() if "=" in line)
     name, version = release.get("ID", "an unknown system"), release.get("VERSION_ID", "")
@@ -253,6 +303,16 @@ def main() -> None:
                 "default": [],
                 "options": {"path": {"type": "path", "required": True}, "mb": {"type": "int", "required": True}},
             },
+            "directories": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "path": {"type": "path", "required": True},
+                    "owner": {"type": "str", "required": True},
+                    "holds": {"type": "str", "required": True},
+                },
+            },
             "systemd": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
@@ -261,6 +321,7 @@ def main() -> None:
     problems += [problem for port in module.params["ports"] for problem in port_problem(**port)]
     problems += memory_problem(module.params["memory_mb"])
     problems += [problem for disk in module.params["disk"] for problem in disk_problem(disk["path"], disk["mb"])]
+    problems += [problem for directory in module.params["directories"] for problem in directory_problem(**directory)]
     problems += systemd_problem(module) if module.params["systemd"] else []
     module.exit_json(changed=False, problems=[problem.as_dict() for problem in problems])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -89,6 +90,25 @@ def test_disk(preflight: Callable[..., dict[str, str]], tmp_path: Path) -> None:
     path = str(tmp_path / "not" / "there" / "yet")
     assert preflight(disk=[{"path": path, "mb": 1}]) == {}
     assert path in preflight(disk=[{"path": path, "mb": 10**9}])["disk_low"]
+
+
+def test_a_directory_of_ones_own(preflight: Callable[..., dict[str, str]], tmp_path: Path) -> None:
+    me = pwd.getpwuid(os.getuid()).pw_name
+
+    def look(path: Path, owner: str = me) -> str:
+        return preflight(directories=[{"path": str(path), "owner": owner, "holds": r"set-\d|\.lock"}]).get(
+            "directory_taken", ""
+        )
+
+    assert look(tmp_path / "new") == ""
+    (tmp_path / "set-1").mkdir()
+    (tmp_path / ".lock").touch()
+    assert look(tmp_path) == ""
+    assert f"{tmp_path} belongs to {me}" in look(tmp_path, "daemon")
+    assert f"{tmp_path} belongs to {me}" in look(tmp_path, "nobody_yet")
+    assert f"{tmp_path / '.lock'} is not a directory" in look(tmp_path / ".lock")
+    (tmp_path / "photos").mkdir()
+    assert f"{tmp_path} holds photos, and it would be made {me}'s alone" in look(tmp_path)
 
 
 @pytest.mark.skipif(Path("/run/systemd/system").exists(), reason="systemd runs this machine")
