@@ -21,6 +21,7 @@ from pgprefect.backup import create as backup
 from pgprefect.backup import sets as backup_set
 from pgprefect.backup.create import back_up, wanted_parts
 from pgprefect.backup.sets import BackupError
+from pgprefect.cli.main import main
 from pgprefect.core.connection import ConnectionFailed, Login
 from pgprefect.core.jobs import Job, last, record
 from pgprefect.core.process import libpq_environment
@@ -415,3 +416,36 @@ def test_a_directory_that_is_not_there_or_may_not_be_written(prefect: Site, tmp_
     with pytest.raises(BackupError, match="can not be written") as failed:
         make(prefect, tmp_path / "missing")
     assert failed.value.problem.code == "backup_not_written"
+
+
+def test_a_dry_run_changes_nothing_and_tells_the_truth(
+    prefect: Site, site_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "sets"
+    home.mkdir()
+    for _ in range(2):
+        make(prefect, home, "workflow")
+    keep = {"last": 2, "daily": 0, "weekly": 0, "monthly": 0}
+    backups = {"directory": str(home), "kinds": ["full"], "keep": keep}
+    # Root becomes the user of the backups, which this machine has not: here that is root itself.
+    site_file.write_text(json.dumps({**json.loads(site_file.read_text()), "backup": "root", "backups": backups}))
+    before = sorted((path, path.stat().st_mtime_ns) for path in home.rglob("*"))
+
+    def run(*arguments: str) -> tuple[int, str]:
+        status = main(["--config", str(site_file), "backup", *arguments])
+        captured = capsys.readouterr()
+        return status, captured.out + captured.err
+
+    oldest = names(home)[0]
+    status, text = run("--dry-run")
+    assert status == 0 and f"Would make a set in {home}: app, workflow-tenant0, globals." in text
+    assert f"Would remove: {oldest}." in text
+    assert json.loads(run("create", "--dry-run", "--json")[1])["pruned"] == [oldest]
+    assert "Would remove: no set." in run("prune", "--dry-run")[1]
+    for action in ("list", "check", "export", "add"):
+        status, text = run(action, "--dry-run")
+        assert status == 2 and f"pgprefect backup {action} has no --dry-run" in text
+    assert sorted((path, path.stat().st_mtime_ns) for path in home.rglob("*")) == before
+
+    make(prefect, home, "workflow")
+    assert backup.prune(home, backup_set.Keep.from_arguments(keep)) == [oldest]

@@ -7,6 +7,7 @@ import os
 import pwd
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -43,7 +44,7 @@ def add_to(commands: Any) -> None:
     command.add_argument("--set", help="check, export: the set's name; else the newest")
     command.add_argument("--to", type=Path, metavar="DIRECTORY", help="export: an empty one")
     command.add_argument("--from", type=Path, metavar="DIRECTORY", dest="folder", help="add: the set, below the others")
-    command.add_argument("--dry-run", action="store_true", help="prune: only say what would go")
+    command.add_argument("--dry-run", action="store_true", help="create, prune: only say what would be done")
     command.add_argument("--safety", action="store_true", help="create: one that nothing takes for the newest")
     command.add_argument("--json", action="store_true", help="print one JSON document")
     command.set_defaults(run=_backup)
@@ -83,6 +84,8 @@ def add_to(commands: Any) -> None:
 
 def _backup(options: argparse.Namespace) -> int:
     site, home = _backups(options)
+    if options.dry_run and options.action not in ("create", "prune"):
+        raise ValueError(f"pgprefect backup {options.action} has no --dry-run; create and prune have.")
     _become(declaration_of(site).backup)
     return _ACTIONS[options.action](options, site, home)
 
@@ -118,6 +121,8 @@ def _create(options: argparse.Namespace, site: Site, home: Path) -> int:
         if not parts:
             print("None: what would be replaced is not there.")
             return FINE
+    if options.dry_run:
+        return _would_create(options, site, home, parts)
     version = site.virtualenv and os.path.basename(site.virtualenv)
     # What is made by the way says nothing of the nightly job.
     with record(None if options.safety else site.job("backup")) as figures:
@@ -135,6 +140,24 @@ def _create(options: argparse.Namespace, site: Site, home: Path) -> int:
         copied = _copy_waiting(site, home)
         if not options.json:
             print(copied)
+    return FINE
+
+
+def _would_create(options: argparse.Namespace, site: Site, home: Path, parts: Sequence[backup.Wanted]) -> int:
+    """Say what a new set would hold, which sets it would replace, and which would be copied."""
+    assert site.backups
+    dumps = ["-".join(filter(None, (part.kind, part.tenant))) for part in parts]
+    waiting = backup_copy.waiting(home, site.backups.copy)
+    pruned = [] if options.safety else backup.would_prune(home, site.backups.keep, spared=waiting)
+    if options.json:
+        report.as_json({"would_create": dumps, "pruned": pruned})
+        return FINE
+    print(f"Would make a set in {home}: {', '.join(dumps)}.")
+    if not options.safety:
+        _print_pruned(pruned, "Would remove")
+        if site.backups.copy:
+            names = ", ".join(["the new set", *(path.name for path in waiting)])
+            print(f"Would copy to {site.backups.copy.target}: {names}.")
     return FINE
 
 
