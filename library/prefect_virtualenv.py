@@ -96,7 +96,8 @@ class Virtualenv:
 
     def run(self, *arguments: str, check_rc: bool = True) -> tuple[int, str]:
         environment = {**ENVIRONMENT, "UV_CACHE_DIR": self.cache}
-        code, out, err = self.module.run_command([self.uv, *arguments], environ_update=environment)
+        # uv reads settings from the folder in which it runs, and this may be another user's.
+        code, out, err = self.module.run_command([self.uv, *arguments], environ_update=environment, cwd="/")
         if code and check_rc:
             self.module.fail_json(msg=f"uv {' '.join(arguments[:2])} failed: {err.strip()}", rc=code)
         return code, out + err
@@ -139,7 +140,7 @@ class Virtualenv:
         # tests, a fifth of all, are never imported. A source of another Python that some package ships is no failure.
         python = os.path.join(self.path, "bin", "python")
         library = glob.glob(os.path.join(self.path, "lib", "python3*", "site-packages"))
-        self.module.run_command([python, "-m", "compileall", "-q", "-j", "0", "-x", "/tests?/", *library])
+        self.module.run_command([python, "-I", "-m", "compileall", "-q", "-j", "0", "-x", "/tests?/", *library])
         return output
 
     def update(self) -> dict[str, Any]:

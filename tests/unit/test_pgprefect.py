@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pgprefect import manager
+from pgprefect.cli import backup as backup_commands
 from pgprefect.cli.main import main
 from pgprefect.core.connection import ConnectionFailed, Login, connect
 from pgprefect.core.scram import PasswordRefused, saslprep, scram_verifier, verifier_matches
@@ -332,6 +333,15 @@ def test_the_command_explains_itself() -> None:
         check=True,
     )
     assert "revision" in done.stdout and "seal" in done.stdout
+
+
+def test_the_command_starts_itself_and_nothing_of_the_folder_in_which_it_runs(tmp_path: Path) -> None:
+    (tmp_path / "pgprefect").mkdir()
+    for name in ("sitecustomize", "pgprefect/__init__", "pgprefect/__main__", "json"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('trapped')")
+    command = [*backup_commands._this_program(), "backup", "--help"]
+    done = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": "."}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "--safety" in done.stdout, done.stderr
 
 
 def test_a_module_takes_no_more_with_it_than_it_needs() -> None:

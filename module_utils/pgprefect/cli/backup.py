@@ -42,8 +42,10 @@ def add_to(commands: Any) -> None:
     )
     command.add_argument("--kind", action="append", choices=backup.KINDS, help="create: instead of the site's kinds")
     command.add_argument("--set", help="check, export: the set's name; else the newest")
-    command.add_argument("--to", type=Path, metavar="DIRECTORY", help="export: an empty one")
-    command.add_argument("--from", type=Path, metavar="DIRECTORY", dest="folder", help="add: the set, below the others")
+    command.add_argument("--to", type=_absolute, metavar="DIRECTORY", help="export: an empty one")
+    command.add_argument(
+        "--from", type=_absolute, metavar="DIRECTORY", dest="folder", help="add: the set, below the others"
+    )
     command.add_argument("--dry-run", action="store_true", help="create, prune: only say what would be done")
     command.add_argument("--safety", action="store_true", help="create: one that nothing takes for the newest")
     command.add_argument("--json", action="store_true", help="print one JSON document")
@@ -80,6 +82,13 @@ def add_to(commands: Any) -> None:
         help="and no restore point: where what is there can not be backed up any more",
     )
     command.set_defaults(run=_restore)
+
+
+def _absolute(text: str) -> Path:
+    """Take a path as an argument: the command runs in /, wherever it is typed."""
+    if not os.path.isabs(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an absolute path")
+    return Path(text)
 
 
 def _backup(options: argparse.Namespace) -> int:
@@ -296,13 +305,19 @@ def _restore(options: argparse.Namespace) -> int:
         # By the user of the backups, which this process can not become and come back from.
         kinds = [word for part in parts for word in ("--kind", part.kind)]
         tenant = ["--tenant", options.tenant] if options.tenant else []
-        command = [sys.executable, "-m", "pgprefect", "--config", options.config, *tenant, "backup", "--safety", *kinds]
+        command = [*_this_program(), "--config", options.config, *tenant, "backup", "--safety", *kinds]
         print("The safety set:", flush=True)
         if subprocess.run(command, check=False).returncode:
             return refuse("Nothing was changed, because the safety set failed: end the cause, or say --no-safety-set.")
     rows = restore.restore(site.login, declaration_of(site), path, parts, site.virtualenv, options.into)
     report.table(f"Restored {path.name}: {schemas} in {target}", ["table", "rows"], sorted(rows.items()))
     return FINE
+
+
+def _this_program() -> list[str]:
+    """Return the command that starts this program again: from the same folders, and from no other user's."""
+    program = f"import sys; sys.path[:] = {sys.path!r}; from pgprefect.cli.main import main; sys.exit(main())"
+    return [sys.executable, "-I", "-c", program]
 
 
 def _restore_table(options: argparse.Namespace, site: Site, path: Path) -> int:

@@ -38,6 +38,23 @@ def test_a_flow_may_do_all_but_delete(host: Host, workers: list[str]) -> None:
     assert "prefect_server" in result.stderr.splitlines()[-1], result.stderr
 
 
+@pytest.mark.usefixtures("tenants")
+@pytest.mark.parametrize("command", ["pgprefect verify --json", "prefect config view --show-sources"])
+def test_a_command_runs_nothing_of_the_folder_in_which_it_is_typed(host: Host, command: str) -> None:
+    """Root types it in a folder that another user has filled, with another user's variables."""
+    trap = "open('/tmp/trap/sprung', 'w')"
+    host.check_output("rm -rf /tmp/trap && mkdir -p /tmp/trap/pgprefect /tmp/trap/prefect")
+    for name in ("sitecustomize", "usercustomize", "pgprefect/__init__", "prefect/__init__", "json"):
+        host.check_output("printf %%s %s > /tmp/trap/%s.py", trap, name)
+    host.check_output("echo PREFECT_API_URL=http://trap:1/api > /tmp/trap/.env")
+    host.check_output("printf '[api]\\nurl = \"http://trap:1/api\"\\n' > /tmp/trap/prefect.toml")
+    host.check_output("printf '[tool.prefect.api]\\nurl = \"http://trap:1/api\"\\n' > /tmp/trap/pyproject.toml")
+    variables = "PYTHONPATH=. PREFECT_API_URL=http://trap:1/api PREFECT_HOME=. PGHOST=trap HOME=/tmp/trap"
+    answer = host.check_output(f"cd /tmp/trap && env {variables} {command}")
+    assert "trap" not in answer
+    assert not host.file("/tmp/trap/sprung").exists
+
+
 def test_the_commands_end_well(host: Host) -> None:
     for command in re.findall(r"^pgprefect .*", (PROJECT / "docs/pgprefect.md").read_text(), re.MULTILINE):
         result = host.run(command)

@@ -63,7 +63,7 @@ def test_a_stopped_database_is_waited_for(host: Host, tenants: list[str]) -> Non
     assert wait_for(lambda: ready(host), 90)
 
 
-def test_a_killed_database_comes_back(host: Host, tenants: list[str], playbook: Playbook) -> None:
+def test_a_killed_database_comes_back(host: Host, tenants: list[str]) -> None:
     def postmaster() -> str:
         return str(host.check_output("systemctl show --property MainPID --value 'postgresql@*-main'"))
 
