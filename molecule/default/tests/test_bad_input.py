@@ -29,13 +29,16 @@ def refuse(playbook: Playbook, variables: dict[str, Any], *messages: str, invent
 @pytest.mark.parametrize(
     ("variables", "messages"),
     [
+        ({"app_databse": "shop"}, ("app_databse (--extra-vars): nothing reads", "did you mean app_database?")),
+        ({"postgresql_port": 5433}, ("the playbooks set this variable. Set database_port instead",)),
+        ({"prefect_monitoring_thresholds": {"latncy_ms": {}}}, ("latncy_ms: unknown key", "latency_ms?")),
         ({"app_schema": "shop"}, ("prefect_database_app_schema", "none, trading", "shop")),
         ({"prefect_version": "9.9.9"}, ("prefect_version is 9.9.9", "requirements/lock prefect 9.9.9")),
         ({"postgresql_tls_certificate": "/etc/ssl/nowhere.pem"}, ("/etc/ssl/nowhere.pem is not on the host",)),
         ({"postgresql_log_min_duration_ms": "often"}, ("postgresql_log_min_duration_ms", "often")),
         ({"prefect_tenants": [{"name": "Prefect!"}]}, ("prefect_tenants[0].name", "'Prefect!'", "lower-case letters")),
         ({"prefect_tenants": [{"name": "a", "schema": "pg_a"}]}, ("prefect_tenants[0].schema", "'pg_a'", "without")),
-        ({"prefect_tenants": [{"name": "a", "prot": 1}]}, ("unknown keys prot", "Allowed: name, port")),
+        ({"prefect_tenants": [{"name": "a", "prot": 1}]}, ("prefect_tenants[0].prot: unknown key", "mean port?")),
         ({"app_login": "pg_app"}, ("pg_app",)),
         ({"prefect_backup_schedule": "daily"}, ("prefect_backup_schedule is daily", '"0 2 * * *"')),
         ({"prefect_backup_kinds": ["all"]}, ("prefect_backup_kinds", "app, workflow, full", "all")),
@@ -70,7 +73,7 @@ def refuse(playbook: Playbook, variables: dict[str, Any], *messages: str, invent
         (
             {"prefect_tenants": [{"name": "prefect", "deployments": [
                 {"name": "x", "flow": "x", "entrypoint": "x.py:x", "work_pool": "nowhere"}]}]},
-            ("nowhere/default", "Declared are: default/default"),
+            ("prefect_tenants[0].deployments[0].work_pool", "nowhere/default", "Declared are: default/default"),
         ),
     ],
 )  # fmt: skip

@@ -1,0 +1,270 @@
+"""Mistakes in an inventory are found on the controller, all at once, each with its place and what to do."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pgprefect.runs.retention import Policy
+
+from plugin_utils.inventory_checks.groups import check_groups
+from plugin_utils.inventory_checks.specification import read
+from plugin_utils.inventory_checks.tenants import check_tenants
+from plugin_utils.inventory_checks.values import check_dataclass, check_keys
+from plugin_utils.inventory_checks.variables import Definition, check_names
+from tests.conftest import ROOT
+
+SPECIFICATION = read(ROOT)
+GROUPS = {"postgresql": ["a"], "prefect_server": ["b"], "prefect_worker": ["c"]}
+CONTAINER = {"ansible_connection": "community.docker.docker"}
+
+
+def names(*misspelt: str, others: tuple[str, ...] = ()) -> list[str]:
+    return list(check_names([Definition(name, "s3cret", "group all") for name in misspelt], SPECIFICATION, others))
+
+
+@pytest.mark.parametrize(
+    ("misspelt", "meant"),
+    [
+        ("app_databse", "app_database"),
+        ("prefect_tenant", "prefect_tenants"),
+        ("prefect_retention_enable", "prefect_retention_enabled"),
+        ("database_prt", "database_port"),
+        ("backup_directry", "backup_directory"),
+        ("postgresql_setings", "postgresql_settings"),
+    ],
+)
+def test_a_misspelt_variable(misspelt: str, meant: str) -> None:
+    assert names(misspelt) == [f"{misspelt} (group all): nothing reads this variable; did you mean {meant}?"]
+
+
+def test_a_variable_that_is_near_no_other() -> None:
+    (mistake,) = names("app_colour")
+    assert "app_colour (group all): nothing reads this variable. Remove it, or list it in site_other_vari" in mistake
+    assert names("app_colour", others=("app_colour",)) == []
+
+
+def test_variables_of_others_and_of_roles_are_left_alone() -> None:
+    assert names("nginx_port", "ansible_user", "__site_x", "postgresql_memory_mb", "prefect_backup_schedule") == []
+
+
+@pytest.mark.parametrize(
+    ("wired", "instead"),
+    [
+        ("postgresql_port", "Set database_port instead."),
+        ("prefect_backup_directory", "Set backup_directory instead."),
+        ("prefect_database_name", "Set app_database instead."),
+        ("prefect_server_tenants", "prefect_tenants"),
+        ("prefect_database_passwords", "prefect_secrets"),
+        ("prefect_server_bind_address", "Set prefect_bind_address instead."),
+        ("prefect_backup_role", "Remove it."),
+    ],
+)
+def test_a_variable_that_the_wiring_sets(wired: str, instead: str) -> None:
+    (mistake,) = names(wired)
+    assert mistake.startswith(f"{wired} (group all): the playbooks set this variable. ")
+    assert instead in mistake
+
+
+def test_every_place_of_a_name_is_told_once() -> None:
+    found = [Definition("app_databse", "", where) for where in ("group all", "host a", "--extra-vars")]
+    (mistake,) = check_names(found, SPECIFICATION, ())
+    assert mistake.startswith("app_databse (group all, host a, --extra-vars): ")
+
+
+def test_every_variable_that_the_wiring_reads_is_declared() -> None:
+    wiring = "".join(path.read_text() for path in (ROOT / "playbooks/group_vars/all").glob("*.yml"))
+    read_there = set(re.findall(r"\b(?:app|database|backup|prefect)_[a-z_]+(?= *\| *default)", wiring))
+    assert read_there
+    assert read_there - set(SPECIFICATION.options) == set()
+
+
+def test_defaults_are_the_wirings() -> None:
+    wiring = "".join(path.read_text() for path in (ROOT / "playbooks/group_vars/all").glob("*.yml"))
+    found = re.findall(r"\b([a-z_]+) \| default\('?([\w./-]+)'?\)", wiring)
+    said = {name: str(spec["default"]) for name, spec in SPECIFICATION.site.items() if spec.get("default")}
+    assert {name: value for name, value in found if name in said} == said
+
+
+@pytest.mark.parametrize(
+    ("module", "key", "own"),
+    [("prefect_work_pools", "work_pools", {"workers"}), ("prefect_deployments", "deployments", set())],
+)
+def test_objects_have_the_keys_of_their_module(module: str, key: str, own: set[str]) -> None:
+    def keys(options: dict[str, Any]) -> dict[str, Any]:
+        return {name: keys(spec.get("options", spec.get("suboptions", {}))) for name, spec in options.items()}
+
+    tree = ast.parse((ROOT / "library" / f"{module}.py").read_text())
+    (text,) = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "DOCUMENTATION"
+    ]
+    documented = yaml.safe_load(text)["options"]["pools" if key == "work_pools" else key]["suboptions"]
+    declared = SPECIFICATION.site["prefect_tenants"]["options"][key]["options"]
+    assert keys(declared) == {**keys(documented), **{name: {} for name in own}}
+
+
+def test_groups_that_are_there() -> None:
+    assert list(check_groups({"all": ["a"], "ungrouped": [], "web": ["w"], **GROUPS}, False)) == []
+    assert list(check_groups({**GROUPS, "prefect_workers": ["c"]}, False)) == []
+    assert list(check_groups({**GROUPS, "postgresql": []}, True)) == []
+    assert list(check_groups({**GROUPS, "prefect_worker": []}, False)) == []
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_a_missing_group(name: str) -> None:
+    (mistake,) = check_groups({group: hosts for group, hosts in GROUPS.items() if group != name}, False)
+    assert f"group {name}: it is missing in the inventory" in mistake
+    assert "inventory/example/hosts.yml" in mistake
+
+
+@pytest.mark.parametrize("misspelt", ["prefect_servers", "prefect_serve", "prefect-server"])
+def test_a_misspelt_group(misspelt: str) -> None:
+    groups = {"postgresql": ["a"], misspelt: ["b"], "prefect_worker": ["c"]}
+    assert list(check_groups(groups, False)) == [
+        f"group {misspelt}: b would be left out. The group's name is prefect_server."
+    ]
+
+
+def tenant(**keys: Any) -> list[str]:
+    return list(check_keys("prefect_tenants", [{"name": "prefect", **keys}], SPECIFICATION.site["prefect_tenants"]))
+
+
+def test_keys_inside_tenants_are_told_with_their_path_and_without_a_value() -> None:
+    deployment = {"name": "a", "flow": "a", "entrypoint": "a.py:a", "work_pool": "default"}
+    mistakes = tenant(
+        prot=4300,
+        work_pools=[{"name": "default", "queues": [{"name": "urgent", "priorty": 1}]}],
+        deployments=[deployment, {**deployment, "schedules": [{"slug": "x", "crn": "s3cret"}]}, {"work_pol": "s3cret"}],
+    )
+    assert mistakes[:4] == [
+        "prefect_tenants[0].prot: unknown key; did you mean port?",
+        "prefect_tenants[0].work_pools[0].queues[0].priorty: unknown key; did you mean priority?",
+        "prefect_tenants[0].deployments[1].schedules[0].crn: unknown key; did you mean cron?",
+        "prefect_tenants[0].deployments[2].work_pol: unknown key; did you mean work_pool?",
+    ]
+    assert "prefect_tenants[0].deployments[2].flow: it is missing" in mistakes[5]
+    assert "s3cret" not in str(mistakes)
+
+
+def test_a_value_of_another_form() -> None:
+    assert tenant(deployments="x") == ["prefect_tenants[0].deployments: it must be a list"]
+    assert "prefect_tenants[0].deployments[0]: it must be a mapping of name, flow" in tenant(deployments=["x"])[0]
+    assert tenant(deployments=None) == []
+
+
+def policy(value: Any) -> list[str]:
+    return list(check_dataclass("policy", value, Policy, Policy.from_arguments))
+
+
+def test_a_policy_of_retention() -> None:
+    assert policy({"days_to_keep": 30}) == []
+    assert policy({"day_to_keep": 30}) == ["policy.day_to_keep: unknown key; did you mean days_to_keep?"]
+    assert "must be from 0" in policy({"days_to_keep": -1})[0]
+    assert "it must be a mapping" in policy("30 days")[0]
+
+
+def test_what_does_not_fit_together(tmp_path: Path) -> None:
+    (tmp_path / "collect.py").touch()
+    daily = {"name": "daily", "flow": "collect", "entrypoint": "collect.py:collect", "work_pool": "default"}
+    pools = [{"name": "default", "queues": [{"name": "urgent"}]}]
+
+    def check(**keys: Any) -> list[str]:
+        return list(check_tenants([{"work_pools": pools, "deployments": [{**daily, **keys}]}], tmp_path))
+
+    path = "prefect_tenants[0].deployments[0]"
+    assert check(work_queue="urgent", schedules=[{"slug": "close", "cron": "30 22 * * 1-5"}]) == []
+    assert check(work_pool="lost")[0].startswith(f"{path}.work_pool: the tenant's work_pools have no lost/default")
+    assert check(work_queue="lost")[0].startswith(f"{path}.work_queue: the tenant's work_pools have no default/lost")
+    when = f"{path}.schedules[0]: it needs exactly one of cron, interval, rrule"
+    assert check(schedules=[{"slug": "never"}]) == [when]
+    assert check(schedules=[{"slug": "both", "cron": "* * * * *", "interval": 60}]) == [when]
+    assert check(entrypoint="colect.py:collect") == [
+        f"{path}.entrypoint: colect.py is not in the folder of the flows, {tmp_path}; did you mean collect.py?"
+    ]
+    assert check(entrypoint="collect") == [f"{path}.entrypoint: 'collect' must be file.py:function"]
+
+
+def run(folder: Path, hosts: dict[str, Any], *arguments: str, default: bool = False) -> tuple[int, str]:
+    """Check an inventory of these groups as a playbook does, and return the exit status and what was said."""
+    inventory = folder / "hosts.yml"
+    inventory.write_text(json.dumps(hosts))
+    chosen = [] if default else ["--inventory", str(inventory)]
+    done = subprocess.run(
+        [Path(sys.executable).with_name("ansible-playbook"), *chosen, "playbooks/check_inventory.yml", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_INVENTORY": str(inventory)},
+        text=True,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    return done.returncode, " ".join(done.stdout.split())
+
+
+def site(**variables: Any) -> dict[str, Any]:
+    return {group: {"hosts": {"somewhere": variables}} for group in GROUPS}
+
+
+def test_an_inventory_with_mistakes_in_every_place(tmp_path: Path) -> None:
+    (tmp_path / "group_vars/all").mkdir(parents=True)
+    (tmp_path / "group_vars/all/site.yml").write_text(
+        'app_databse: s3cret\nprefect_tenants: \'{{ [{"name": shared, "prot": 1}] }}\'\nshared: prefect\n'
+    )
+    (tmp_path / "group_vars/prefect_server.yml").write_text("prefect_server_tenants: []\n")
+    (tmp_path / "host_vars").mkdir()
+    (tmp_path / "host_vars/somewhere.yml").write_text("prefect_monitoring_thresholds: {latncy_ms: {warning: 1}}\n")
+    status, said = run(
+        tmp_path, site(backup_directry="x"), "--extra-vars", "prefect_tenant=s3cret", "--limit", "somewhere"
+    )
+    assert status != 0
+    assert "The inventory has 6 mistakes; nothing was changed." in said
+    for mistake in (
+        "app_databse (group all)",
+        "backup_directry (host somewhere)",
+        "prefect_server_tenants (group prefect_server): the playbooks set this variable. Set prefect_tenants",
+        "prefect_tenant (--extra-vars)",
+        "prefect_tenants[0].prot: unknown key",
+        "prefect_monitoring_thresholds.latncy_ms: unknown key; did you mean latency_ms?",
+    ):
+        assert mistake in said, said
+    assert "s3cret" not in said
+
+
+@pytest.mark.parametrize("name", ["box", "example", "localhost"])
+def test_the_shipped_inventories_have_no_mistake(name: str, tmp_path: Path) -> None:
+    status, said = run(tmp_path, {}, "--inventory", f"inventory/{name}", default=True)
+    assert status == 0, said
+
+
+def test_an_inventory_without_hosts(tmp_path: Path) -> None:
+    status, said = run(tmp_path, {})
+    assert status != 0
+    assert "group postgresql: it is missing in the inventory" in said
+
+
+def test_a_playbook_that_deletes_wants_the_inventory_named(tmp_path: Path) -> None:
+    explicit = ("--extra-vars", "site_explicit_inventory=true")
+    status, said = run(tmp_path, site(), *explicit, default=True)
+    assert status != 0
+    assert f"deletes or replaces data on somewhere, and no inventory was named: {tmp_path}" in said
+    assert run(tmp_path, site(), *explicit)[0] == 0
+    assert run(tmp_path, site(**CONTAINER), *explicit, default=True)[0] == 0
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "playbooks").glob("*.yml")), ids=lambda path: str(path.stem))
+def test_which_playbooks_want_it(path: Path) -> None:
+    deletes = path.stem in ("adopt_database", "clean_up_runs", "restore_backup", "restore_cluster", "restore_table")
+    first = yaml.safe_load(path.read_text())[0]
+    assert first.get("vars", {}).get("site_explicit_inventory", False) is deletes
+    if deletes:
+        assert first["ansible.builtin.import_playbook"] == "check_inventory.yml"
