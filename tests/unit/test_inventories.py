@@ -33,3 +33,12 @@ def test_passwords_beside_an_inventory_are_no_hosts(name: str, tmp_path: Path) -
     groups = [name for name in listed if name != "_meta"]
     assert {host for group in groups for host in listed[group].get("hosts", [])} == HOSTS[name]
     assert "s3cret" not in result.stdout + result.stderr
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="git has to be asked")
+def test_git_ignores_a_copy_and_no_shipped_inventory() -> None:
+    vault = "group_vars/all/vault.yml"
+    names = ["mine", "example2", *HOSTS]
+    command = ["git", "check-ignore", "--no-index", *(f"inventory/{name}/{vault}" for name in names)]
+    ignored = subprocess.run(command, cwd=ROOT, text=True, check=False, stdout=subprocess.PIPE).stdout.split()
+    assert ignored == [f"inventory/{name}/{vault}" for name in ("mine", "example2")]
