@@ -1,4 +1,4 @@
-"""What is known about two schemas in one PostgreSQL database: the application's and Prefect's.
+"""Prefect's schema beside an application's in one PostgreSQL database: all that this project knows about the two.
 
 Plain functions over an open DB-API connection. The same package serves the Ansible modules on a host, Python programs
 and the command ``pgprefect``; so it imports neither ansible nor prefect, and only relatively from itself. What programs

@@ -71,12 +71,12 @@ class Pool:
             pool_pre_ping=True,
             use_native_hstore=False,
         )
-        # A child that used its parent's sockets would garble both.
+        # A child must not use its parent's sockets.
         os.register_at_fork(after_in_child=lambda: self._engine.dispose(close=False))
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """Give a connection; commit at the end, or roll back on an error.
+        """Yield a connection; commit at the end, or roll back on an error.
 
         Raises ConnectionFailed and PoolExhausted.
         """
@@ -145,7 +145,7 @@ def _pool(login: Login, database: str, search_path: Sequence[str], size: int) ->
 
 
 def _settings(login: Login | None, database: str | None) -> tuple[Login, str, Site | None]:
-    """Say where to log in, and what the roles wrote, where they did."""
+    """Return the login, the database, and the site's file where there is one."""
     site = None
     path = os.environ.get("PGPREFECT_CONFIG", configuration.PATH)
     with contextlib.suppress(ConfigurationError):
@@ -154,7 +154,7 @@ def _settings(login: Login | None, database: str | None) -> tuple[Login, str, Si
     if login is None and found:
         login, database = found[0], database or found[1]
     if login is None:
-        site = site or configuration.load(path)  # says why it can not be read
+        site = site or configuration.load(path)  # raises the reason
         login = site.login
     database = database or (site.database if site else None)
     if not database:
@@ -180,7 +180,7 @@ class DatabaseManager:
 
     @contextlib.contextmanager
     def get_connection(self) -> Iterator[Connection]:
-        """Give a connection in one transaction. Raises ConnectionFailed and PoolExhausted."""
+        """Yield a connection in one transaction. Raises ConnectionFailed and PoolExhausted."""
         with self.pool.transaction() as connection:
             yield connection
 
@@ -190,11 +190,11 @@ class DatabaseManager:
 
 
 class PrefectDatabaseManager(DatabaseManager):
-    """Prefect's tables in their schema, beside the application's, and what can be asked about both."""
+    """Prefect's tables in their schema beside the application's: sessions, events, health, statistics, cleanup."""
 
     @contextlib.contextmanager
     def prefect_session(self) -> Iterator[Connection]:
-        """Give a connection that finds Prefect's tables by their names. Raises ConnectionFailed and PoolExhausted."""
+        """Yield a connection whose search path is Prefect's schema. Raises ConnectionFailed and PoolExhausted."""
         path = (self.schema, declaration_of(self.site).extensions_schema if self.site else "extensions")
         with _pool(self.login, self.database, path, self.pool.size).transaction() as connection:
             yield connection
@@ -225,7 +225,7 @@ class PrefectDatabaseManager(DatabaseManager):
         """Append an event to the application's table; see ``pgprefect.events``. Return whether it was written.
 
         With a connection it is part of that transaction. A buffered one is written with others, within two seconds or
-        by ``flush_events``. One that can not be written goes to the flow run's log, or with ``strict`` its error comes.
+        by ``flush_events``. One that cannot be written goes to the flow run's log, or with ``strict`` its error comes.
         """
         if buffered:
             self._events.log(
@@ -287,7 +287,7 @@ class PrefectDatabaseManager(DatabaseManager):
             return clean_up(connections[0], self.schema, rules, vacuum_connection=connections[-1]).as_dict()
 
     def _deleting_logins(self) -> list[Login]:
-        """Say who deletes and who vacuums: a flow has no login but its own."""
+        """Return the logins that delete and vacuum; a flow has only its own."""
         if not (self.site and self.tenant and self.login == self.site.login):
             return [self.login]
         return [self.site.login_as(self.tenant.server), self.site.login_as(self.tenant.migrator)]

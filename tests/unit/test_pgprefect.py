@@ -80,7 +80,7 @@ REFUSED = [
     ({"connection_limits": {"prefect_server": -2}}, "-2"),
     ({"passwords": {"nobody": "x"}}, "passwords names 'nobody'"),
     ({"passwords": {"prefect_owner": "x"}}, "passwords names 'prefect_owner'"),
-    ({"passwords": {"prefect_server": ""}}, "'prefect_server' can not be used: the password is empty"),
+    ({"passwords": {"prefect_server": ""}}, "'prefect_server' cannot be used: the password is empty"),
     ({"passwords": {"prefect_server": "a\nb"}}, "control character"),
 ]
 
@@ -253,7 +253,7 @@ def test_revisions(tmp_path: Path, stored: list[str], state: str, pending: int) 
 
 @pytest.mark.parametrize(
     ("files", "words"),
-    [((), "no Prefect server"), (("x = 1",), "no migration"), ((FIRST, SECOND, BRANCH), "2 newest migrations")],
+    [((), "no Prefect server"), (("x = 1",), "not a migration"), ((FIRST, SECOND, BRANCH), "2 newest migrations")],
 )
 def test_migrations_that_can_not_be_read(tmp_path: Path, files: tuple[str, ...], words: str) -> None:
     with pytest.raises(revision.RevisionError, match=words):

@@ -28,7 +28,7 @@ from ..schema import revision
 from ..schema.declaration import declaration_of
 from ..schema.event_table import EventTable
 from ..schema.plan import Blocked
-from ..schema.revoke_secrets import seal
+from ..schema.revoke_secrets import revoke_secrets
 from ..schema.verify import verify_site
 from ..site import configuration, environment
 from ..site.configuration import ConfigurationError, Site
@@ -291,7 +291,7 @@ def _seal(_options: argparse.Namespace) -> int:
     login, database, schema = environment.database(os.environ)
     server = environment.setting(os.environ, "PGPREFECT_SERVER_ROLE")
     with _open(login, database) as connection:
-        for statement in seal(connection, schema, server):
+        for statement in revoke_secrets(connection, schema, server):
             print(statement)
     return FINE
 

@@ -1,4 +1,4 @@
-"""Opening a connection, and saying clearly why that did not work."""
+"""Connections to PostgreSQL, and clear reasons where one cannot be opened."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LOGIN_ARGUMENTS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Login:
-    """How to reach a PostgreSQL server. An empty host is the unix socket."""
+    """Where and as whom to log in to a PostgreSQL server. An empty host is the unix socket."""
 
     host: str = ""
     port: int = 5432
@@ -63,7 +63,7 @@ def connect(
     statement_timeout: float | None = None,
     search_path: Sequence[str] = ("pg_catalog",),
 ) -> Any:
-    """Open a connection that resolves no name outside the search path by accident and waits for no lock for ever.
+    """Open a connection that resolves names in ``search_path`` alone and never waits indefinitely for a lock.
 
     The timeouts are in seconds. Raises ConnectionFailed.
     """
@@ -74,7 +74,7 @@ def connect(
             Problem(
                 "driver_missing",
                 f"python {sys.executable}",
-                f"psycopg2 is not installed for {sys.executable}, so PostgreSQL can not be reached.",
+                f"psycopg2 is not installed for {sys.executable}, so PostgreSQL cannot be reached.",
                 "apt install python3-psycopg2, or install psycopg2-binary into that virtualenv.",
             )
         ) from error
@@ -105,13 +105,13 @@ def connect(
     return connection
 
 
-# The user is the whole process's: two threads at a time would mix theirs up.
-_ONE_AT_A_TIME = threading.Lock()
+# The effective user belongs to the whole process, so threads must take turns.
+_PEER_LOCK = threading.Lock()
 
 
 @contextlib.contextmanager
 def _as_peer(login: Login) -> Iterator[None]:
-    """Over the unix socket root takes on the role's operating system user, because PostgreSQL asks who is calling."""
+    """Let root take on the operating system user of the role, which is what PostgreSQL asks for over the socket."""
     user = None
     if not login.host and not login.password and os.geteuid() == 0:
         with contextlib.suppress(KeyError):
@@ -119,7 +119,7 @@ def _as_peer(login: Login) -> Iterator[None]:
     if user is None:
         yield
         return
-    with _ONE_AT_A_TIME:
+    with _PEER_LOCK:
         os.seteuid(user)
         try:
             yield
@@ -136,7 +136,7 @@ def _explain(login: Login, database: str, error: str) -> Problem:
             "database_missing",
             f"database {database}",
             f"The database {database} does not exist at {login.where}.",
-            "Run the playbook that makes it (playbooks/database.yml), or correct the name.",
+            "Run the playbook that creates it (playbooks/database.yml), or correct the name.",
         )
     if any(
         word in error for word in ("authentication failed", "no password supplied", "pg_hba.conf", "not permitted")

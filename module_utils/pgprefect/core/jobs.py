@@ -24,7 +24,7 @@ FOLDER = "/var/lib/pgprefect/jobs"
 
 
 class RecordBroken(PgprefectError):
-    """A record that can not be read; the message says why."""
+    """A record that cannot be read; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Record:
 def record(job: Job | None) -> Iterator[dict[str, Any]]:
     """Record that a job begins, and how the block under this ends; what the block raises goes on.
 
-    The block fills the figures. Without a job nothing is recorded. A record that can not be written is reported on the
+    The block fills the figures. Without a job nothing is recorded. A record that cannot be written is reported on the
     standard error, and stops nobody: a cleanup may be what a full disk waits for.
     """
     figures: dict[str, Any] = {}
@@ -113,7 +113,7 @@ def last(job: Job) -> Record | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise RecordBroken(f"{job.path} can not be read ({type(error).__name__}: {error}).") from error
+        raise RecordBroken(f"{job.path} cannot be read ({type(error).__name__}: {error}).") from error
 
 
 def _now() -> datetime:

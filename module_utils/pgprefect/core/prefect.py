@@ -1,4 +1,4 @@
-"""What Prefect 3 puts into its schema."""
+"""Names in Prefect's schema: tables, enums, states, and the tables that hold secrets."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ TERMINAL_STATES_SQL = str(TERMINAL_STATES)
 
 ENUMS = ("deployment_status", "state_type", "work_pool_status", "work_queue_status", "worker_status")
 
-# The key that encrypts blocks, the blocks, and the tokens of browsers: only the server reads them.
+# The key that encrypts blocks, the blocks, and the tokens of browsers: only the server may read them.
 SECRETS = ("block_document", "configuration", "csrf_token")

@@ -10,7 +10,7 @@ WARNING = "warning"
 
 @dataclass(frozen=True)
 class Problem:
-    """One finding. ``remedy`` is the SQL, the command or the setting that ends it."""
+    """One finding. ``remedy`` is the SQL, the command or the setting that resolves it."""
 
     code: str
     object: str
@@ -23,5 +23,5 @@ class Problem:
 
 
 def format_problems(problems: list[Problem]) -> str:
-    """All problems as one message for a person."""
+    """Return all problems as one message for a person."""
     return "\n".join(f"{problem.message} What to do: {problem.remedy}" for problem in problems)

@@ -15,11 +15,11 @@ from .write import Connect, log_instead, own_connection, write_each
 
 
 class EventBuffer:
-    """Gathers events and writes many in one statement: when ``size`` are there, ``age`` seconds after the first, and
-    in the end.
+    """Collects events and writes many in one statement: when there are ``size``, ``age`` seconds after the first, and
+    at the end.
 
     It may be used by several threads. ``connect`` returns a context manager of an open connection, for instance from a
-    pool; without it each batch has a connection of its own, to where libpq's variables say. An event that can not be
+    pool; without it each batch has a connection of its own, to where libpq's variables say. An event that cannot be
     written goes to the flow run's log; with ``strict`` its error is raised by the next call instead.
     """
 
@@ -74,7 +74,7 @@ class EventBuffer:
             self.flush()
 
     def _add(self, event: Event) -> bool:
-        """Whether it is time to write."""
+        """Add an event, and return whether the buffer is full."""
         with self._lock:
             if self._closed:
                 raise ValueError("The buffer is closed.")
@@ -87,7 +87,7 @@ class EventBuffer:
         return full
 
     def flush(self) -> None:
-        """Write all that is pending."""
+        """Write all pending events."""
         self._flush()
         error, self._error = self._error, None
         if error:
@@ -106,7 +106,7 @@ class EventBuffer:
                 self._write(events)
 
     def close(self) -> None:
-        """Write all that is pending, and take no more."""
+        """Write all pending events, and accept no more."""
         if self._process == os.getpid():  # else the lock may be one that a fork copied while it was held
             with self._lock:
                 self._closed = True

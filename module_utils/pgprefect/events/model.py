@@ -35,7 +35,7 @@ def make_event(
     level: str | None = None,
     flow_run_id: Any = None,
 ) -> Event:
-    """Complete what a caller gave, and make it fit for PostgreSQL. Raises ValueError."""
+    """Complete a caller's values and convert them to what PostgreSQL accepts. Raises ValueError."""
     level = (level or ("ERROR" if str(status).lower() in FAILURES else "INFO")).upper()
     if level not in LEVELS:
         raise ValueError(f"The level is {level!r}; it must be one of {', '.join(LEVELS)}.")
@@ -58,7 +58,7 @@ def make_event(
 
 
 def json_value(value: Any, depth: int = 0) -> Any:
-    """Turn anything into what jsonb takes, and lose nothing silently: what JSON can not say becomes a text that does.
+    """Convert any value to what jsonb accepts, and lose nothing silently: what JSON cannot express becomes a text.
 
     A character that PostgreSQL refuses becomes its escape (``\\u0000``), NaN and the infinities become texts, decimals,
     UUIDs and dates too; what nests deeper than 50 levels, or is of another type, becomes its repr().
@@ -97,7 +97,7 @@ def json_value(value: Any, depth: int = 0) -> Any:
 
 
 def unique_keys(items: Iterable[tuple[Any, Any]], depth: int) -> dict[str, Any]:
-    """Keys are texts in JSON: 1 and "1" stay two by a number behind the second."""
+    """Make keys texts, as in JSON; where 1 and "1" would collide, the second gets a number appended."""
     result: dict[str, Any] = {}
     for key, value in items:
         name = wanted = _text(key) if isinstance(key, str) else str(json_value(key, depth + 1))
@@ -114,7 +114,7 @@ def _text(value: Any) -> str:
 
 
 def _current_run() -> dict[str, Any]:
-    """The flow run inside which this runs.
+    """Return the flow run in which this code runs.
 
     Prefect's context knows it, also in a subflow. Where that does not reach, as in a thread of the flow's own or in a
     program that it starts, the variable of the run's process does.

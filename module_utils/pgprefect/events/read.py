@@ -15,7 +15,10 @@ def read_events(
     since: datetime.datetime | None = None,
     limit: int = 100,
 ) -> list[dict[str, Any]]:
-    """Return events, the newest first, by their fields' names. A field without a column is null."""
+    """Return events as dictionaries by field, the newest first. A field without a column is None.
+
+    Raises ValueError for a limit or a filter that the table cannot serve.
+    """
     from psycopg2 import sql
 
     if not 0 < limit <= 100_000:

@@ -37,9 +37,9 @@ def log_workflow_event(
     table: EventTable | None = None,
     strict: bool = False,
 ) -> bool:
-    """Append one event; whether it was written.
+    """Append one event, and return whether it was written.
 
-    With a cursor it is part of that cursor's transaction, which survives also an event that can not be written.
+    With a cursor it is part of that cursor's transaction, which survives also an event that cannot be written.
     Without one it has a connection of its own, by ``connect`` as in EventBuffer, else to where libpq's variables
     (PGHOST, PGUSER, ...) say. Inside a flow run the flow's name and the run's id are known. Without a level it is
     ERROR for a status like failed, else INFO.
@@ -63,7 +63,7 @@ def log_workflow_event(
 
 
 def log_flow_run(flow: Any, flow_run: Any, state: Any) -> None:
-    """A hook for Prefect that logs the state of a flow run: ``@flow(on_completion=[log_flow_run], ...)``."""
+    """Log the state of a flow run, as a hook of Prefect: ``@flow(on_completion=[log_flow_run], ...)``."""
     kind = str(getattr(state.type, "value", state.type))
     names = ("deployment_id", "run_count", "expected_start_time", "start_time", "tags")
     log_workflow_event(
@@ -97,7 +97,7 @@ def write_events(cursor: Any, events: Iterable[Event], table: EventTable) -> Non
 
 
 def write_each(cursor: Any, events: list[Event], table: EventTable) -> dict[int, Exception]:
-    """Write all at once or, where the table refuses one of them, one by one; return what failed, by its number."""
+    """Write all events at once or, where the table refuses one, one by one; return the failed ones by number."""
     from psycopg2 import DataError, IntegrityError
 
     try:
@@ -155,7 +155,7 @@ def _savepoint(cursor: Any) -> Iterator[None]:
 
 
 def log_instead(event: Mapping[str, Any], error: Exception) -> None:
-    """The event goes to the flow run's log. It must not be lost for the reason for which the table refused it."""
+    """Log an event that the table refused, so that it is not lost."""
     run = event["flow_run_id"]
     reason = str(error).strip()
     _LOGGER.error(

@@ -1,6 +1,6 @@
-"""What health asks of the database, and how it judges the answers. Each question is one statement.
+"""The questions that health asks, and how it judges the answers. Each question is one statement.
 
-They read no relation's file and wait for no lock longer than the caller's timeout.
+None of them reads a relation's file or waits for a lock longer than the caller's timeout.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Callable
 
+from ..core.errors import ProblemError
 from ..core.jobs import Job, RecordBroken, last
 from ..core.prefect import SIGNATURE
 from ..core.problems import ERROR, WARNING, Problem
@@ -31,6 +32,7 @@ def _many(count: int, thing: str) -> str:
 
 
 def app_database(ask: Ask) -> Finding:
+    """Check that the database answers."""
     template = "SELECT current_setting('server_version'), pg_database_size(current_database()), pg_is_in_recovery()"
     version, size, standby = ask(Statement(template))[0]
     return [], {"server_version": version, "size_bytes": size, "standby": standby}
@@ -49,6 +51,7 @@ SELECT ARRAY(SELECT nspname::text FROM declared WHERE nspname NOT IN (SELECT nsp
 
 
 def separation(ask: Ask, schemas: list[str]) -> Finding:
+    """Check that the schemas exist and that PUBLIC has no right on them."""
     missing, strays, public = ask(Statement(_SEPARATION, (Value(schemas), Value(list(SIGNATURE)))))[0]
     problems = [
         Problem("schema_missing", f"schema {schema}", f"The schema {schema} does not exist.", VERIFY)
@@ -84,6 +87,7 @@ SELECT object, used, allowed FROM limits WHERE allowed > 0 ORDER BY object DESC
 
 
 def connections(ask: Ask, limits: Thresholds) -> Finding:
+    """Compare connections in use with the limits of the server, the database and the roles."""
     problems, details = [], {}
     for name, used, allowed in ask(Statement(_CONNECTIONS)):
         details[name] = {"used": used, "allowed": allowed}
@@ -111,6 +115,7 @@ UNION ALL SELECT pg_has_role('pg_read_all_stats', 'USAGE'), NULL, NULL, NULL, NU
 
 
 def transactions(ask: Ask, limits: Thresholds) -> Finding:
+    """Check the oldest transaction, and those that are idle."""
     *rows, (sees_all, *_rest) = ask(Statement(_TRANSACTIONS))
 
     def longest(code: str, column: int, limit: Limit, words: str) -> Iterator[Problem]:
@@ -138,7 +143,7 @@ def transactions(ask: Ask, limits: Thresholds) -> Finding:
 
 
 def _unseen(what: str, right: str) -> Problem:
-    message = f"This login can not see {what}."
+    message = f"This login cannot see {what}."
     return Problem("not_visible", what, message, f"Ask as a role that is a member of {right}.", NOTICE)
 
 
@@ -155,20 +160,21 @@ ORDER BY 2 DESC NULLS LAST
 
 
 def locks(ask: Ask, limits: Thresholds) -> Finding:
+    """Check how long sessions have waited for locks."""
     rows = ask(Statement(_LOCKS))
     problems = []
     if rows:
         pid, age, blockers, mode, what = rows[0]
         severity = limits.lock_wait_s.severity(age)
         if severity:
-            others = ", ".join(map(str, blockers)) or "nobody any more"
+            others = ", ".join(map(str, blockers)) or "no session any more"
             message = (
                 f"{_many(len(rows), 'session')} wait for locks; {pid} has waited {age:.0f} s for {mode} on {what}, "
-                f"held up by {others}."
+                f"blocked by {others}."
             )
             remedy = (
                 f"See what holds it: SELECT pid, usename, state, query FROM pg_stat_activity WHERE pid IN ({others}); "
-                "a migration ends by itself, an idle session is ended by pg_terminate_backend."
+                "a migration ends by itself; end an idle session with pg_terminate_backend."
             )
             problems.append(Problem("lock_wait", what, message, remedy, severity))
     return problems, {"waiting": len(rows), "longest_s": rows[0][1] if rows else 0.0}
@@ -193,12 +199,13 @@ SELECT (SELECT max(greatest(age(datfrozenxid), mxid_age(datminmxid))) FROM pg_da
 
 
 def storage(ask: Ask, limits: Thresholds, schemas: list[str]) -> Finding:
+    """Check the age of transaction IDs, and dead rows."""
     template = _STORAGE.replace("{schemas}", "{}")
     age, oldest, sizes, tables = ask(Statement(template, (Value(schemas),) * 2))[0]
     problems = []
     severity = limits.xid_age.severity(age)
     if severity:
-        message = f"The oldest transaction number, in the database {oldest}, is {age:,} old."
+        message = f"The oldest transaction ID, in the database {oldest}, has an age of {age:,}."
         remedy = (
             f"End old transactions, prepared transactions and replication slots, then in {oldest}: VACUUM (FREEZE);"
         )
@@ -209,19 +216,19 @@ def storage(ask: Ask, limits: Thresholds, schemas: list[str]) -> Finding:
         if severity:
             name = quote((schema, table))
             message = f"{percent:.0f} % of the rows of {name} are dead ({dead:,})."
-            remedy = f"VACUUM ANALYZE {name}; and see whether an old transaction keeps autovacuum from its work."
+            remedy = f"VACUUM ANALYZE {name}; and see whether an old transaction blocks autovacuum."
             problems.append(Problem("dead_rows", f"table {name}", message, remedy, severity))
     return problems, {"xid_age": age, "schemas": sizes or {}}
 
 
 def disk(limits: Thresholds, paths: Iterable[str]) -> Finding:
-    """Ask this host's file systems."""
+    """Check this host's file systems."""
     problems, details = [], {}
     for path in paths:
         try:
             found = os.statvfs(path)
         except OSError as error:
-            message = f"The file system of {path} can not be asked: {error.strerror}."
+            message = f"The file system of {path} cannot be read: {error.strerror}."
             remedy = "Correct the path, or leave it out where the database is on another host."
             problems.append(Problem("disk_not_visible", path, message, remedy, WARNING))
             continue
@@ -238,37 +245,34 @@ def disk(limits: Thresholds, paths: Iterable[str]) -> Finding:
 
 
 def data_disk(ask: Ask, limits: Thresholds) -> Finding:
-    """Ask the file system of the data directory, which is on this host where the login is over the unix socket."""
+    """Check the file system of the data directory, which is on this host if the login is over the unix socket."""
     return disk(limits, [ask(Statement("SELECT current_setting('data_directory')"))[0][0]])
 
 
-class SchemaDead(Exception):
-    """There are no tables of Prefect to ask anything else."""
-
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem.message)
-        self.problem = problem
+class SchemaDead(ProblemError):
+    """The schema has no tables of Prefect, so no further check makes sense."""
 
 
-def prefect_schema(ask: Ask, _limits: Thresholds, part: Tenant) -> Finding:
-    table = quote((part.schema, "alembic_version"))
+def prefect_schema(ask: Ask, _limits: Thresholds, tenant: Tenant) -> Finding:
+    """Check that the schema holds Prefect. Raises SchemaDead."""
+    table = quote((tenant.schema, "alembic_version"))
     if ask(Statement("SELECT to_regclass({})", (Value(table),))) == [(None,)]:
-        message = f"The schema {part.schema} holds no Prefect: there is no {table}."
-        remedy = f"systemctl start prefect-migrate@{part.name}"
-        raise SchemaDead(Problem("prefect_tables_missing", f"schema {part.schema}", message, remedy))
-    names = [Names(((part.schema, name),)) for name in ("alembic_version", "flow_run")]
+        message = f"The schema {tenant.schema} does not hold Prefect: there is no {table}."
+        remedy = f"systemctl start prefect-migrate@{tenant.name}"
+        raise SchemaDead(Problem("prefect_tables_missing", f"schema {tenant.schema}", message, remedy))
+    names = [Names(((tenant.schema, name),)) for name in ("alembic_version", "flow_run")]
     template = "SELECT (SELECT max(version_num) FROM {}), EXISTS (SELECT FROM {})"
     revision, used = ask(Statement(template, tuple(names)))[0]
     return [], {"revision": revision, "has_flow_runs": used}
 
 
-def _in(part: Tenant, template: str) -> Statement:
+def _in(tenant: Tenant, template: str) -> Statement:
     """Fill in the names of tables, which stand in the template as ``{table}``."""
     tables = re.findall(r"{(\w+)}", template)
-    return Statement(re.sub(r"{\w+}", "{}", template), tuple(Names(((part.schema, table),)) for table in tables))
+    return Statement(re.sub(r"{\w+}", "{}", template), tuple(Names(((tenant.schema, table),)) for table in tables))
 
 
-# Prefect calls a worker offline after three of its own intervals without a sign of life.
+# Prefect calls a worker offline after three of its heartbeat intervals without a heartbeat.
 _WORKERS = """
 SELECT p.name, count(w.id) FILTER (WHERE w.age < 3 * coalesce(w.heartbeat_interval_seconds, 30)), count(w.id),
        min(w.age)
@@ -278,24 +282,25 @@ GROUP BY p.name
 """
 
 
-def workers(ask: Ask, _limits: Thresholds, part: Tenant) -> Finding:
-    rows = ask(_in(part, _WORKERS))
+def workers(ask: Ask, _limits: Thresholds, tenant: Tenant) -> Finding:
+    """Compare the workers that are online with those that are declared."""
+    rows = ask(_in(tenant, _WORKERS))
     online = {pool: count for pool, count, _known, _age in rows}
     details = {
         "online": sum(online.values()),
         "known": sum(row[2] for row in rows),
-        "expected": part.workers,
+        "expected": tenant.workers,
         "youngest_heartbeat_s": min((row[3] for row in rows if row[3] is not None), default=None),
         "pools": {
-            pool: {"online": online.get(pool, 0), "expected": part.pool_workers.get(pool)}
-            for pool in sorted({*online, *part.pool_workers})
+            pool: {"online": online.get(pool, 0), "expected": tenant.pool_workers.get(pool)}
+            for pool in sorted({*online, *tenant.pool_workers})
         },
     }
     expected = [
-        (f"work pool {pool} of tenant {part.name}", online.get(pool, 0), count)
-        for pool, count in part.pool_workers.items()
-    ] or [(f"tenant {part.name}", details["online"], part.workers)]
-    remedy = f"systemctl list-units 'prefect-worker@{part.name}-*' on the workers' hosts, and their journal"
+        (f"work pool {pool} of tenant {tenant.name}", online.get(pool, 0), count)
+        for pool, count in tenant.pool_workers.items()
+    ] or [(f"tenant {tenant.name}", details["online"], tenant.workers)]
+    remedy = f"systemctl list-units 'prefect-worker@{tenant.name}-*' on the workers' hosts, and their journal"
     problems = [
         Problem(
             "workers_offline",
@@ -323,10 +328,11 @@ ORDER BY p.name, q.name
 """
 
 
-def work_pools(ask: Ask, limits: Thresholds, part: Tenant) -> Finding:
+def work_pools(ask: Ask, limits: Thresholds, tenant: Tenant) -> Finding:
+    """Check backlog, pauses and concurrency limits of work pools and queues."""
     problems: list[Problem] = []
     pools: dict[str, dict[str, Any]] = {}
-    for pool, pool_paused, pool_limit, queue, paused, limit, due, active in ask(_in(part, _POOLS)):
+    for pool, pool_paused, pool_limit, queue, paused, limit, due, active in ask(_in(tenant, _POOLS)):
         found = pools.setdefault(
             pool, {"paused": pool_paused, "limit": pool_limit, "due": 0, "active": 0, "queues": {}}
         )
@@ -335,16 +341,16 @@ def work_pools(ask: Ask, limits: Thresholds, part: Tenant) -> Finding:
         found["queues"][queue] = {"paused": paused, "limit": limit, "due": due, "active": active}
         severity = limits.backlog.severity(due)
         if severity:
-            where = f"work queue {queue} of work pool {pool} of tenant {part.name}"
+            where = f"work queue {queue} of work pool {pool} of tenant {tenant.name}"
             message = f"{due} runs are due in the {where}."
-            remedy = "Start more workers, raise the limits of concurrency, or schedule less."
+            remedy = "Start more workers, raise the concurrency limits, or schedule less."
             problems.append(Problem("backlog_high", where, message, remedy, severity))
     for pool, found in pools.items():
         for where, kind, state in [
             (f"work pool {pool}", "pool", found),
             *((f"work queue {queue} of work pool {pool}", "queue", state) for queue, state in found["queues"].items()),
         ]:
-            place, waiting = f"{where} of tenant {part.name}", _many(state["due"], "due run")
+            place, waiting = f"{where} of tenant {tenant.name}", _many(state["due"], "due run")
             if state["paused"]:
                 resume = f"Resume it in Prefect's UI, or: prefect work-{kind} resume --help"
                 severity = WARNING if state["due"] else NOTICE
@@ -356,14 +362,14 @@ def work_pools(ask: Ask, limits: Thresholds, part: Tenant) -> Finding:
                 )
             elif state["due"] and state["limit"] is not None and state["active"] >= state["limit"]:
                 message = f"The {place} is at its limit of {_many(state['limit'], 'run')}, with {waiting}."
-                remedy = "Wait, raise its limit, or see whether the runs that hold the slots are still alive."
+                remedy = "Wait, raise its limit, or check that the runs which hold the slots are still alive."
                 problems.append(Problem("concurrency_full", place, message, remedy, NOTICE))
     return problems, {"pools": pools}
 
 
-# A schedule counts where it must have a run within the 100 days that Prefect looks ahead: not one that ends (RRULE),
-# nor a cron line for certain months. Since when it has none ahead is the last that it had, or its own last change.
-# The comparisons of flow_run are those that Prefect's partial indexes on it know.
+# A schedule counts if it must have a run within the 100 days that Prefect plans ahead: not one that ends (RRULE), nor a
+# cron line for certain months. The lag begins with its last run, or with its own last change. The conditions on
+# flow_run match Prefect's partial indexes.
 _SERVICES = """
 SELECT
     (SELECT json_build_array(count(*), max(lag), min(name)) FROM (
@@ -388,11 +394,12 @@ ACTIVITY = 3600  # seconds: what is older may have lost its events to retention
 JITTER = 30  # seconds that the clocks of clients and server may differ by
 
 
-def services(ask: Ask, limits: Thresholds, part: Tenant) -> Finding:
-    (unscheduled, lag, name), (unmarked, unmarked_age), activity_age, event_age = ask(_in(part, _SERVICES))[0]
-    where = f"services of tenant {part.name}"
-    remedy = f"systemctl restart prefect-server@{part.name}, whose journal may say why"
-    # Where there is no event at all, somebody has turned them off, or the runs were brought from elsewhere.
+def services(ask: Ask, limits: Thresholds, tenant: Tenant) -> Finding:
+    """Check that Prefect's background services schedule runs, mark late ones and store events."""
+    (unscheduled, lag, name), (unmarked, unmarked_age), activity_age, event_age = ask(_in(tenant, _SERVICES))[0]
+    where = f"services of tenant {tenant.name}"
+    remedy = f"See journalctl -u prefect-server@{tenant.name}, then: systemctl restart prefect-server@{tenant.name}"
+    # Without any event, events are switched off, or the runs were imported.
     silent = (
         activity_age is not None
         and event_age is not None
@@ -408,7 +415,7 @@ def services(ask: Ask, limits: Thresholds, part: Tenant) -> Finding:
         *finding(
             "scheduler_stalled",
             limits.scheduler_lag_s.severity(lag),
-            f"the scheduler does not work: {name} has an active schedule and no run ahead, for {lag or 0:.0f} s; "
+            f"the scheduler is stalled: {name} has an active schedule but no planned run for {lag or 0:.0f} s; "
             f"there {'is' if unscheduled == 1 else 'are'} {_many(unscheduled, 'such deployment')}",
         ),
         *finding(
@@ -419,7 +426,7 @@ def services(ask: Ask, limits: Thresholds, part: Tenant) -> Finding:
         *finding(
             "events_stalled",
             limits.events_lag_s.severity(events_lag),
-            f"events are not stored: a run began or ended {events_lag:.0f} s ago, and left none",
+            f"events are not stored: a run began or ended {events_lag:.0f} s ago, and has no event",
         ),
     ]
     details = {
@@ -433,7 +440,7 @@ def services(ask: Ask, limits: Thresholds, part: Tenant) -> Finding:
     return problems, details
 
 
-# What waits in a paused pool or queue is not late: work_pools tells of it.
+# Runs that wait in a paused pool or queue are not late: the check work_pools reports them.
 _RUNS = """
 SELECT state_type::text, count(*), max(age)
 FROM (SELECT state_type, extract(epoch FROM now() - CASE state_type WHEN 'SCHEDULED' THEN next_scheduled_start_time
@@ -447,9 +454,10 @@ GROUP BY state_type
 """
 
 
-def runs(ask: Ask, limits: Thresholds, part: Tenant) -> Finding:
-    found = {state: (count, age) for state, count, age in ask(_in(part, _RUNS))}
-    gone = "See whether their processes live: prefect flow-run ls --state %s; end the dead: prefect flow-run cancel ID"
+def runs(ask: Ask, limits: Thresholds, tenant: Tenant) -> Finding:
+    """Check for runs that have been in a state for too long."""
+    found = {state: (count, age) for state, count, age in ask(_in(tenant, _RUNS))}
+    gone = "Check whether their processes still run: prefect flow-run ls --state %s; if not: prefect flow-run cancel ID"
     details: dict[str, Any] = {}
 
     def oldest(code: str, state: str, limit: Limit, words: str, remedy: str) -> Iterator[Problem]:
@@ -457,8 +465,8 @@ def runs(ask: Ask, limits: Thresholds, part: Tenant) -> Finding:
         details["due" if state == "SCHEDULED" else state.lower()] = {"runs": count, "oldest_s": age}
         severity = limit.severity(age)
         if severity:
-            message = f"Of {_many(count, 'run')} {words} the oldest has been so for {age:.0f} s."
-            yield Problem(code, f"tenant {part.name}", message, remedy, severity)
+            message = f"Of {_many(count, 'run')} {words}, the oldest has been in this state for {age:.0f} s."
+            yield Problem(code, f"tenant {tenant.name}", message, remedy, severity)
 
     late = "See the checks workers and work_pools; prefect flow-run ls --state Late"
     problems = [
@@ -480,7 +488,7 @@ FROM pg_stat_archiver
 
 
 def archiving(ask: Ask, limits: Thresholds, declared: bool) -> Finding:
-    """Judge whether PostgreSQL brings its WAL away; ``declared`` where this host is to be taken back in time."""
+    """Judge whether PostgreSQL archives its WAL; ``declared`` where point-in-time recovery is."""
     mode, wal, failing, lag, archived = ask(Statement(_ARCHIVING))[0]
     details = {"archive_mode": mode, "last_archived": archived and archived.isoformat()}
     if mode == "off":
@@ -492,16 +500,16 @@ def archiving(ask: Ask, limits: Thresholds, declared: bool) -> Finding:
     severity = limits.archive_lag_s.severity(lag) if failing else None
     if not severity:
         return [], details
-    message = f"The archiving of WAL fails, with {wal} at last; for {lag / 60:.0f} minutes nothing was archived."
+    message = f"Archiving of WAL fails, most recently for {wal}; nothing was archived for {lag / 60:.0f} minutes."
     remedy = (
-        "Nothing is lost while the disk has room: the WAL waits in pg_wal. See why in PostgreSQL's log "
+        "Nothing is lost while the disk has room: the WAL waits in pg_wal. The reason is in PostgreSQL's log "
         "(/var/log/postgresql); then, as root on the database's host: pgprefect pitr check"
     )
     return [Problem("archiving_failed", "WAL archive", message, remedy, severity)], details
 
 
 def scheduled_job(limits: Thresholds, job: Job) -> Finding:
-    """Judge the last run of a job that this host is to start by itself."""
+    """Judge the last run of a job that this host schedules."""
     where, command = job.title, job.command
     log = f"journalctl -t {os.path.basename(job.schedule)}"
     again = f"As root on this host: {log}; then, once its reason is gone: {command}"
@@ -518,11 +526,11 @@ def scheduled_job(limits: Thresholds, job: Job) -> Finding:
     try:
         record = last(job)
     except RecordBroken as broken:
-        return [problem("job_record_broken", f"How the {where} went is not known: {broken}", again)], details
+        return [problem("job_record_broken", f"The result of the last {where} is not known: {broken}", again)], details
     problems = []
     if record is None:
         message = f"The {where} has not run on this host yet."
-        remedy = f"It begins by itself, as {job.schedule} says; to have it now, as root: {command}"
+        remedy = f"It starts by itself, as {job.schedule} says; to run it now, as root: {command}"
         problems.append(problem("job_not_run_yet", message, remedy, NOTICE))
     else:
         details.update(record.as_dict())
@@ -533,7 +541,7 @@ def scheduled_job(limits: Thresholds, job: Job) -> Finding:
             began = f"The {where} began at {record.started:%Y-%m-%d %H:%M:%S %Z}"
             message = f"{began} and never ended: it was killed, or the host went down."
             problems.append(problem("job_never_ended", message))
-    # A new or changed schedule has its own time to show that it works.
+    # A new or changed schedule starts a new period.
     since = max(scheduled, record.succeeded.timestamp() if record and record.succeeded else 0.0)
     details["age_s"] = age = max(0.0, time.time() - since)
     severity = getattr(limits, f"{job.name}_age_s").severity(age)

@@ -1,4 +1,4 @@
-"""From when on health calls something degraded or unhealthy."""
+"""Limits at which a check becomes degraded or unhealthy."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from ..core.problems import ERROR, WARNING
 
 
 class ThresholdError(InputError):
-    """A threshold that there is not, or that makes no sense; the message says which."""
+    """A threshold that does not exist, or whose value is not allowed; the message says which."""
 
 
 @dataclass(frozen=True)
 class Limit:
-    """Reaching ``warning`` makes a check degraded, reaching ``critical`` makes it unhealthy; None never does."""
+    """A value from ``warning`` on makes a check degraded, from ``critical`` on unhealthy; None is no limit."""
 
     warning: float | None = None
     critical: float | None = None
 
     def severity(self, value: float | None) -> str | None:
-        """Say how bad a value is, or None where it is well."""
+        """Return ERROR or WARNING for a value that reaches a limit, or None."""
         for limit, severity in ((self.critical, ERROR), (self.warning, WARNING)):
             if value is not None and limit is not None and value >= limit:
                 return severity
@@ -31,41 +31,41 @@ class Limit:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """All of them; seconds end in ``_s``. The worse value is always the larger one."""
+    """All thresholds; the names of seconds end in ``_s``. A larger value is always worse."""
 
-    # The time of one answer of the database, without that of connecting.
+    # Time of the database's slowest answer, without connecting.
     latency_ms: Limit = Limit(1000, 3000)
-    # Connections in use, of those that the server, the database or the role allows.
+    # Connections in use, as a share of those that the server, the database or the role allows.
     connections_percent: Limit = Limit(80, 95)
-    # The age of the oldest transaction: it keeps vacuum from removing dead rows. A dump of the database has one too.
+    # Age of the oldest transaction, which keeps vacuum from removing dead rows. A dump is such a transaction too.
     transaction_s: Limit = Limit(900, 7200)
-    # Idle within a transaction: nobody works, but its locks and its snapshot stay.
+    # Idle within a transaction: its locks and its snapshot stay.
     idle_in_transaction_s: Limit = Limit(60, 900)
     # The longest wait of a session for a lock.
     lock_wait_s: Limit = Limit(10, 60)
-    # Age of the oldest transaction number; at 2.1 thousand million the server refuses to write.
+    # Age of the oldest transaction number; at 2.1 billion the server refuses to write.
     xid_age: Limit = Limit(500e6, 1200e6)
-    # Dead rows of a table with 10,000 of them, of all its rows. Autovacuum begins at 20.
+    # Share of dead rows, in tables with at least 10,000 of them. Autovacuum starts at 20.
     dead_percent: Limit = Limit(60, None)
-    # The file system of the database; asked on its own host only.
+    # Use of the database's file system; checked on its own host only.
     disk_used_percent: Limit = Limit(85, 95)
-    # How long a scheduled run has been due; Prefect's own name for it is Late, after 15 s.
+    # How long a scheduled run has been due; Prefect calls it Late after 15 s.
     late_s: Limit = Limit(300, 3600)
-    # How long an active schedule has had no run ahead; Prefect's scheduler looks each minute.
+    # How long an active schedule has had no planned run; Prefect's scheduler runs each minute.
     scheduler_lag_s: Limit = Limit(180, 900)
-    # How long a due run has not been called late, which Prefect's services do within 20 s, or after their start.
+    # How long a due run has not been marked late, which Prefect's services do within 20 s, or after their start.
     late_mark_lag_s: Limit = Limit(120, 600)
-    # How long a run that began or ended has left no event.
+    # How long a run that began or ended has had no event.
     events_lag_s: Limit = Limit(120, 900)
     # Runs that are due, in one work queue.
     backlog: Limit = Limit(100, 1000)
-    # In this state without a change: the process behind it may be gone.
+    # Time in this state without a change: the process behind it may be gone.
     running_s: Limit = Limit(86400, None)
     pending_s: Limit = Limit(900, None)
     cancelling_s: Limit = Limit(900, None)
-    # How long no WAL was archived, once that fails.
+    # How long no WAL has been archived, once archiving fails.
     archive_lag_s: Limit = Limit(120, 3600)
-    # Since the scheduled job last succeeded, or was scheduled.
+    # Time since the scheduled job last succeeded, or was scheduled.
     backup_age_s: Limit = Limit(129600, 259200)
     copy_age_s: Limit = Limit(129600, 604800)
     drill_age_s: Limit = Limit(777600, None)
@@ -74,9 +74,9 @@ class Thresholds:
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any] | None) -> Thresholds:
-        """Take ``{name: {warning: number, critical: number}}``; what is left out keeps its default, null switches off.
+        """Make them of ``{name: {warning: number, critical: number}}``; a missing limit keeps its default.
 
-        Raises ThresholdError.
+        Null is no limit. Raises ThresholdError.
         """
         known = {column.name: column.default for column in fields(cls)}
         found: dict[str, Limit] = {}
@@ -101,5 +101,5 @@ def _number(name: str, value: Any) -> float | None:
     except (TypeError, ValueError):
         number = -1.0
     if isinstance(value, bool) or not 0 <= number < float("inf"):
-        raise ThresholdError(f"The threshold {name} has {value!r}, which is no number from 0.")
+        raise ThresholdError(f"The threshold {name} has {value!r}, which is not a number from 0.")
     return number

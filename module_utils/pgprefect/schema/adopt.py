@@ -1,7 +1,7 @@
-"""Bring an installation without the separation to the declaration.
+"""Adoption of a database in which Prefect and the application are not separated.
 
-Prefect's tables leave the application's schema, extensions get their own, and everything gets its declared owner.
-Nothing is copied, only the catalog changes. What is left after it, ``difference`` brings about.
+Prefect's tables move out of the application's schema, extensions get their own, and everything gets its declared
+owner. No row is copied, only the catalog changes. ``plan.apply`` does the rest afterwards.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from .structure import Structure, known_structure, read_structures
 from .structure_data import STRUCTURES
 from .verify import other_owners
 
-# What adoption ends. Whatever else bars the declaration bars adoption too.
-_ENDED = frozenset({"prefect_in_public", "extension_schema", "database_owner", "schema_owner"})
+# The blockers that adoption resolves. Every other blocker of the declaration blocks adoption too.
+_RESOLVED = frozenset({"prefect_in_public", "extension_schema", "database_owner", "schema_owner"})
 
-# What a running Prefect would notice.
+# Changes that disturb a running Prefect.
 _DISTURBING = frozenset({"prefect_in_public", "object_owner", "extension_schema", "schema_owner"})
 
-OLDEST_INVOKER = 150000  # the first server with views that have their reader's rights
+OLDEST_INVOKER = 150000  # the first server with views that run with their reader's rights
 
 
 @dataclass(frozen=True)
 class Adoption:
-    """``warnings`` are what a person should see to besides."""
+    """The changes of an adoption; ``warnings`` are problems that a person should resolve afterwards."""
 
     changes: list[Change]
     warnings: list[Problem]
 
 
-# Default privileges are nothing that a table could be mistaken for.
+# Default privileges are no obstacle.
 _HELD = """
 SELECT pg_describe_object(classid, objid, objsubid)
 FROM pg_depend JOIN pg_namespace n ON refclassid = 'pg_namespace'::regclass AND refobjid = n.oid
@@ -79,7 +79,7 @@ WHERE NOT tgisinternal AND NOT prosecdef AND (nspname || '.' || relname) = ANY(%
 ORDER BY 1, 2, 3
 """
 
-# The text of a function is looked up when it runs, so nothing follows a table there.
+# PostgreSQL resolves the names in a function's text when it runs, so they do not follow a table that moves.
 _FUNCTIONS = """
 SELECT p.oid::regprocedure::text
 FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace
@@ -93,10 +93,10 @@ ORDER BY 1
 
 
 def adopt(login: Login, declaration: Declaration, dry_run: bool = False) -> Adoption:
-    """Adopt the database, all or nothing. Where it is as declared already, there is nothing to do.
+    """Adopt the database in one transaction. Where it is as declared already, there is nothing to do.
 
-    With ``dry_run`` return what would be done; a Prefect that still runs is then only a warning. Raises Blocked and
-    ConnectionFailed before anything is changed.
+    With ``dry_run`` return the changes that would be made; a Prefect that still runs is then only a warning. Raises
+    Blocked and ConnectionFailed before anything is changed.
     """
     connection = connect(login, declaration.database)
     import psycopg2
@@ -117,9 +117,11 @@ def adopt(login: Login, declaration: Declaration, dry_run: bool = False) -> Adop
             functions = []
         warnings = [replace(problem, severity=WARNING) for problem in (*sessions, *functions)]
     except psycopg2.Error as error:
-        message = f"The adoption of the database {declaration.database} stopped, and all is as it was: {error}".strip()
+        message = (
+            f"The adoption of the database {declaration.database} stopped, and everything is as it was: {error}".strip()
+        )
         remedy = (
-            "Look what locks a table (pg_locks, pg_stat_activity), as a migration does, and run this again after it."
+            "See what locks a table (pg_locks, pg_stat_activity), such as a migration, and run this again afterwards."
         )
         raise Blocked([Problem("adoption_stopped", f"database {declaration.database}", message, remedy)]) from error
     finally:
@@ -128,10 +130,10 @@ def adopt(login: Login, declaration: Declaration, dry_run: bool = False) -> Adop
 
 
 def plan_adoption(connection: Any, declaration: Declaration) -> Plan:
-    """What must be decided first, or the statements in the order in which they must be executed."""
+    """Return what blocks an adoption, or the changes in the order in which they must be executed."""
     catalog = read(connection, declaration)
     wanted = make_plan(catalog, declaration)
-    blockers = [problem for problem in wanted.blockers if problem.code not in _ENDED]
+    blockers = [problem for problem in wanted.blockers if problem.code not in _RESOLVED]
     if blockers:
         return Plan(blockers)
     public, target = declaration.app_schema, declaration.tenants[0]
@@ -171,7 +173,7 @@ def plan_adoption(connection: Any, declaration: Declaration) -> Plan:
             *_application_owners(catalog, declaration, moving),
             *_other_owners(cursor, declaration),
         ]
-    if not changes and not any(problem.code in _ENDED for problem in wanted.blockers):
+    if not changes and not any(problem.code in _RESOLVED for problem in wanted.blockers):
         return Plan()
     return Plan(blockers, [*_before(wanted.changes, declaration), *_schemas(catalog, declaration), *changes])
 
@@ -189,7 +191,7 @@ def _tables(structure: Structure) -> set[str]:
 
 
 def _unclear(catalog: Catalog, declaration: Declaration, structure: Structure, stored: list[str]) -> Iterator[Problem]:
-    """What can not be told to be Prefect's, where Prefect is in the application's schema."""
+    """Report what cannot be identified as Prefect's, where Prefect is in the application's schema."""
     public = declaration.app_schema
     version = quote((public, "alembic_version"))
     known = ", ".join(STRUCTURES)
@@ -199,21 +201,21 @@ def _unclear(catalog: Catalog, declaration: Declaration, structure: Structure, s
         yield Problem(
             "alembic_version_shared" if stored else "alembic_version_foreign",
             f"table {version}",
-            f"Prefect's tables are in the schema {public}, and {version} holds {has}, where one of {known} was to be "
-            "expected: it is another program's, or also another program's.",
+            f"Prefect's tables are in the schema {public}, and {version} holds {has}, where one of {known} is "
+            "expected: another program uses the table, alone or as well.",
             f"Give the other program an alembic_version of its own (Alembic's version_table), so that {version} holds "
-            "Prefect's revision alone, which the Prefect that ran here until now can tell.",
+            "Prefect's revision alone, which the Prefect that ran here until now knows.",
         )
         return
     if strangers:
         yield Problem(
             "revision_unknown",
             f"table {version}",
-            f"{version} holds the revision {stored[0]}. That is another program's, or a release of Prefect's whose "
-            f"tables this pgprefect does not know; it knows {known}.",
-            "Where it is Prefect's: run `prefect server database upgrade -y` of the release that prefect_version names "
-            "against this database as it is, and adopt after that. Where it is another program's: give that one an "
-            "alembic_version of its own.",
+            f"{version} holds the revision {stored[0]}. It belongs to another program, or to a release of Prefect that "
+            f"this pgprefect does not know; it knows {known}.",
+            "If it is Prefect's: run `prefect server database upgrade -y` of the release that prefect_version names "
+            "against this database as it is, and adopt afterwards. If it is another program's: give that program "
+            "an alembic_version of its own.",
         )
         return
     wanted = known_structure(stored[0]) or {}
@@ -252,14 +254,14 @@ def _not_prefects(where: str, what: str, have: Mapping[str, str], want: Mapping[
     return Problem(
         "prefect_table_unclear",
         where,
-        f"The {where} has a name of Prefect's and other {what}: it {' and '.join(listed) or 'has another order'}. It "
-        "is the application's, or somebody changed it.",
+        f"The {where} has the name of one of Prefect's, but other {what}: "
+        f"it {' and '.join(listed) or 'has another order'}. It is the application's, or somebody changed it.",
         f"Where it is the application's, rename it; where it is Prefect's, make its {what} as Prefect does.",
     )
 
 
 def _target(cursor: Any, catalog: Catalog, declaration: Declaration) -> Iterator[Problem]:
-    """Nothing may be in the schema that Prefect's tables are to go to."""
+    """Report what is in the schema to which Prefect's tables would move: it must be empty."""
     schema = declaration.tenants[0].schema
     both = sorted(TABLES.intersection(catalog.tables(schema)))
     if both:
@@ -267,7 +269,7 @@ def _target(cursor: Any, catalog: Catalog, declaration: Declaration) -> Iterator
             "prefect_in_both",
             f"schema {schema}",
             f"Prefect's tables are in the schema {declaration.app_schema} and also in {schema}: {', '.join(both)}.",
-            "Find out which of them Prefect works with (the newest rows of flow_run), dump and drop the other ones; "
+            "Find out which of them Prefect uses (the newest rows of flow_run), then dump and drop the others; "
             f"where those of {schema} are not needed: DROP SCHEMA {quote(schema)} CASCADE;",
         )
         return
@@ -277,7 +279,7 @@ def _target(cursor: Any, catalog: Catalog, declaration: Declaration) -> Iterator
         yield Problem(
             "target_schema_taken",
             f"schema {schema}",
-            f"The schema {schema}, where Prefect's tables are to go, holds something else: {', '.join(held)}.",
+            f"The schema {schema}, to which Prefect's tables would move, is not empty: {', '.join(held)}.",
             f"Move it to another schema (ALTER ... SET SCHEMA), or give the tenant {declaration.tenants[0].name} "
             "another schema.",
         )
@@ -292,9 +294,9 @@ def _sessions(connection: Any, database: str) -> Iterator[Problem]:
         yield Problem(
             "prefect_running",
             f"database {database}",
-            f"Prefect seems to run, by these sessions of the database {database}: {', '.join(found)}.",
-            "Stop Prefect's server and its services (and what else logs in as they do), and run this again; what then "
-            "is left of them: SELECT pg_terminate_backend(PID);",
+            f"Prefect seems to be running; these sessions of the database {database} are its own: {', '.join(found)}.",
+            "Stop Prefect's server and its services (and what else logs in as they do), and run this again; end a "
+            "session that remains: SELECT pg_terminate_backend(PID);",
         )
 
 
@@ -309,12 +311,12 @@ def _functions(connection: Any, declaration: Declaration) -> Iterator[Problem]:
                 f"function {function}",
                 f"The function {function} names Prefect's tables, and will not find them, or not be allowed to read "
                 f"them, when they are not in the schema {public}.",
-                f"After this let it name them with {target}, and run with the rights of a role that may read them.",
+                f"Afterwards qualify these names with {target}, and let a role that may read them run it.",
             )
 
 
 def _before(changes: list[Change], declaration: Declaration) -> Iterator[Change]:
-    """The declared owners and schemas, as the declaration makes them."""
+    """Yield the changes that create the declared owners and schemas."""
     owners = {f"role {role}" for role in declaration.owners.values()}
     for change in changes:
         if change.code == "role_missing" and change.object in owners:
@@ -323,7 +325,7 @@ def _before(changes: list[Change], declaration: Declaration) -> Iterator[Change]
 
 
 def _schemas(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
-    """The extensions' schema is the administrator's; the other ones are the declaration's to give."""
+    """Give the extensions' schema to the administrator; the declaration gives the others."""
     schema = declaration.extensions_schema
     actual = catalog.schema_owners.get(schema)
     if actual is not None and actual not in catalog.superusers:
@@ -365,14 +367,14 @@ def _extensions(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
 
 
 def _moves(moving: tuple[list[str], list[str]], source: str, target: str) -> Iterator[Change]:
-    """Indexes, constraints, owned sequences, views and functions by reference follow of themselves."""
+    """Move tables and types. Their indexes, constraints, owned sequences, and views on them follow by themselves."""
     for kind, names in zip(("TABLE", "TYPE"), moving):
         for name in names:
             here = f"{kind.lower()} {quote((source, name))}"
             yield Change(
                 "prefect_in_public",
                 here,
-                f"Prefect's {here} is the application's neighbour.",
+                f"Prefect's {here} is in the application's schema.",
                 Statement(f"ALTER {kind} {{}} SET SCHEMA {{}}", (Names(((source, name),)), target)),
                 here,
                 f"{kind.lower()} {quote((target, name))}",
@@ -391,7 +393,7 @@ def _moved_owners(
 def _application_owners(
     catalog: Catalog, declaration: Declaration, moving: tuple[list[str], list[str]]
 ) -> Iterator[Change]:
-    """ALTER TABLE serves views of every kind as well; sequences of columns go with their tables."""
+    """Give the application's relations to its owner. ALTER TABLE serves views too; columns' sequences follow."""
     public = declaration.app_schema
     for thing, owner in sorted(catalog.owners.items()):
         if thing.kind == "table" and thing.schema == public and thing.name not in moving[0]:
@@ -402,7 +404,7 @@ def _application_owners(
 
 
 def _owner(kind: str, name: tuple[str, str], owner: str, wanted: str, source: str = "") -> Iterator[Change]:
-    """``source`` is the schema that it was in before."""
+    """Change the owner of an object; ``source`` is the schema in which it was before."""
     if owner != wanted:
         where = f"{kind.lower()} {quote(name)}"
         yield Change(
@@ -433,7 +435,7 @@ def _other_owners(cursor: Any, declaration: Declaration) -> Iterator[Change]:
 def _views(
     cursor: Any, catalog: Catalog, declaration: Declaration, places: list[tuple[str, str]], handed_over: bool
 ) -> tuple[list[Change], list[Problem]]:
-    """A view reads Prefect's tables with its owner's rights, which the application's owner does not have."""
+    """Change views that read Prefect's tables with their owner's rights, which that owner will not have."""
     changes: list[Change] = []
     problems: list[Problem] = []
     tenants = [tenant.schema for tenant in declaration.tenants]
@@ -471,7 +473,7 @@ def _views(
 
 
 def _triggers(cursor: Any, places: list[tuple[str, str]]) -> Iterator[Problem]:
-    """A trigger acts with the rights of Prefect's own roles, which have none on the application's tables."""
+    """Report triggers on Prefect's tables: they run as Prefect's roles, which have no rights elsewhere."""
     cursor.execute(_TRIGGERS, {"tables": [".".join(place) for place in places]})
     for trigger, schema, table, function in cursor:
         where = f"trigger {quote(trigger)} on {quote((schema, table))}"

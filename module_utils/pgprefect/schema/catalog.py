@@ -1,4 +1,4 @@
-"""What the database looks like now, read from PostgreSQL's catalog."""
+"""The present state of the database, read from PostgreSQL's catalog."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _STAGING_SCHEMA = re.compile(r"restored_\d{8}t\d{6}z(_safety)?_[a-z0-9_]+")
 
 
 class Object(NamedTuple):
-    """Something that rights are granted on: kind is database, schema, table, sequence or column."""
+    """An object on which rights are granted; ``kind`` is database, schema, table, sequence or column."""
 
     kind: str
     schema: str = ""
@@ -24,7 +24,7 @@ class Object(NamedTuple):
 
 
 class DefaultRights(NamedTuple):
-    """Where default privileges apply; without a schema, to all that the creator makes in the database."""
+    """The scope of default privileges; without a schema, everything that the creator makes in the database."""
 
     creator: str
     schema: str
@@ -33,6 +33,8 @@ class DefaultRights(NamedTuple):
 
 @dataclass(frozen=True)
 class Role:
+    """A role's attributes. ``connection_limit`` is -1 where there is none."""
+
     login: bool
     superuser: bool
     powers: frozenset[str]  # CREATEDB, CREATEROLE, REPLICATION, BYPASSRLS
@@ -45,7 +47,7 @@ Rights = dict[str, dict[str, bool]]
 
 @dataclass
 class Catalog:
-    """The part of a cluster and of one database that a declaration speaks of."""
+    """The part of a cluster and of one database that a declaration covers."""
 
     server_version: int
     login_is_superuser: bool = True
@@ -68,11 +70,12 @@ class Catalog:
     workflow_runs: ViewState = field(default_factory=ViewState)
 
     def tables(self, schema: str) -> list[str]:
+        """Return the names of a schema's tables, views and materialized views, sorted."""
         return sorted(thing.name for thing in self.owners if thing.kind == "table" and thing.schema == schema)
 
 
 def clean_database(declaration: Declaration, cluster: Catalog | None = None) -> Catalog:
-    """The database as CREATE DATABASE would make it, in a cluster that is there or (for check mode) not yet."""
+    """Return the database as CREATE DATABASE would make it, in a cluster that exists or (for check mode) not yet."""
     catalog = cluster or Catalog(server_version=150000)
     modern = catalog.server_version >= 150000
     catalog.database_owner = declaration.app_owner
@@ -175,7 +178,7 @@ GROUP BY nspname HAVING count(*) = array_length(%(signature)s, 1)
 
 
 def read_cluster(connection: Any, declaration: Declaration) -> Catalog:
-    """Read what can be read from any database of the cluster."""
+    """Read the part that any database of the cluster shows."""
     with connection.cursor() as cursor:
         cursor.execute(_CLUSTER, {"database": declaration.database})
         version, is_superuser, superusers, extensions, exists, owner, encoding = cursor.fetchone()
@@ -203,7 +206,7 @@ def read_cluster(connection: Any, declaration: Declaration) -> Catalog:
 
 
 def read(connection: Any, declaration: Declaration) -> Catalog:
-    """Read all of the catalog, from the declared database."""
+    """Read the whole catalog, from the declared database."""
     catalog = read_cluster(connection, declaration)
     parameters = {
         "database": declaration.database,

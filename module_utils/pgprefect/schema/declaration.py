@@ -1,7 +1,7 @@
-"""What the database must look like: roles, schemas, rights and search paths.
+"""The declared state of the database: roles, schemas, rights and search paths.
 
-This is the one place where the matrix of rights stands. ``difference`` brings a database to it and ``verify`` compares
-a database with it.
+The matrix of rights stands here and nowhere else. ``plan`` computes the statements that bring a database to it,
+``verify`` compares a database with it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class DeclarationError(InputError):
 
 @dataclass(frozen=True)
 class Grant:
-    """What one role may do in one schema; ``secrets`` says whether that includes Prefect's secret tables."""
+    """The rights of one role in one schema; ``secrets`` extends them to Prefect's secret tables."""
 
     role: str
     schema: str
@@ -65,7 +65,7 @@ class Grant:
 
 @dataclass(frozen=True)
 class Declaration:
-    """The whole database as it must come out."""
+    """The whole database as it must be."""
 
     database: str
     app_owner: str
@@ -84,7 +84,7 @@ class Declaration:
 
     @property
     def owners(self) -> dict[str, str]:
-        """The owner of each schema that a role of ours owns: also the role that creates its objects."""
+        """The owner of each schema that a declared role owns; the same role creates the objects in it."""
         return {self.app_schema: self.app_owner, **{tenant.schema: tenant.owner for tenant in self.tenants}}
 
     @property
@@ -102,7 +102,7 @@ class Declaration:
 
     @property
     def service_roles(self) -> tuple[str, ...]:
-        """The roles that are Prefect's alone: nothing but the declaration speaks for them."""
+        """The roles that belong to Prefect alone, so that whatever is not declared for them is an excess."""
         return tuple(role for role in self.roles if role not in (self.app_owner, self.app_login))
 
     @property
@@ -113,7 +113,7 @@ class Declaration:
 
     @property
     def search_paths(self) -> dict[str, tuple[str, ...]]:
-        """No ``public`` for Prefect: its migrations take what they see there for their own."""
+        """The path of each login. Prefect's never has ``public``: a migration takes what it sees there for its own."""
         paths: dict[str, tuple[str, ...]] = {self.app_login: (self.app_schema, self.tenants[0].schema)}
         for tenant in self.tenants:
             paths[tenant.migrator] = paths[tenant.server] = (tenant.schema, self.extensions_schema)
@@ -121,12 +121,12 @@ class Declaration:
 
     @property
     def become(self) -> dict[str, str]:
-        """The role that a login takes on in this database, so that what it creates belongs to the schema's owner."""
+        """The role that a login becomes in this database, so that the schema's owner owns what it creates."""
         return {tenant.migrator: tenant.owner for tenant in self.tenants}
 
     @property
     def grants(self) -> tuple[Grant, ...]:
-        """The matrix of role and schema. Whoever stands here may use the schema; owners may do anything in theirs."""
+        """The matrix of role and schema. A role in it may use the schema; owners may do anything in their own."""
         rows = [Grant(self.app_login, self.app_schema, READ_AND_WRITE, USE_SEQUENCE, EXECUTE)]
         for tenant in self.tenants:
             rows += [
@@ -139,7 +139,7 @@ class Declaration:
         return tuple(rows)
 
     def rights(self, kind: str, schema: str, name: str = "") -> dict[str, Privileges]:
-        """What each role may do with an object; every other declared role, and PUBLIC, may do nothing."""
+        """Return the rights of each role on an object; every other declared role, and PUBLIC, has none."""
         if kind == "database":
             return dict.fromkeys(self.login_roles, CONNECT)
         rows = [grant for grant in self.grants if grant.schema == schema]
@@ -152,7 +152,7 @@ class Declaration:
             return {grant.role: grant.sequences for grant in rows if grant.sequences}
         if kind == "function":
             return {grant.role: grant.functions for grant in rows if grant.functions}
-        return {}  # nobody has a right on a single column
+        return {}  # no role has a right on a single column
 
 
 def declare(
@@ -170,7 +170,7 @@ def declare(
     connection_limits: Mapping[str, Any] = MappingProxyType({}),
     passwords: Mapping[str, str] = MappingProxyType({}),
 ) -> Declaration:
-    """Check what a user wrote and make the declaration of it. Other keys of a tenant are somebody else's.
+    """Check the user's arguments and return the declaration that they make. Other keys of a tenant are ignored.
 
     Raises DeclarationError, which names all faults.
     """
@@ -222,7 +222,7 @@ def _events(table: str, columns: Mapping[str, str | None]) -> EventTable | None:
     except ValueError as error:
         raise DeclarationError(f"events_columns: {error}") from error
     faults = [
-        f"events_columns gives {name} no column, without which events and flow runs can not be joined"
+        f"events_columns gives {name} no column, without which events and flow runs cannot be joined"
         for name in ("created_at", "flow_run_id")
         if not events.column(name)
     ]
@@ -262,12 +262,12 @@ def _faults(declaration: Declaration) -> list[str]:
         try:
             saslprep(password)
         except PasswordRefused as error:
-            faults.append(f"the password of {role!r} can not be used: {error}")
+            faults.append(f"the password of {role!r} cannot be used: {error}")
     return faults
 
 
 def name_fault(what: str, name: str) -> str | None:
-    """Say why PostgreSQL can not take a name, or None."""
+    """Return why PostgreSQL cannot take a name, or None."""
     if not name:
         return f"a {what} has an empty name"
     if "\0" in name:
@@ -275,7 +275,7 @@ def name_fault(what: str, name: str) -> str | None:
     if len(name.encode()) > 63:
         return f"the {what} {name!r} is longer than 63 bytes, where PostgreSQL would cut it"
     if what == "role" and re.search("[,=]", name):
-        return f"the role {name!r} has a comma or an equals sign, with which Prefect's driver (asyncpg) can not log in"
+        return f"the role {name!r} has a comma or an equals sign, with which Prefect's driver (asyncpg) cannot log in"
     reserved = {
         "role": re.fullmatch("pg_.*|public|none", name),
         "schema": re.fullmatch("pg_.*|information_schema", name),

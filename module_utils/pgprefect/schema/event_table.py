@@ -28,9 +28,9 @@ FIELDS = tuple(column.name for column in fields(Event))
 
 @dataclass(frozen=True)
 class EventTable:
-    """Where events are stored. ``columns`` names the column of a field where it is not the field's own name.
+    """The table that stores events. ``columns`` names the column of a field where it is not the field's own name.
 
-    With an empty name a field has no column: what it holds is written into the metadata.
+    A field with an empty name has no column: its value is written into the metadata.
     """
 
     schema: str = "public"
@@ -44,7 +44,7 @@ class EventTable:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> EventTable:
-        """PGPREFECT_EVENTS_TABLE is the table's name, PGPREFECT_EVENTS_COLUMNS a JSON object of field and column."""
+        """Read PGPREFECT_EVENTS_TABLE, a name, and PGPREFECT_EVENTS_COLUMNS, a JSON object of field and column."""
         columns = json.loads(environment.get("PGPREFECT_EVENTS_COLUMNS") or "{}")
         return cls(table=environment.get("PGPREFECT_EVENTS_TABLE") or "system_logs", columns=columns)
 

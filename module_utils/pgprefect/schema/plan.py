@@ -1,4 +1,4 @@
-"""The difference between catalog and declaration: statements that end it, and problems that bar the way."""
+"""The plan that brings a database to its declaration: statements that resolve it, and problems that block it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ORDER = _PRIVILEGES.split()
 
 @dataclass(frozen=True)
 class Change:
-    """One statement, and what it ends: ``before`` and ``after`` are lines for a diff."""
+    """One statement and the deviation that it resolves; ``before`` and ``after`` are lines for a diff."""
 
     code: str
     object: str
@@ -34,12 +34,13 @@ class Change:
     after: str
 
     def as_problem(self) -> Problem:
+        """Return the deviation as a problem with the statement as its remedy."""
         return Problem(self.code, self.object, self.message, f"{self.statement};", ERROR)
 
 
 @dataclass
 class Plan:
-    """``blockers`` are what must be decided by a person first; with any of them nothing is changed."""
+    """``blockers`` are problems that a person must decide first; while there are any, nothing is changed."""
 
     blockers: list[Problem] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
@@ -54,9 +55,10 @@ class Blocked(PgprefectError):
 
 
 def apply(login: Login, declaration: Declaration, app_schema_sql: str = "", dry_run: bool = False) -> list[Change]:
-    """Make the database as declared, all or nothing but for CREATE DATABASE, and return what was done.
+    """Apply the declaration in one transaction, except CREATE DATABASE, and return the changes.
 
-    With ``dry_run`` return what would be done. Raises Blocked and ConnectionFailed before anything is changed.
+    With ``dry_run`` return the changes that would be made. Raises Blocked and ConnectionFailed before anything is
+    changed.
     """
     changes: list[Change] = []
     administration = connect(login, "postgres")
@@ -87,7 +89,7 @@ def apply(login: Login, declaration: Declaration, app_schema_sql: str = "", dry_
 
 
 def execute_plan(connection: Any, database: str, plan: Callable[[], Plan], dry_run: bool) -> list[Change]:
-    """Do what the plan says in one transaction, after which it must be empty; return it. Raises Blocked."""
+    """Execute a plan in one transaction, check that a new plan is empty, and return the changes. Raises Blocked."""
     with connection, connection.cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_xact_lock(hashtext('pgprefect'))")
         if cursor.fetchone() != (True,):
@@ -105,8 +107,8 @@ def execute_plan(connection: Any, database: str, plan: Callable[[], Plan], dry_r
 
 
 def _another_run(database: str) -> Problem:
-    message = f"Another run is at work on the database {database}."
-    return Problem("another_run", f"database {database}", message, "Wait for its end, and run this again.")
+    message = f"Another run is changing the database {database}."
+    return Problem("another_run", f"database {database}", message, "Wait until it has ended, and run this again.")
 
 
 def _execute(changes: list[Change], cursor: Any) -> None:
@@ -116,10 +118,12 @@ def _execute(changes: list[Change], cursor: Any) -> None:
         try:
             change.statement.execute(cursor)
         except psycopg2.Error as error:
-            message = f"PostgreSQL refused a statement, and all was rolled back: {change.statement}: {error}".strip()
-            remedy = "End what PostgreSQL names, and run this again."
+            message = (
+                f"PostgreSQL refused a statement, and everything was rolled back: {change.statement}: {error}".strip()
+            )
+            remedy = "Resolve what PostgreSQL names, and run this again."
             if error.pgcode == "55P03":
-                remedy = "Let the session end that holds the lock (pg_locks, pg_stat_activity), and run this again."
+                remedy = "Wait for the session that holds the lock (pg_locks, pg_stat_activity), and run this again."
             raise Blocked([Problem("statement_refused", change.object, message, remedy)]) from error
 
     for change in changes:
@@ -131,17 +135,17 @@ def _until_database(changes: list[Change]) -> int:
 
 
 def _resists(change: Change) -> Problem:
-    # As when a role with the grant option gave a right away: only that role's own grant can be revoked.
+    # For instance a role with the grant option granted a right: only that role's own grant can be revoked.
     return Problem(
         "change_without_effect",
         change.object,
-        f"{change.message} This statement did not end it, and all was rolled back: {change.statement}.",
-        "Look who granted it (\\dp in psql), and revoke the grant option of that role with CASCADE.",
+        f"{change.message} This statement did not resolve it, and everything was rolled back: {change.statement}.",
+        "See who granted it (\\dp in psql), and revoke the grant option of that role with CASCADE.",
     )
 
 
 def make_plan(catalog: Catalog, declaration: Declaration, app_schema_sql: str = "") -> Plan:
-    """Compare. The changes stand in the order in which they must be executed."""
+    """Compare the catalog with the declaration. The changes are in the order in which they must be executed."""
     blockers = list(_blockers(catalog, declaration))
     if catalog.server_version < OLDEST_SERVER:
         return Plan(blockers)
@@ -172,7 +176,8 @@ def _blockers(catalog: Catalog, declaration: Declaration) -> Iterator[Problem]:
         yield Problem(
             "login_not_superuser",
             "server",
-            "The login is not a superuser, and only one can make databases and extensions and read what is stored.",
+            "The login is not a superuser, and only a superuser can create databases and extensions and read what is "
+            "stored of passwords.",
             "Set the login user to the administrator, usually postgres over the unix socket.",
         )
     for role in (*declaration.service_roles, declaration.app_login):
@@ -180,7 +185,7 @@ def _blockers(catalog: Catalog, declaration: Declaration) -> Iterator[Problem]:
             yield Problem(
                 "role_superuser",
                 f"role {role}",
-                f"The role {role} is a superuser, so nothing in the database could be kept from it.",
+                f"The role {role} is a superuser, so no right can be withheld from it.",
                 f"Name another role, or ALTER ROLE {quote(role)} NOSUPERUSER;",
             )
     for extension in declaration.extensions:
@@ -188,8 +193,8 @@ def _blockers(catalog: Catalog, declaration: Declaration) -> Iterator[Problem]:
             yield Problem(
                 "extension_unavailable",
                 f"extension {extension}",
-                f"The server has no extension {extension} to install.",
-                "Install the server's package of extensions (Debian: postgresql-contrib), or correct the name.",
+                f"The server does not offer the extension {extension}.",
+                "Install the package that has it (Debian: postgresql-contrib), or correct the name.",
             )
         where = catalog.extension_schemas.get(extension, declaration.extensions_schema)
         if where != declaration.extensions_schema:
@@ -200,7 +205,7 @@ def _blockers(catalog: Catalog, declaration: Declaration) -> Iterator[Problem]:
                 f"The extension {extension} is in the schema {where}, where Prefect's roles do not see it; moving it "
                 "could break an application that finds it there.",
                 f"CREATE SCHEMA IF NOT EXISTS {schema}; ALTER EXTENSION {quote(extension)} SET SCHEMA {schema}; "
-                "and add that schema to the search path of whoever used the extension.",
+                "and add that schema to the search path of the roles that use the extension.",
             )
     yield from _database_blockers(catalog, declaration)
     yield from _schema_blockers(catalog, declaration)
@@ -230,13 +235,13 @@ def _database_blockers(catalog: Catalog, declaration: Declaration) -> Iterator[P
         yield Problem(
             "workflow_runs_taken",
             f"relation {name}",
-            f"{name} is something of the application's, so the view of all flow runs can not have this name.",
+            f"{name} belongs to the application, so the view of all flow runs cannot have this name.",
             "Rename it, or declare an empty events_table: then there is no such view.",
         )
 
 
 def prefect_in_public(catalog: Catalog, declaration: Declaration) -> Problem:
-    """An earlier installation without a search path: Prefect's tables among the application's."""
+    """Return the problem of an earlier installation whose tables are among the application's."""
     public, target = declaration.app_schema, declaration.tenants[0]
     tables = [name for name in catalog.tables(public) if name in TABLES]
     enums = sorted(name for schema, name in catalog.enums if schema == public and name in ENUMS)
@@ -257,7 +262,7 @@ def prefect_in_public(catalog: Catalog, declaration: Declaration) -> Problem:
 def _schema_blockers(catalog: Catalog, declaration: Declaration) -> Iterator[Problem]:
     for schema, actual in catalog.schema_owners.items():
         wanted = declaration.owners.get(schema)
-        # A superuser's schema is what CREATE SCHEMA in an administrator's psql leaves: it can be taken over.
+        # A schema that a superuser owns was created by an administrator in psql: it can be taken over.
         if actual in (wanted, "pg_database_owner") or actual in catalog.superusers:
             continue
         yield Problem(
@@ -272,7 +277,7 @@ def _roles(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
     for role in declaration.roles:
         yield from _role(catalog, declaration, role)
         if role == declaration.app_owner and not catalog.database_exists:
-            # Here, so that the database never belongs to anybody else, and its name is as good as taken.
+            # Right after its owner, so that no other role ever owns the database.
             yield Change(
                 "database_missing",
                 f"database {declaration.database}",
@@ -304,7 +309,7 @@ def _role(catalog: Catalog, declaration: Declaration, role: str) -> Iterator[Cha
         yield Change("role_missing", f"role {role}", f"The role {role} does not exist.", statement, "", after)
         return
     if role == declaration.app_owner:
-        return  # the application's own role, which may have been there first
+        return  # the application's own role, which may have existed before
     wrong = [f"NO{power}" for power in sorted(actual.powers)]
     if actual.login != logs_in:
         wrong.append("LOGIN" if logs_in else "NOLOGIN")
@@ -332,7 +337,7 @@ def _role(catalog: Catalog, declaration: Declaration, role: str) -> Iterator[Cha
         yield Change(
             "role_password",
             f"role {role}",
-            f"The role {role} has another password, or none that is stored as SCRAM-SHA-256.",
+            f"The role {role} has another password, or one that is not stored as SCRAM-SHA-256.",
             Statement("ALTER ROLE {} PASSWORD {}", (role, Value(scram_verifier(password), secret=True))),
             f"role {role}: another password",
             f"role {role}: the declared password",
@@ -350,12 +355,12 @@ def _memberships(catalog: Catalog, declaration: Declaration) -> Iterator[Change]
             f"role {member}: member of {group}",
         )
     for member, group in sorted(catalog.memberships - declaration.memberships):
-        # The application's own roles may be members of roles that are not ours.
+        # The application's own roles may be members of roles that are not declared.
         if member in declaration.service_roles or group in declaration.roles:
             yield Change(
                 "membership_excess",
                 f"role {member}",
-                f"The role {member} is a member of {group}, and so may do what {group} may.",
+                f"The role {member} is a member of {group}, and so has all the rights of {group}.",
                 Statement("REVOKE {} FROM {}", (group, member)),
                 f"role {member}: member of {group}",
                 "",
@@ -383,12 +388,12 @@ def _settings(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
             yield Change(
                 "role_setting",
                 f"role {role}",
-                f"The role {role} does not become {owner} when it logs in, so it would own what it creates.",
+                f"The role {role} does not become {owner} when it logs in, so it would own the tables that it creates.",
                 Statement("ALTER ROLE {} IN DATABASE {} SET role TO {}", (role, declaration.database, owner)),
                 f"role {role}: becomes {actual}" if actual else "",
                 f"role {role}: becomes {owner}",
             )
-    # Only a superuser may set this one. It is the one way to read a large object that nobody has granted.
+    # Only a superuser may set this one. Nothing else lets a role read large objects that were not granted to it.
     reads = "lo_compat_privileges"
     actual = catalog.settings.get(declaration.backup, {}).get(reads)
     if actual != "on" and catalog.login_is_superuser:
@@ -396,7 +401,7 @@ def _settings(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
         yield Change(
             "role_setting",
             f"role {role}",
-            f"The role {role} can not back up large objects that it was not granted: {reads} is {actual or 'not set'}.",
+            f"The role {role} cannot back up large objects that it was not granted: {reads} is {actual or 'not set'}.",
             Statement("ALTER ROLE {} IN DATABASE {} SET lo_compat_privileges TO 'on'", (role, declaration.database)),
             f"role {role}: {reads} {actual}" if actual else "",
             f"role {role}: {reads} on",
@@ -442,7 +447,7 @@ def _extensions(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
 
 
 def _prefect_owners(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
-    """What a migration by another role left behind; tables that are not Prefect's stay whose they are."""
+    """Give Prefect's tables and enums to the declared owner, after a migration by another role."""
     for tenant in declaration.tenants:
         things = [
             ("TABLE", (thing.schema, thing.name), owner)
@@ -501,7 +506,7 @@ def _workflow_runs(catalog: Catalog, declaration: Declaration) -> Iterator[Chang
 def _deviations(
     declaration: Declaration, have: Rights, want: dict[str, Privileges], owner: str = ""
 ) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-    """Yield verb, grantee and privileges, for PUBLIC and each declared role but the owner, who may do anything."""
+    """Yield verb, grantee and privileges, for PUBLIC and every declared role except the owner, who has all rights."""
     for grantee in (PUBLIC, *declaration.roles):
         if grantee == owner and owner:
             continue
@@ -534,7 +539,7 @@ def _default_rights(catalog: Catalog, declaration: Declaration) -> Iterator[Chan
             for kind in ("table", "sequence", "function"):
                 have = catalog.default_rights.get(DefaultRights(creator, scope, kind), {})
                 if creator not in catalog.roles and not scope and kind == "function":
-                    have = {PUBLIC: {"EXECUTE": False}}  # PostgreSQL's default for a role that is yet to come
+                    have = {PUBLIC: {"EXECUTE": False}}  # PostgreSQL's default for a role that does not exist yet
                 want = declaration.rights(kind, scope) if scope else {}
                 for verb, grantee, privileges in _deviations(declaration, have, want, creator):
                     template, arguments = _granting(verb, grantee, privileges, f"{kind.upper()}S", ())
@@ -556,7 +561,7 @@ def _default_rights(catalog: Catalog, declaration: Declaration) -> Iterator[Chan
 
 
 def _rights(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
-    """Rights on what exists, the same for many tables in one statement."""
+    """Grant and revoke rights on existing objects; the same right on many objects is one statement."""
     things = dict.fromkeys(
         [
             Object("database", name=declaration.database),
@@ -590,7 +595,7 @@ def _rights(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
 
 
 def _future_owner(catalog: Catalog, declaration: Declaration, thing: Object) -> str:
-    """Who owns a thing once the changes before the rights are made."""
+    """Return the owner of an object after the changes that precede the grants."""
     if thing.kind == "database":
         return declaration.app_owner
     owner = declaration.owners.get(thing.schema, "")

@@ -1,4 +1,4 @@
-"""Which migration a database is at, and which one the installed Prefect wants."""
+"""The migration of a database, compared with the newest one of the installed Prefect."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _ASSIGNMENT = r"^{}\s*(?::[^=\n]+)?=\s*(None|\"[^\"]*\"|'[^']*'|[(\[][^)\]]*[)\]
 
 
 class RevisionError(PgprefectError):
-    """The migrations of the installed Prefect can not be read."""
+    """The migrations of the installed Prefect cannot be read."""
 
 
 @dataclass(frozen=True)
 class Revision:
-    """``pending`` counts the migrations that are still to run."""
+    """The state of a database; ``pending`` counts the migrations that are still to run."""
 
     state: str
     current: str | None
@@ -37,7 +37,7 @@ class Revision:
 
 
 def installed_migrations(virtualenv: str) -> dict[str, tuple[str, ...]]:
-    """Return each migration with those before it, from the source files: importing Prefect takes seconds.
+    """Return each migration with its predecessors, from the source files: importing Prefect takes seconds.
 
     Raises RevisionError.
     """
@@ -47,16 +47,18 @@ def installed_migrations(virtualenv: str) -> dict[str, tuple[str, ...]]:
             text = file.read()
         found = [re.search(_ASSIGNMENT.format(name), text, re.MULTILINE) for name in ("revision", "down_revision")]
         if not (found[0] and found[1]):
-            raise RevisionError(f"{path} is no migration as Alembic writes them.")
+            raise RevisionError(f"{path} is not a migration as Alembic writes it.")
         before = ast.literal_eval(found[1].group(1)) or ()
         migrations[ast.literal_eval(found[0].group(1))] = (before,) if isinstance(before, str) else tuple(before)
     if not migrations:
-        raise RevisionError(f"There is no Prefect server in {virtualenv}: install it before this.")
+        raise RevisionError(
+            f"There is no Prefect server in {virtualenv}: run playbooks/prefect.yml, which installs it."
+        )
     return migrations
 
 
 def head_of(migrations: dict[str, tuple[str, ...]]) -> str:
-    """Return the migration that no other follows. Raises RevisionError where there are several."""
+    """Return the newest migration. Raises RevisionError where there are several."""
     heads = sorted(set(migrations) - {name for before in migrations.values() for name in before})
     if len(heads) != 1:
         raise RevisionError(
@@ -66,7 +68,7 @@ def head_of(migrations: dict[str, tuple[str, ...]]) -> str:
 
 
 def stored_revisions(connection: Any, schema: str) -> list[str]:
-    """Return what the schema's alembic_version holds: nothing where there is no such table."""
+    """Return the revisions in the schema's alembic_version, or nothing where there is no such table."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT to_regclass(%s)", (quote((schema, "alembic_version")),))
         if cursor.fetchone() == (None,):
@@ -76,12 +78,12 @@ def stored_revisions(connection: Any, schema: str) -> list[str]:
 
 
 def stored_revision(connection: Any, schema: str) -> str | None:
-    """Return the same as one text, or None where there is nothing."""
+    """Return the revisions of ``stored_revisions`` as one text, or None where there are none."""
     return ", ".join(stored_revisions(connection, schema)) or None
 
 
 def compare(stored: list[str], migrations: dict[str, tuple[str, ...]]) -> Revision:
-    """Say where a database stands."""
+    """Compare the stored revisions with the installed migrations. Raises RevisionError."""
     head = head_of(migrations)
     current = ", ".join(stored) or None
     strangers = [name for name in stored if name not in migrations]

@@ -1,7 +1,7 @@
-"""Keeping Prefect's secrets from its readers.
+"""Access to the tables that hold Prefect's secrets.
 
-A migration creates tables that the default privileges let readers read. This takes the secret ones back, as the role
-that owns them, right after the migration and before the server writes a secret into them.
+The default privileges let readers read every table that a migration creates. Right after the migration, before the
+server writes a secret, the owner revokes this on the secret tables.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ ORDER BY 1, 2
 """
 
 
-def seal(connection: Any, schema: str, server: str) -> list[Statement]:
-    """Revoke all rights on the secret tables, but for their owner's and the server's, and return what was revoked."""
+def revoke_secrets(connection: Any, schema: str, server: str) -> list[Statement]:
+    """Revoke all rights on the secret tables except the owner's and the server's, and return the statements."""
     with connection, connection.cursor() as cursor:
         cursor.execute(_GRANTED, {"schema": schema, "tables": list(SECRETS), "server": server})
         statements = [

@@ -1,4 +1,4 @@
-"""Whether the server itself is safe and tells what happens: access rules, passwords, TLS, superusers, settings, log."""
+"""Safety of the server itself: access rules, passwords, TLS, superusers, settings and log."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ FROM pg_hba_file_rules ORDER BY line_number
 def server_problems(
     cursor: Any, login_roles: Sequence[str], listen_addresses: Sequence[str]
 ) -> tuple[list[Problem], list[str]]:
-    """Return what is wrong with the server, and what the login can not see.
+    """Return the problems of the server, and what the login cannot see.
 
-    ``listen_addresses`` are those that the server is meant to listen on.
+    ``listen_addresses`` are those on which the server should listen.
     """
     cursor.execute(_VISIBLE)
     is_superuser, sees_rules = cursor.fetchone()
@@ -72,7 +72,7 @@ def server_problems(
     cursor.execute(_SUPERUSERS)
     superusers = dict(cursor.fetchall())
     problems += _superusers(superusers)
-    cursor.execute(_POWERFUL, {"roles": list(login_roles)})  # of these the declaration speaks
+    cursor.execute(_POWERFUL, {"roles": list(login_roles)})  # the declaration covers these
     problems += [_powerful(*row) for row in cursor.fetchall()]
     cursor.execute(_LIMITS, {"roles": list(login_roles)})
     limits = cursor.fetchone()
@@ -86,7 +86,7 @@ def server_problems(
         cursor.execute(_RULES)
         problems += _rules([Rule(*row) for row in cursor], set(superusers))
     else:
-        not_checked.append("access rules: the login can not read pg_hba_file_rules, as a superuser can")
+        not_checked.append("access rules: only a superuser can read pg_hba_file_rules")
     return problems, not_checked
 
 
@@ -101,7 +101,7 @@ def _safe_settings(settings: Mapping[str, str], declared: Sequence[str]) -> Iter
         yield Problem(
             "listens_everywhere",
             "setting listen_addresses",
-            f"The server listens on {', '.join(everywhere)}: every network that this host ever joins reaches it.",
+            f"The server listens on {', '.join(everywhere)}: every network that this host joins can reach it.",
             "Name the addresses (postgresql_listen_addresses), run playbooks/database.yml, and restart PostgreSQL.",
             WARNING,
         )
@@ -110,7 +110,7 @@ def _safe_settings(settings: Mapping[str, str], declared: Sequence[str]) -> Iter
         yield Problem(
             "tls_off",
             "setting ssl",
-            "The server offers no TLS, so what is sent over a network can be read and changed on the way.",
+            "The server offers no TLS, so traffic over a network can be read and changed on the way.",
             "Set ssl_cert_file and ssl_key_file (postgresql_tls_certificate, postgresql_tls_key), and "
             + _set("ssl", "on"),
             ERROR if remote else WARNING,
@@ -119,15 +119,15 @@ def _safe_settings(settings: Mapping[str, str], declared: Sequence[str]) -> Iter
         yield Problem(
             "tls_old",
             "setting ssl_min_protocol_version",
-            f"The server takes TLS from {settings['ssl_min_protocol_version'] or 'any version'} on; those before 1.2 "
-            "are broken.",
+            f"The server accepts TLS from {settings['ssl_min_protocol_version'] or 'any version'} on; versions "
+            "before 1.2 are broken.",
             _set("ssl_min_protocol_version", "'TLSv1.2'"),
         )
     if settings["password_encryption"] != "scram-sha-256":
         yield Problem(
             "password_encryption_weak",
             "setting password_encryption",
-            f"New passwords are stored as {settings['password_encryption']}, which is quickly guessed once it leaks.",
+            f"New passwords are stored as {settings['password_encryption']}, which is easy to guess once it leaks.",
             _set("password_encryption", "'scram-sha-256'"),
         )
     for name in ("fsync", "full_page_writes"):
@@ -142,7 +142,7 @@ def _safe_settings(settings: Mapping[str, str], declared: Sequence[str]) -> Iter
         yield Problem(
             "checksums_off",
             "setting data_checksums",
-            "The cluster has no data checksums, so a page that the disk spoils is served as if it were sound.",
+            "The cluster has no data checksums, so a page that the disk corrupts is served as if it were intact.",
             "Stop PostgreSQL, run pg_checksums --enable on its data directory, and start it again.",
             WARNING,
         )
@@ -150,7 +150,7 @@ def _safe_settings(settings: Mapping[str, str], declared: Sequence[str]) -> Iter
 
 def _log_settings(settings: Mapping[str, str]) -> Iterator[Problem]:
     wanted = {
-        "log_connections": (settings["log_connections"] not in ("off", ""), "on", "who came, and from where"),
+        "log_connections": (settings["log_connections"] not in ("off", ""), "on", "who connected, and from where"),
         "log_lock_waits": (settings["log_lock_waits"] == "on", "on", "what waited for whom"),
         # %m, %t or %n: when; %p or %c: which process; %u and %d: whose.
         "log_line_prefix": (
@@ -174,7 +174,7 @@ def _pending(names: Sequence[str]) -> Iterator[Problem]:
             "restart_pending",
             "server",
             f"Settings that were changed wait for a restart of PostgreSQL: {', '.join(names)}.",
-            "systemctl restart 'postgresql@*', when nobody is disturbed by it",
+            "systemctl restart 'postgresql@*', at a time when that disturbs nobody",
             WARNING,
         )
 
@@ -185,7 +185,7 @@ def _superusers(superusers: Mapping[str, bool]) -> Iterator[Problem]:
             yield Problem(
                 "superuser_extra",
                 f"role {role}",
-                f"The role {role} is a superuser besides the cluster's own, so nothing is kept from it.",
+                f"The role {role} is a superuser besides the cluster's own, so no right can be withheld from it.",
                 f"ALTER ROLE {quote(role)} NOSUPERUSER;",
                 WARNING,
             )
@@ -195,7 +195,7 @@ def _powerful(role: str, powers: str) -> Problem:
     return Problem(
         "role_powerful",
         f"role {role}",
-        f"The role {role} has {powers}, by which it can come to what is kept from it.",
+        f"The role {role} has {powers}, by which it can get rights that it was not granted.",
         f"ALTER ROLE {quote(role)} {' '.join('NO' + power for power in powers.split(', '))};",
         WARNING,
     )
@@ -226,7 +226,7 @@ def _weak_password(role: str) -> Problem:
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule of pg_hba.conf, or the error in its place."""
+    """One rule of pg_hba.conf, or the error that takes its place."""
 
     line: int
     type: str | None
@@ -239,10 +239,12 @@ class Rule:
 
     @property
     def from_anywhere(self) -> bool:
+        """Say whether the rule admits every address."""
         return self.address == "all" or self.netmask in ("0.0.0.0", "::")
 
     @property
     def remote(self) -> bool:
+        """Say whether the rule admits an address of another host."""
         if self.type == "local" or self.address in (None, "localhost", "samehost"):
             return False
         try:
@@ -256,7 +258,10 @@ def _rules(rules: Sequence[Rule], superusers: set[str]) -> Iterator[Problem]:
     for rule in rules:
         if rule.error:
             yield _rule_problem(
-                rule, "hba_error", f"is not understood, so no change of the file is taken: {rule.error}", "Correct"
+                rule,
+                "hba_error",
+                f"has an error, so PostgreSQL ignores every change of the file: {rule.error}",
+                "Correct",
             )
             continue
         users, databases = rule.users or [], rule.databases or []
@@ -267,7 +272,7 @@ def _rules(rules: Sequence[Rule], superusers: set[str]) -> Iterator[Problem]:
         if rule.method in ("trust", "password", "md5"):
             why = {
                 "trust": "lets everybody in without a password",
-                "password": "has passwords sent as they are",
+                "password": "has passwords sent in clear text",
                 "md5": "accepts passwords that are stored as MD5",
             }[rule.method]
             yield _rule_problem(
@@ -281,7 +286,7 @@ def _rules(rules: Sequence[Rule], superusers: set[str]) -> Iterator[Problem]:
             yield _rule_problem(
                 rule,
                 "hba_open",
-                "lets every role into every database from everywhere",
+                "lets every role into every database from anywhere",
                 "Name the roles, the databases and the networks in",
             )
         admitted = superusers - rejected if "all" in users else superusers.intersection(users) - rejected

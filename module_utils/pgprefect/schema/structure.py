@@ -1,4 +1,4 @@
-"""Whether Prefect's tables are as its release makes them: columns, indexes, constraints and enums."""
+"""The structure that a release of Prefect gives its tables: columns, indexes, constraints and enums."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .structure_data import STRUCTURES
 
 
 class Element(NamedTuple):
-    """One part of a schema: kind is column, index, constraint or enum; an enum has no table."""
+    """One element of a schema; ``kind`` is column, index, constraint or enum, and an enum has no table."""
 
     kind: str
     table: str
@@ -21,14 +21,16 @@ class Element(NamedTuple):
 
 
 class Definition(NamedTuple):
+    """How an element is defined."""
+
     definition: str
     valid: bool  # of an index or a constraint
 
 
-# The definition of each part, without the names of schemas.
+# The definition of each element, without the names of schemas.
 Structure = Mapping[Element, Definition]
 
-# Indexes of constraints are told as constraints, unless they are invalid. PostgreSQL 18 lists NOT NULL as a constraint.
+# Indexes of constraints are listed as constraints, unless they are invalid. PostgreSQL 18 also lists NOT NULL.
 _STRUCTURE = """
 WITH tables AS (
     SELECT c.oid, nspname, quote_ident(nspname) AS quoted, relname
@@ -59,7 +61,7 @@ GROUP BY nspname, typname
 
 
 def read_structures(cursor: Any, schemas: Sequence[str], extensions_schema: str) -> dict[str, Structure]:
-    """Return the structure of each schema; ``extensions_schema`` is where pg_trgm is."""
+    """Return the structure of each schema; ``extensions_schema`` is the one that holds pg_trgm."""
     cursor.execute(_STRUCTURE, {"schemas": list(schemas), "tables": list(TABLES), "enums": list(ENUMS)})
     found: dict[str, dict[Element, Definition]] = {schema: {} for schema in schemas}
     for schema, quoted, kind, table, name, definition, valid in cursor:
@@ -69,14 +71,14 @@ def read_structures(cursor: Any, schemas: Sequence[str], extensions_schema: str)
 
 
 def portable(definition: str, schema: str, extensions_schema: str) -> str:
-    """Replace the names of the two schemas, but not inside string literals, by what no name can begin with."""
+    """Replace the names of the two schemas, except inside string literals, by placeholders."""
     names = {schema: "$schema.", quote(extensions_schema): "$extensions."}
     pattern = r"'(?:[^']|'')*'|(?<![\w$\".])(" + "|".join(map(re.escape, names)) + r")\."
     return re.sub(pattern, lambda match: names[match.group(1)] if match.group(1) else match.group(0), definition)
 
 
 def known_structure(revision: str) -> Structure | None:
-    """Return what the release makes whose newest migration this is, or None where that is not known."""
+    """Return the structure of the release whose newest migration this is, or None where it is not known."""
     if revision not in STRUCTURES:
         return None
     parts = {}
@@ -92,7 +94,7 @@ def as_text(structure: Structure) -> str:
 
 
 def invalid(actual: Structure, wanted: Structure | None, schema: str) -> Iterator[Problem]:
-    """What a statement that was interrupted left behind; that shows without knowing the release."""
+    """Yield indexes and constraints that an interrupted statement left behind, whatever the release."""
     for part, found in sorted(actual.items()):
         name = quote((schema, part.name))
         if found.valid:
@@ -102,8 +104,8 @@ def invalid(actual: Structure, wanted: Structure | None, schema: str) -> Iterato
             yield Problem(
                 "constraint_not_valid",
                 f"constraint {name}",
-                f"The constraint {part.name} of the table {table} has not been checked against the rows that were "
-                "there before it.",
+                f"The constraint {part.name} of the table {table} has not been validated against the rows that "
+                "are older than it.",
                 f"ALTER TABLE {table} VALIDATE CONSTRAINT {quote(part.name)};",
             )
         else:
@@ -120,7 +122,7 @@ def invalid(actual: Structure, wanted: Structure | None, schema: str) -> Iterato
 
 
 def drift(actual: Structure, wanted: Structure, schema: str, extensions_schema: str) -> Iterator[Problem]:
-    """What differs from the release. Tables that are missing altogether, and indexes of your own, are not told."""
+    """Yield differences from the release. Missing tables and additional indexes are not reported here."""
     tables = {part.table for part in actual}
     enums = {part.name for part in actual if part.kind == "enum"}
 
@@ -139,12 +141,12 @@ def drift(actual: Structure, wanted: Structure, schema: str, extensions_schema: 
             foreign = re.match(r"\$schema\.(\w+)", want.definition) if want else None
             if not foreign or foreign.group(1) in enums or not have or f".{foreign.group(1)}" not in have.definition:
                 yield _column(part, have and written(have.definition), want and written(want.definition), schema)
-        elif want:  # what is there besides is the operator's own
+        elif want:  # additional indexes are the operator's own
             yield _named(part, have and written(have.definition), written(want.definition), schema)
 
 
 def _enum(part: Element, have: Definition | None, want: Definition | None, schema: str) -> Iterator[Problem]:
-    if not have or not want:  # a column that uses another schema's type is told as such
+    if not have or not want:  # a column that uses another schema's type is reported as such
         return
     name = quote((schema, part.name))
     labels, present = want.definition.split(", "), have.definition.split(", ")
@@ -157,7 +159,7 @@ def _enum(part: Element, have: Definition | None, want: Definition | None, schem
         "enum_drift",
         f"type {name}",
         f"The enum {name} has the labels {have.definition} where this release of Prefect has {want.definition}.",
-        " ".join(additions) or "Leave it while no row has another label: PostgreSQL can not take one away.",
+        " ".join(additions) or "Leave it while no row has another label: PostgreSQL cannot remove a label.",
         ERROR if additions else WARNING,
     )
 
@@ -169,7 +171,7 @@ def _column(part: Element, have: str | None, want: str | None, schema: str) -> P
         return Problem(
             "column_extra",
             where,
-            f"The table {table} has a column {part.name} ({have}) that this release of Prefect does not make.",
+            f"The table {table} has a column {part.name} ({have}) that this release of Prefect does not have.",
             f"ALTER TABLE {table} DROP COLUMN {column}; unless something of yours reads it.",
             WARNING,
         )
@@ -184,11 +186,11 @@ def _column(part: Element, have: str | None, want: str | None, schema: str) -> P
         "column_drift",
         where,
         f"The column {part.name} of the table {table} is {have} where this release of Prefect makes {want}.",
-        _alter_column(table, column, _taken_apart(have), _taken_apart(want)),
+        _alter_column(table, column, _split(have), _split(want)),
     )
 
 
-def _taken_apart(definition: str) -> tuple[str, bool, str]:
+def _split(definition: str) -> tuple[str, bool, str]:
     declared, _, default = definition.partition(" DEFAULT ")
     return declared.replace(" NOT NULL", ""), declared.endswith(" NOT NULL"), default
 
@@ -205,7 +207,7 @@ def _alter_column(table: str, column: str, have: tuple[str, bool, str], want: tu
 
 
 def _named(part: Element, have: str | None, want: str, schema: str) -> Problem:
-    """An index or a constraint that is missing or another one."""
+    """Return the problem of an index or a constraint that is missing or different."""
     name, table = quote((schema, part.name)), quote((schema, part.table))
     is_index = part.kind == "index"
     if is_index:

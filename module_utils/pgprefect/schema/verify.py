@@ -1,4 +1,4 @@
-"""Whether a database is as declared: what stands where, whose it is, and who may do what."""
+"""Verification of a database against its declaration: placement, owners and rights. Read-only."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from .structure import drift, invalid, known_structure, read_structures
 
 @dataclass(frozen=True)
 class SchemaReport:
+    """A schema as it was found."""
+
     exists: bool = False
     owner: str | None = None
     tables: list[str] = field(default_factory=list)
@@ -28,6 +30,8 @@ class SchemaReport:
 
 @dataclass(frozen=True)
 class TenantReport(SchemaReport):
+    """A tenant's schema as it was found, with its migration and the search path of its server."""
+
     schema: str = ""
     revision: str | None = None
     head: str | None = None  # the newest migration of the installed Prefect, where that was given
@@ -38,7 +42,7 @@ class TenantReport(SchemaReport):
 class Verification:
     """``search_path`` is the application's; ``search_paths`` are those of all login roles.
 
-    ``not_checked`` names what this login can not see, and what is not known of this release of Prefect.
+    ``not_checked`` names what this login cannot see, and what is not known about this release of Prefect.
     """
 
     connection_test: bool = False
@@ -51,6 +55,7 @@ class Verification:
 
     @property
     def verified(self) -> bool:
+        """Say whether the database was reached and no problem is an error."""
         return self.connection_test and not any(problem.severity == ERROR for problem in self.problems)
 
 
@@ -66,7 +71,7 @@ SELECT rolname, coalesce(
 FROM pg_roles r WHERE rolname = ANY(%(roles)s::name[])
 """
 
-# What a role may do by whatever way: its own grant, PUBLIC's, a group's or as the owner.
+# The effective rights of a role: by its own grant, PUBLIC's, a group's, or as the owner.
 _EFFECTIVE_RIGHTS = """
 WITH roles AS (
     SELECT oid, rolname FROM pg_roles WHERE rolname = ANY(%(roles)s::name[]) AND NOT rolsuper
@@ -112,7 +117,7 @@ WHERE nspname = ANY(%(schemas)s::name[]) AND relname = 'alembic_version' AND rel
   AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
 """
 
-# What a role finds by the names in its search path: the schemas that it may use, and those of pg_trgm's operators.
+# For each role the schemas that it may use, and those of them that hold pg_trgm's operators.
 _USABLE = """
 SELECT rolname, array_agg(nspname::text),
        array_agg(nspname::text) FILTER (WHERE EXISTS (SELECT FROM pg_opclass
@@ -130,7 +135,7 @@ WHERE nspname = ANY(%(schemas)s::name[]) AND prosecdef
 ORDER BY 1
 """
 
-# Tables, and the enums of Prefect, are compared with the declaration; this is all else that has an owner.
+# Tables and Prefect's enums are compared with the declaration elsewhere; this is everything else that has an owner.
 _OWNERS = """
 SELECT n.nspname, things.statement, things.name, pg_get_userbyid(things.owner)
 FROM (SELECT 'pg_proc'::regclass AS class, oid, pronamespace AS namespace, 'ROUTINE' AS statement,
@@ -159,11 +164,11 @@ def verify(
     check_server: bool = False,
     listen_addresses: Sequence[str] = (),
 ) -> Verification:
-    """Compare. Changes nothing, and a server that can not be reached or that is too slow is a finding too.
+    """Compare a database with its declaration. A server that cannot be reached or is too slow is a problem too.
 
     ``timeout`` is in seconds, for each statement. With Prefect's ``virtualenv`` each schema must be at the newest
-    migration of that Prefect. With ``check_server`` the server's own safety is looked at; ``listen_addresses`` are
-    those that it is meant to listen on.
+    migration of that Prefect. With ``check_server`` the safety of the server itself is checked; ``listen_addresses``
+    are those on which it should listen.
     """
     report = Verification(tenants={tenant.name: TenantReport(schema=tenant.schema) for tenant in declaration.tenants})
     try:
@@ -185,7 +190,9 @@ def verify(
                 report.not_checked += not_checked
     except psycopg2.Error as error:
         message = f"The verification of the database {declaration.database} stopped: {error}".strip()
-        remedy = "Look what locks a table (pg_locks, pg_stat_activity), as a migration does, and verify again after it."
+        remedy = (
+            "See what locks a table (pg_locks, pg_stat_activity), such as a migration, and verify again afterwards."
+        )
         report.problems.append(Problem("verification_stopped", f"database {declaration.database}", message, remedy))
     finally:
         connection.close()
@@ -261,8 +268,8 @@ def _placement(catalog: Catalog, declaration: Declaration) -> Iterator[Problem]:
         yield Problem(
             "prefect_undeclared",
             f"schema {schema}",
-            f"The schema {schema} holds Prefect's tables and is no declared tenant's.",
-            f"Declare it as a tenant, or, when nothing needs it any more: DROP SCHEMA {quote(schema)} CASCADE;",
+            f"The schema {schema} holds Prefect's tables and belongs to no declared tenant.",
+            f"Declare it as a tenant, or, if nothing needs it any more: DROP SCHEMA {quote(schema)} CASCADE;",
             WARNING,
         )
     present = catalog.tables(public)
@@ -272,7 +279,7 @@ def _placement(catalog: Catalog, declaration: Declaration) -> Iterator[Problem]:
                 "app_table_missing",
                 f"table {quote((public, table))}",
                 f"The application's table {table} is not in the schema {public}.",
-                "Run the playbook that makes it (playbooks/database.yml).",
+                "Run the playbook that creates it (playbooks/database.yml).",
             )
     for thing, owner in sorted(catalog.owners.items()):
         if thing.schema == public and thing.kind == "table" and owner != declaration.app_owner:
@@ -310,8 +317,8 @@ def _tenant(catalog: Catalog, declaration: Declaration, tenant: Tenant, revision
         yield Problem(
             "alembic_version_missing",
             f"schema {schema}",
-            f"Prefect's tables are in the schema {schema} but its alembic_version is not, so no migration knows where "
-            "it stands.",
+            f"Prefect's tables are in the schema {schema} but its alembic_version is not, so no migration can tell "
+            "what has been applied.",
             f"Where {stray} is Prefect's: ALTER TABLE {stray} SET SCHEMA {quote(schema)}; else restore the schema from "
             "a backup.",
         )
@@ -338,14 +345,14 @@ def _tenant(catalog: Catalog, declaration: Declaration, tenant: Tenant, revision
             yield Problem(
                 "table_unknown",
                 f"table {quote((schema, table))}",
-                f"The table {table} in the schema {schema} is none of Prefect's.",
-                f"ALTER TABLE {quote((schema, table))} SET SCHEMA {quote(public)}; unless a newer Prefect made it.",
+                f"The table {table} in the schema {schema} is not one of Prefect's.",
+                f"ALTER TABLE {quote((schema, table))} SET SCHEMA {quote(public)}; unless a newer Prefect created it.",
                 WARNING,
             )
 
 
 def _undeclared(catalog: Catalog, declaration: Declaration) -> Iterator[Problem]:
-    """Rights in Prefect's schemas of roles that nobody declared: they stay, and are told."""
+    """Report rights that undeclared roles have in Prefect's schemas; nothing revokes them."""
     found: dict[tuple[str, str], set[str]] = {}
     for thing, rights in catalog.rights.items():
         if thing.schema in declaration.owners and thing.schema != declaration.app_schema:
@@ -364,7 +371,7 @@ def _undeclared(catalog: Catalog, declaration: Declaration) -> Iterator[Problem]
 
 
 def _effective_rights(cursor: Any, catalog: Catalog, declaration: Declaration) -> Iterator[Problem]:
-    """What a role may do beyond the matrix without a grant of its own, as through a group."""
+    """Report rights that a role has beyond the matrix without a grant of its own, for instance through a group."""
     everything = {(tenant.migrator, tenant.schema) for tenant in declaration.tenants}
     reading = {"table": "SELECT", "schema": "USAGE"}
     cursor.execute(_EFFECTIVE_RIGHTS, {"roles": list(declaration.login_roles), "schemas": list(declaration.owners)})
@@ -387,7 +394,7 @@ def _effective_rights(cursor: Any, catalog: Catalog, declaration: Declaration) -
         yield Problem(
             "right_inherited",
             f"role {role}",
-            f"The role {role} may {privilege} on {', '.join(things)} although nobody granted it that directly.",
+            f"The role {role} may {privilege} on {', '.join(things)} although that was not granted to it directly.",
             f"Look for the group that gives it (\\drg in psql) and REVOKE it FROM {quote(role)};",
         )
 
@@ -442,7 +449,7 @@ def _revision(tenant: Tenant, stored: str, migrations: dict[str, tuple[str, ...]
 def _visibility(
     cursor: Any, catalog: Catalog, declaration: Declaration, search_paths: Mapping[str, str]
 ) -> Iterator[Problem]:
-    """What Prefect's roles find by their search paths, and must or must not."""
+    """Check what Prefect's roles find in their search paths: pg_trgm, and no alembic_version of another program."""
     acting = {role: declaration.become.get(role, role) for role in declaration.search_paths}
     cursor.execute(_USABLE, {"roles": list(acting.values())})
     usable = {role: (schemas, trigrams or []) for role, schemas, trigrams in cursor}
@@ -461,7 +468,7 @@ def _visibility(
                     f"The role {role} does not see the extension pg_trgm: none of the schemas that it searches and may "
                     f"use ({', '.join(path) or 'none'}) holds gin_trgm_ops, so migrations stop half-way.",
                     f"GRANT USAGE ON SCHEMA {quote(extensions)} TO {quote(acting[role])}; with pg_trgm there and "
-                    f"{quote(extensions)} in the role's search path (playbooks/database.yml sees to all of it).",
+                    f"{quote(extensions)} in the role's search path (playbooks/database.yml does all of this).",
                 )
             for schema in path:
                 if schema != tenant.schema and Object("table", schema, "alembic_version") in catalog.owners:
@@ -482,13 +489,13 @@ def _security_definers(cursor: Any, declaration: Declaration) -> Iterator[Proble
             "security_definer_path",
             f"function {function}",
             f"The function {function} runs with the rights of {owner} and looks names up in its caller's search path, "
-            "so a caller can make it run code of his own.",
+            "so a caller can make it run code of their own.",
             f"ALTER ROUTINE {function} SET search_path = pg_catalog, {schema}, pg_temp;",
         )
 
 
 def other_owners(cursor: Any, declaration: Declaration) -> Iterator[tuple[str, str, str, str]]:
-    """Yield kind, name as SQL has it, owner and declared owner of what is no table and has another owner."""
+    """Yield kind, quoted name, owner and declared owner of routines, types and sequences with another owner."""
     cursor.execute(_OWNERS, {"schemas": list(declaration.owners), "enums": list(ENUMS)})
     for schema, kind, name, owner in cursor:
         if owner != declaration.owners[schema]:
@@ -523,4 +530,4 @@ def _structure(
                 f"revision {revision} makes"
             )
         elif "alembic_version" in catalog.tables(schema) and revision is None:
-            not_checked.append(f"revision of the schema {schema}: the login can not read its alembic_version")
+            not_checked.append(f"revision of the schema {schema}: the login cannot read its alembic_version")

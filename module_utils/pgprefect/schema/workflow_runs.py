@@ -1,10 +1,9 @@
-"""The view workflow_runs: each flow run of every tenant, with what the application's events say about it.
+"""The view workflow_runs: the flow runs of every tenant, each with a summary of the application's events.
 
-A view on Prefect's own tables would bar its migrations (no column that a view uses can change its type) and could not
-be made before the first one. So the view reads a function whose body is a text, of which PostgreSQL records no
-dependency. The planner takes the body in as if it stood in the query, so that conditions and limits reach the tables'
-indexes. Both run with their caller's rights. Until each tenant is migrated, a query of the view says which table is
-missing.
+A view on Prefect's own tables would block its migrations (a column that a view uses cannot change its type) and could
+not be created before the first one. So the view reads a function whose body is a text, for which PostgreSQL records no
+dependency. The planner inlines the body, so that conditions and limits reach the indexes of the tables. Both run with
+their caller's rights. Until every tenant is migrated, a query of the view names the table that is missing.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ _NAMES = ", ".join(_COLUMNS)
 
 @dataclass(frozen=True)
 class ViewState:
-    """What the catalog has under the name. ``view`` is the definition, empty where it does not read the function."""
+    """The view and its function as the catalog has them; ``view`` is empty where it does not read the function."""
 
     relation: str = ""  # the kind of the relation, as pg_class.relkind
     view: str = ""
@@ -54,7 +53,7 @@ class ViewState:
     body: str = ""
     signature: str = ""
     function_owner: str = ""
-    plain: bool = True  # whether the planner takes both in, and the function has its caller's rights
+    plain: bool = True  # the planner can inline both, and the function runs with its caller's rights
     callers: tuple[str, ...] = ()
 
 
@@ -80,6 +79,7 @@ WHERE n.nspname = %(schema)s
 
 
 def read_view(cursor: Any, schema: str) -> ViewState:
+    """Read the view and its function from the catalog."""
     cursor.execute(_FOUND, {"schema": schema, "name": NAME})
     row = cursor.fetchone()
     if row is None:
@@ -89,9 +89,9 @@ def read_view(cursor: Any, schema: str) -> ViewState:
 
 
 def body(events: EventTable, tenants: Sequence[tuple[str, str]]) -> str:
-    """The query, for the pairs of name and schema of all tenants.
+    """Return the query, for the pairs of name and schema of all tenants.
 
-    Only what is a plain table may stand in the UNION: then an index gives the newest runs of all tenants in order.
+    The UNION has plain tables only, so that an index gives the newest runs of all tenants in order.
     """
 
     def each(query: str) -> str:
@@ -134,12 +134,12 @@ def body(events: EventTable, tenants: Sequence[tuple[str, str]]) -> str:
 
 
 def is_foreign(found: ViewState) -> bool:
-    """Whether the name is that of something else than a view of ours."""
+    """Say whether something else than our view has the name."""
     return bool(found.relation) and not found.view
 
 
 def must_be_new(found: ViewState, schema: str, owner: str, reader: str) -> bool:
-    """Whether more than the function's body differs, so that function and view must be made anew."""
+    """Say whether more than the function's body differs, so that function and view must be recreated."""
     definition = f"SELECT {_NAMES} FROM {quote((schema, NAME))}() run({_NAMES});"
     view = re.sub(r"\brun\.", "", found.view)  # newer servers write no table before a column that needs none
     return (
@@ -153,10 +153,10 @@ def must_be_new(found: ViewState, schema: str, owner: str, reader: str) -> bool:
 
 
 def statement(schema: str, owner: str, text: str, anew: bool) -> Statement:
-    """Make both, or replace the function's body alone, which keeps the rights that others were given on the view."""
+    """Return the statement that creates both, or replaces the function's body, which keeps grants on the view."""
     name = Names(((schema, NAME),))
     function = f"CREATE OR REPLACE FUNCTION {{}}() RETURNS TABLE ({_RESULT}) LANGUAGE sql STABLE AS {{}}"
-    # As the owner, so that the default privileges apply; unchecked, because Prefect's tables may be yet to come.
+    # As the owner, so that the default privileges apply; unchecked, because Prefect's tables may not exist yet.
     parts: list[tuple[str, tuple[Any, ...]]] = [
         ("SET ROLE {}", (owner,)),
         ("SET check_function_bodies = off", ()),

@@ -1,4 +1,4 @@
-"""Reading settings from the environment, as the units have it: a Prefect server's, and libpq's of the flows."""
+"""Settings in the environment, as the units have them: those of a Prefect server, and libpq's for the flows."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ def application(environment: Mapping[str, str]) -> tuple[Login, str] | None:
 
 
 def setting(environment: Mapping[str, str], name: str) -> str:
+    """Return a setting. Raises SettingMissing where it is absent or empty."""
     if not environment.get(name):
         raise SettingMissing(f"{name} is not set: run this with the environment file of a tenant's server.")
     return environment[name]
