@@ -21,7 +21,7 @@ from ..backup.drill import drill
 from ..backup.restore_table import restore_table
 from ..core.jobs import record
 from ..core.process import ProcessFailed
-from ..pitr import recovery as point_in_time
+from ..pitr.repository import find_cluster, set_restore_point
 from ..schema.declaration import declaration_of
 from ..site import configuration
 from ..site.configuration import ConfigurationError, Site
@@ -299,8 +299,8 @@ def _restore(options: argparse.Namespace) -> int:
         return FINE if options.dry_run else refuse("Nothing was changed: say --yes to restore it.")
     if not options.into and not options.no_safety_set:
         if site.job("pitr"):
-            cluster, now = point_in_time.find_cluster(), datetime.now(timezone.utc)
-            point = point_in_time.set_point(site.login, cluster, "before-restore", now)
+            cluster, now = find_cluster(), datetime.now(timezone.utc)
+            point = set_restore_point(site.login, cluster, "before-restore", now)
             print(f"The restore point {point.name} is set.")
         # By the user of the backups, which this process can not become and come back from.
         kinds = [word for part in parts for word in ("--kind", part.kind)]

@@ -7,7 +7,26 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ..core.jobs import record
-from ..pitr import recovery as point_in_time
+from ..pitr.repository import (
+    Cluster,
+    RecoveryTarget,
+    Repository,
+    archive_all_wal,
+    check_archiving,
+    find_cluster,
+    make_base_backup,
+    make_recovery_plan,
+    read_repository,
+    set_restore_point,
+)
+from ..pitr.restore import (
+    check_free_space,
+    check_obstacles,
+    restore_in_place,
+    restore_lock,
+    restore_side_by_side,
+    undo_restore,
+)
 from ..site import configuration
 from ..site.configuration import Site
 from . import output as report
@@ -41,12 +60,12 @@ def add_to(commands: Any) -> None:
 
 
 def _pitr(options: argparse.Namespace) -> int:
-    return _ACTIONS[options.action](options, configuration.load(options.config), point_in_time.find_cluster())
+    return _ACTIONS[options.action](options, configuration.load(options.config), find_cluster())
 
 
-def _backup(options: argparse.Namespace, site: Site, cluster: point_in_time.Cluster) -> int:
+def _backup(options: argparse.Namespace, site: Site, cluster: Cluster) -> int:
     with record(site.job("pitr")) as figures:
-        made = point_in_time.back_up(cluster, options.full)
+        made = make_base_backup(cluster, options.full)
         figures.update(label=made.label, bytes=made.bytes, stored=made.stored)
     if options.json:
         report.as_json(figures)
@@ -55,8 +74,8 @@ def _backup(options: argparse.Namespace, site: Site, cluster: point_in_time.Clus
     return FINE
 
 
-def _list(options: argparse.Namespace, _site: Site, cluster: point_in_time.Cluster) -> int:
-    repository = point_in_time.read(cluster)
+def _list(options: argparse.Namespace, _site: Site, cluster: Cluster) -> int:
+    repository = read_repository(cluster)
     if options.json:
         report.as_json(repository.as_dict())
     else:
@@ -64,69 +83,76 @@ def _list(options: argparse.Namespace, _site: Site, cluster: point_in_time.Clust
     return FINE
 
 
-def _print_repository(repository: point_in_time.Repository) -> None:
-    rows = [(base.label, base.kind, f"{base.ended:%F %T%z}", base.bytes, base.stored) for base in repository.bases]
+def _print_repository(repository: Repository) -> None:
+    backups = repository.base_backups
+    rows = [(made.label, made.kind, f"{made.ended:%F %T%z}", made.bytes, made.stored) for made in backups]
     report.table("Backups of the cluster", ["backup", "kind", "ended", "bytes", "stored"], rows)
-    points = [(point.name, f"{point.time:%F %T%z}") for point in repository.points]
+    points = [(point.name, f"{point.time:%F %T%z}") for point in repository.restore_points]
     report.table("Restore points", ["name", "set"], points)
-    if repository.bases:
-        print(f"It can be taken back to any time from {repository.bases[0].ended:%F %T%z} up to now.")
+    if backups:
+        print(f"It can be taken back to any time from {backups[0].ended:%F %T%z} up to now.")
 
 
-def _check(_options: argparse.Namespace, _site: Site, cluster: point_in_time.Cluster) -> int:
-    point_in_time.check(cluster)
+def _check(_options: argparse.Namespace, _site: Site, cluster: Cluster) -> int:
+    check_archiving(cluster)
     print("A piece of WAL arrived in the repository.")
     return FINE
 
 
-def _point(options: argparse.Namespace, site: Site, cluster: point_in_time.Cluster) -> int:
+def _point(options: argparse.Namespace, site: Site, cluster: Cluster) -> int:
     if not options.point:
         return refuse("Name the restore point: pgprefect pitr point --point NAME")
-    point = point_in_time.set_point(site.login, cluster, options.point, _now())
+    point = set_restore_point(site.login, cluster, options.point, _now())
     print(f"The restore point {point.name} is set.")
     return FINE
 
 
-def _restore(options: argparse.Namespace, site: Site, cluster: point_in_time.Cluster) -> int:
+def _restore(options: argparse.Namespace, site: Site, cluster: Cluster) -> int:
     now = _now()
-    repository = point_in_time.read(cluster)
+    repository = read_repository(cluster)
     if not options.json:
         _print_repository(repository)
         print(flush=True)
-    way = point_in_time.choose(repository, point_in_time.RecoveryTarget(options.time, options.point, options.end), now)
-    with point_in_time.restore_lock(cluster):
-        point_in_time.check_free_space(cluster, repository, way, options.beside)
+    plan = make_recovery_plan(repository, RecoveryTarget(options.time, options.point, options.end), now)
+    with restore_lock(cluster):
+        check_obstacles(cluster, repository, options.beside)
+        check_free_space(cluster, plan)
         where = f"a cluster beside {cluster.data}" if options.beside else f"{cluster.data}, with all of its databases"
-        plan = f"From the backup {way.base.label} to {way.words}, into {where}."
+        summary = f"From the backup {plan.base_backup.label} to {plan.target}, into {where}."
         if options.dry_run or not (options.yes or options.beside):
-            print(plan)
+            print(summary)
             return FINE if options.dry_run else refuse("Nothing was changed: say --yes to restore it.")
         point = None if options.beside else "before-restore"
-        complete = point_in_time.archive_all_wal(site.login, cluster, point, now)
+        complete = archive_all_wal(site.login, cluster, point, now)
         if options.beside:
-            copy, login = point_in_time.restore_beside(site.login, cluster, way)
+            copy, login = restore_side_by_side(site.login, cluster, plan)
             print(
-                f"{plan} It answers the administrator: runuser -u postgres -- psql -p {login.port} {site.database}\n"
+                f"{summary} It answers the administrator: runuser -u postgres -- psql -p {login.port} {site.database}\n"
                 f"Remove it when it has served: pg_dropcluster --stop {copy.version} {copy.name}"
             )
             return FINE
-        point_in_time.restore_in_place(site.login, cluster, way)
-        found = {"restored": way.words, "backup": way.base.label, "aside": str(cluster.aside), "complete": complete}
+        restore_in_place(site.login, cluster, plan)
+        found = {
+            "restored": plan.target,
+            "backup": plan.base_backup.label,
+            "aside": str(cluster.previous),
+            "complete": complete,
+        }
         if options.json:
             report.as_json(found)
         else:
-            print(f"{plan} Done. What was there is in {cluster.aside}: pgprefect pitr undo --yes puts it back.")
+            print(f"{summary} Done. What was there is in {cluster.previous}: pgprefect pitr undo --yes puts it back.")
             print("Now make a backup of the new timeline (pgprefect pitr backup --full), and remove that directory.")
         return FINE
 
 
-def _undo(options: argparse.Namespace, site: Site, cluster: point_in_time.Cluster) -> int:
-    if not cluster.aside.exists():
-        return refuse(f"There is nothing to undo: {cluster.aside} is not there.")
+def _undo(options: argparse.Namespace, site: Site, cluster: Cluster) -> int:
+    if not cluster.previous.exists():
+        return refuse(f"There is nothing to undo: {cluster.previous} is not there.")
     if not options.yes:
-        return refuse(f"{cluster.aside} would replace {cluster.data}. Nothing was changed: say --yes to do it.")
-    with point_in_time.restore_lock(cluster):
-        point_in_time.undo(site.login, cluster, _now())
+        return refuse(f"{cluster.previous} would replace {cluster.data}. Nothing was changed: say --yes to do it.")
+    with restore_lock(cluster):
+        undo_restore(site.login, cluster, _now())
     print(f"{cluster.data} is again what it was before the restore, and PostgreSQL was started.")
     return FINE
 

@@ -1,0 +1,229 @@
+"""Restores of the whole cluster to a point in time: in place, side by side with the running one, and back again.
+
+A restore in place keeps the previous data directory until somebody removes it. Where the restore fails, the previous
+data directory is put back and started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
+
+from ..core.connection import ConnectionFailed, Login, connect
+from ..core.lock import exclusive_lock
+from ..core.problems import Problem
+from .programs import POSTGRES_USER, RecoveryError, failed, is_active, run_program, run_systemctl
+from .repository import Cluster, RecoveryPlan, Repository, blocked, refuse_during_backup, set_restore_point
+
+SIDE_BY_SIDE = "beside"  # the name of a cluster that is restored side by side with the running one
+# The copying has a unit of its own, because it outlives a restore that was killed, and must be stopped before the
+# previous data directory is put back.
+_COPYING_UNIT = "pgprefect-restore.service"
+_HEADROOM = 1.1  # the WAL since the base backup needs space too
+_POLL_SECONDS = 0.3
+_log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def restore_lock(cluster: Cluster) -> Iterator[None]:
+    """Hold the lock of restores of the cluster. Raises RecoveryError where another process holds it."""
+    folder = cluster.data.parent
+    remedy = f"Wait until it has ended; as root `lslocks | grep {folder}` names its process."
+    with exclusive_lock(os.open(folder, os.O_RDONLY), blocked("Another restore is running", remedy)):
+        yield
+
+
+def check_obstacles(cluster: Cluster, repository: Repository, side_by_side: bool) -> None:
+    """Raise RecoveryError where something blocks a restore: a backup, an earlier restore, or tablespaces."""
+    refuse_during_backup(repository)
+    if is_active(_COPYING_UNIT):
+        remedy = f"Wait (systemctl status {_COPYING_UNIT}), or end it: pgprefect pitr undo --yes"
+        raise blocked("A restore that was killed still copies", remedy)
+    target = cluster.data.with_name(SIDE_BY_SIDE) if side_by_side else cluster.previous
+    if target.exists() or (side_by_side and cluster.settings.with_name(SIDE_BY_SIDE).exists()):
+        remedy = "Remove it if nobody needs it any more, or make it the database's again: pgprefect pitr undo --yes"
+        if side_by_side:
+            remedy = f"Remove it if nobody needs it any more: pg_dropcluster --stop {cluster.version} {SIDE_BY_SIDE}"
+        raise blocked(f"{target} is there, of a restore before this one", remedy)
+    tablespaces = cluster.data / "pg_tblspc"
+    if tablespaces.is_dir() and any(tablespaces.iterdir()):
+        message = f"{tablespaces} has tablespaces, which this does not restore"
+        raise blocked(message, "Restore by hand, with pgbackrest restore.")
+
+
+def check_free_space(cluster: Cluster, plan: RecoveryPlan) -> None:
+    """Raise RecoveryError where the file system is too small for a second data directory."""
+    free, needed = shutil.disk_usage(cluster.data.parent).free, plan.base_backup.bytes * _HEADROOM
+    _log.info("%s has %s bytes free; the copy needs %s.", cluster.data.parent, f"{free:,}", f"{needed:,.0f}")
+    if free < needed:
+        message = f"{cluster.data.parent} has {free:,} bytes free, and the copy needs {needed:,.0f}"
+        remedy = "Free space: the present data directory stays until the restore has succeeded."
+        raise blocked(message, remedy)
+
+
+def restore_in_place(login: Login, cluster: Cluster, plan: RecoveryPlan) -> None:
+    """Replace the cluster. Where that fails, the previous data directory is put back and started.
+
+    Raises RecoveryError.
+    """
+    _log.info("Restore %s to %s, from the base backup %s.", cluster.data, plan.target, plan.base_backup.label)
+    run_systemctl("stop", cluster.unit)
+    try:
+        cluster.data.rename(cluster.previous)
+        _copy_data(cluster, cluster, plan)
+        _recover(login, cluster)
+    except BaseException as error:
+        _log.info("The restore failed, so the previous data directory is put back.")
+        state = "the database is as it was, and was started again"
+        try:
+            _put_back(cluster)
+        except RecoveryError as worse:  # it may have been broken before
+            state = f"the previous data directory is back, but does not start ({worse.problem.message})"
+        if isinstance(error, (RecoveryError, OSError, LookupError)):
+            raise _restore_failed(plan, error, state) from error
+        raise
+
+
+def undo_restore(login: Login, cluster: Cluster, now: datetime) -> None:
+    """Take back a restore in place that had succeeded. Raises RecoveryError.
+
+    Its restore point records that the cluster is on its previous timeline again.
+    """
+    _put_back(cluster)
+    set_restore_point(login, cluster, "undone", now)
+
+
+def _put_back(cluster: Cluster) -> None:
+    """Put the previous data directory back and start PostgreSQL on it. Raises RecoveryError."""
+    _stop_copying()
+    run_systemctl("stop", cluster.unit)
+    if cluster.previous.exists():
+        if cluster.data.exists():
+            shutil.rmtree(cluster.data)
+        cluster.previous.rename(cluster.data)
+        _log.info("Moved %s back to %s.", cluster.previous, cluster.data)
+    run_systemctl("start", cluster.unit)
+
+
+def restore_side_by_side(login: Login, cluster: Cluster, plan: RecoveryPlan) -> tuple[Cluster, Login]:
+    """Restore into a cluster of its own, which listens on the unix socket only and archives nothing.
+
+    Returns that cluster and its login. Raises RecoveryError; nothing of the cluster is left then.
+    """
+    copy = replace(cluster, data=cluster.data.with_name(SIDE_BY_SIDE))
+    _log.info("Restore into %s to %s, from the base backup %s.", copy.data, plan.target, plan.base_backup.label)
+    try:
+        port = _unused_port(login.port)
+        _copy_data(cluster, copy, plan, "--archive-mode=off")
+        _register(cluster, copy, port)
+        copy_login = replace(login, port=port)
+        _recover(copy_login, copy)
+    except BaseException as error:
+        _stop_copying()
+        if copy.settings.exists():
+            run_program(["pg_dropcluster", "--stop", copy.version, copy.name])
+        shutil.rmtree(copy.data, ignore_errors=True)
+        if isinstance(error, (RecoveryError, OSError, LookupError)):
+            raise _restore_failed(plan, error, "nothing of it was left behind") from error
+        raise
+    return copy, copy_login
+
+
+def _unused_port(port: int) -> int:
+    taken = {int(line.split()[2]) for line in run_program(["pg_lsclusters", "--no-header"]).splitlines()}
+    return next(number for number in range(port + 1, port + 1000) if number not in taken)
+
+
+def _register(cluster: Cluster, copy: Cluster, port: int) -> None:
+    """Make the copy known to Debian's tools, with the settings of the original where recovery asks for them."""
+    for name in ("postgresql.conf", "pg_hba.conf", "pg_ident.conf"):
+        shutil.copy2(cluster.settings / name, copy.data / name)
+        shutil.chown(copy.data / name, POSTGRES_USER, POSTGRES_USER)
+    run_program(["pg_createcluster", "--start-conf=manual", f"--port={port}", copy.version, copy.name])
+    own = {"port": port, "listen_addresses": "", "archive_mode": "off", "shared_buffers": "128MB"}
+    # In the one file that pg_dropcluster removes again; the last setting wins.
+    with open(copy.settings / "postgresql.conf", "a", encoding="utf-8") as file:
+        for path in sorted((cluster.settings / "conf.d").glob("*.conf")):
+            file.write(path.read_text(encoding="utf-8"))
+        file.writelines(f"{name} = '{value}'\n" for name, value in own.items())
+
+
+def _copy_data(cluster: Cluster, copy: Cluster, plan: RecoveryPlan, *options: str) -> None:
+    """Let pgBackRest fill a new data directory. Raises RecoveryError."""
+    _log.info("Copy %s bytes to %s.", f"{plan.base_backup.bytes:,}", copy.data)
+    copy.data.mkdir(mode=0o700)
+    shutil.chown(copy.data, POSTGRES_USER, POSTGRES_USER)
+    run_program([
+        "systemd-run", "--quiet", "--wait", "--pipe", "--collect", f"--unit={_COPYING_UNIT}", f"--uid={POSTGRES_USER}",
+        "pgbackrest", f"--stanza={cluster.stanza}", "restore", f"--pg1-path={copy.data}", *plan.arguments, *options,
+    ])  # fmt: skip
+
+
+def _stop_copying() -> None:
+    if is_active(_COPYING_UNIT):
+        run_program(["systemctl", "stop", _COPYING_UNIT])
+
+
+def _recover(login: Login, cluster: Cluster) -> None:
+    """Start the cluster and wait until it has replayed the WAL and accepts writes. Raises RecoveryError."""
+    log_size = cluster.log.stat().st_size if cluster.log.exists() else 0
+    began = time.monotonic()
+    _log.info("Replay the WAL: start %s, which logs to %s.", cluster.unit, cluster.log)
+    # Nobody knows how long it takes, so systemd does not wait for it.
+    run_systemctl("start", cluster.unit, "--no-block")
+    unit: dict[str, str] = {}
+    state = ""
+    while state != "f" or unit["ActiveState"] != "active":
+        time.sleep(_POLL_SECONDS)
+        unit = _unit_properties(cluster.unit, "ActiveState", "Job")
+        if unit["ActiveState"] not in ("active", "activating") and not unit.get("Job"):
+            raise failed(f"PostgreSQL ended the recovery: {_last_messages(cluster, log_size)}")
+        state = _recovery_state(login)
+        if state == "paused":  # it would wait for a person
+            raise failed(f"PostgreSQL paused the recovery: {_last_messages(cluster, log_size)}")
+    _log.info("%s replayed the WAL and accepts writes after %.1f s.", cluster.unit, time.monotonic() - began)
+
+
+def _unit_properties(unit: str, *names: str) -> dict[str, str]:
+    properties = [f"--property={name}" for name in names]
+    shown = run_program(["systemctl", "show", *properties, unit], logging.DEBUG)  # it is asked again and again
+    return dict(line.split("=", 1) for line in shown.splitlines())
+
+
+def _recovery_state(login: Login) -> str:
+    """Return 't' during recovery, 'paused' where it is paused, 'f' when it is done, and '' while nobody answers."""
+    question = """
+        SELECT CASE WHEN pg_is_in_recovery() AND pg_get_wal_replay_pause_state() = 'paused' THEN 'paused'
+               ELSE left(pg_is_in_recovery()::text, 1) END"""
+    import psycopg2
+
+    try:
+        with contextlib.closing(connect(login, "postgres")) as connection, connection.cursor() as cursor:
+            cursor.execute(question)
+            return str(cursor.fetchone()[0])
+    except (ConnectionFailed, psycopg2.Error):
+        return ""
+
+
+def _last_messages(cluster: Cluster, log_size: int) -> str:
+    """Return the last messages that PostgreSQL logged since its log had this size."""
+    with contextlib.suppress(OSError), open(cluster.log, encoding="utf-8", errors="replace") as file:
+        file.seek(log_size)
+        lines = [line.strip() for line in file if re.search(r"(FATAL|PANIC|ERROR|WARNING|HINT|DETAIL):", line)]
+        lines = [line for line in lines if "the database system is" not in line]
+        return " ".join(lines[-3:]) or f"see {cluster.log}"
+    return f"see {cluster.log}"
+
+
+def _restore_failed(plan: RecoveryPlan, error: Exception, state: str) -> RecoveryError:
+    reason = error.problem.message if isinstance(error, RecoveryError) else f"{error}."
+    message = f"The restore to {plan.target} failed, and {state}: {reason}"
+    remedy = "Choose another target (pgprefect pitr list), or fix the cause and try again."
+    return RecoveryError(Problem("pitr_restore_failed", "restore", message, remedy))
