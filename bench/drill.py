@@ -22,10 +22,10 @@ ROUNDS = 3
 DRILL = """
 import json, pathlib, sys
 sys.path.insert(0, "/var/tmp/bench")
-from pgprefect.core import process as pipeline
+from pgprefect.core import process
 from pgprefect.schema.declaration import declare
 from pgprefect.backup.drill import drill
-pipeline._NICENESS = 0
+process._NICENESS = 0
 print(drill(pathlib.Path(sys.argv[1]), declare(**json.loads(sys.argv[2]))).rows)
 """
 BY_HAND = """

@@ -69,13 +69,10 @@ def prefects_own(site: Site) -> float:
     with tempfile.TemporaryDirectory() as home:
         period = f"P{int(DAYS)}DT{round(DAYS % 1 * 86400)}S"
         environment = {
-            **site.environment(role=site.tenant.server),
-            "HOME": home,
-            "PREFECT_HOME": home,
+            **site.environment(role=site.tenant.server, home=home),
             "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": period,
             "PREFECT_SERVER_SERVICES_DB_VACUUM_BATCH_SIZE": "200",
             "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": period,
-            "DO_NOT_TRACK": "1",
         }
         done = subprocess.run(
             [VIRTUALENV / "bin/python", "-c", PREFECTS_OWN],

@@ -61,14 +61,9 @@ def prefect_server(site: Site) -> Iterator[str]:
         process = subprocess.Popen(
             [VIRTUALENV / "bin/prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
             env={
-                **site.environment(role=site.tenant.server),
-                "HOME": home,
-                "PREFECT_HOME": home,
+                **site.environment(role=site.tenant.server, home=home),
                 "PREFECT_API_URL": url,
-                "PREFECT_SERVER_DATABASE_MIGRATE_ON_START": "false",
                 "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": "P3650D",
-                "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-                "DO_NOT_TRACK": "1",
             },
             stdout=log,
             stderr=subprocess.STDOUT,

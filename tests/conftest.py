@@ -30,6 +30,7 @@ import psycopg2
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from pgprefect.core.connection import Login
+from pgprefect.core.prefect import server_environment
 from pgprefect.core.sql import quote
 from pgprefect.schema.declaration import Declaration, declare
 from pgprefect.schema.plan import apply
@@ -150,20 +151,15 @@ class Site:
             "tenants": [vars(tenant) for tenant in self.declaration.tenants],
         }
 
-    def environment(self, tenant: Tenant | None = None, role: str | None = None) -> dict[str, str]:
+    def environment(self, tenant: Tenant | None = None, role: str | None = None, home: str = "/") -> dict[str, str]:
         """The environment of a Prefect server that uses this database, as the migrator unless another role is given."""
         tenant = tenant or self.tenant
         role = role or tenant.migrator
-        path = ", ".join(map(quote, (tenant.schema, self.declaration.extensions_schema)))
+        login = replace(self.server.login, user=role, password=self.declaration.passwords[role])
+        path = (tenant.schema, self.declaration.extensions_schema)
         return {
+            **server_environment(login, self.database, path, home),
             "PATH": os.environ["PATH"],
-            "PREFECT_SERVER_DATABASE_DRIVER": "postgresql+asyncpg",
-            "PREFECT_SERVER_DATABASE_HOST": "127.0.0.1",
-            "PREFECT_SERVER_DATABASE_PORT": str(self.server.port),
-            "PREFECT_SERVER_DATABASE_USER": role,
-            "PREFECT_SERVER_DATABASE_PASSWORD": self.declaration.passwords[role],
-            "PREFECT_SERVER_DATABASE_NAME": self.database,
-            "PREFECT_SERVER_DATABASE_SQLALCHEMY_CONNECT_ARGS_SEARCH_PATH": path,
             "PGPREFECT_SERVER_ROLE": tenant.server,
         }
 
@@ -172,10 +168,9 @@ def migrate(environment: dict[str, str], home: Path) -> subprocess.CompletedProc
     """Run the migration of the real Prefect."""
     if not VIRTUALENV.exists():
         pytest.fail(f"{VIRTUALENV} is missing: box/controller prefect makes it.")
-    quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
     return subprocess.run(
         [VIRTUALENV / "bin/prefect", "server", "database", "upgrade", "-y"],
-        env={**environment, **quiet, "HOME": str(home), "PREFECT_HOME": str(home)},
+        env={**environment, "HOME": str(home), "PREFECT_HOME": str(home)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

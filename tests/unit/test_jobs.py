@@ -174,7 +174,7 @@ def test_a_job_that_is_not_scheduled(job: Job) -> None:
 def test_a_broken_record(job: Job, text: str) -> None:
     run(job)
     Path(job.path).write_text(text)
-    with pytest.raises(RecordBroken, match=r"cleanup-prefect\.json can not be read"):
+    with pytest.raises(RecordBroken, match=r"cleanup-prefect\.json cannot be read"):
         last(job)
     assert health(job)[0] == [("warning", "job_record_broken")]
     run(job)

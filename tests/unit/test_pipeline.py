@@ -15,10 +15,10 @@ SCRIPT = """
 import os, subprocess, sys
 from pgprefect.core.process import Process
 
-pipeline = Process([["sh", "-c", "read line; nice"]], dict(os.environ), subprocess.PIPE, sys.stdout.buffer)
-pipeline.stdin.write(b"now\\n")
-pipeline.stdin.close()
-pipeline.wait()
+process = Process([["sh", "-c", "read line; nice"]], dict(os.environ), subprocess.PIPE, sys.stdout.buffer)
+process.stdin.write(b"now\\n")
+process.stdin.close()
+process.wait()
 """
 
 

@@ -1,7 +1,7 @@
-"""What became of a scheduled job: one small file for each, which the job writes and health reads.
+"""Records of the last run of each scheduled job: one small file a job, which the job writes and health reads.
 
-A job's run is recorded when it begins and when it ends, so that one that was killed shows as never ended. The file is
-replaced as a whole, and the run holds a lock on it while it lives: nobody needs to guess from a process number.
+A run is recorded when it begins and when it ends, so that one that was killed shows as never ended. The file is
+replaced atomically, and the run holds a lock on it while it lives, so nobody has to guess from a process number.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ FOLDER = "/var/lib/pgprefect/jobs"
 
 
 class RecordBroken(PgprefectError):
-    """A record that cannot be read; the message says why."""
+    """A record cannot be read. The message says why."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job that this host is to run; ``schedule`` is the file of cron that starts it.
+    """A job that cron runs on this host; ``schedule`` is the path of its crontab.
 
-    One without a tenant is the whole site's.
+    A job without a tenant is the whole site's.
     """
 
     name: str
@@ -41,14 +41,17 @@ class Job:
 
     @property
     def path(self) -> str:
+        """The path of its record."""
         return os.path.join(self.folder, "-".join(filter(None, (self.name, self.tenant))) + ".json")
 
     @property
     def title(self) -> str:
+        """The job in words."""
         return f"{self.name} of tenant {self.tenant}" if self.tenant else self.name
 
     @property
     def command(self) -> str:
+        """The command that runs it by hand."""
         return f"pgprefect --tenant {self.tenant} {self.name}" if self.tenant else f"pgprefect {self.name}"
 
 
@@ -63,8 +66,8 @@ class Record:
     ok: bool | None = None
     message: str = ""
     figures: Mapping[str, Any] = field(default_factory=dict)
-    succeeded: datetime | None = None  # when a run last ended well, be it this one or one before
-    running: bool = False  # true of a record that was read while its run lives
+    succeeded: datetime | None = None  # the end of the last run that succeeded: this one or one before
+    running: bool = False  # True where the record was read while its run lives
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -74,10 +77,10 @@ class Record:
 
 @contextlib.contextmanager
 def record(job: Job | None) -> Iterator[dict[str, Any]]:
-    """Record that a job begins, and how the block under this ends; what the block raises goes on.
+    """Record that a job begins and how the block ends; exceptions of the block pass through.
 
-    The block fills the figures. Without a job nothing is recorded. A record that cannot be written is reported on the
-    standard error, and stops nobody: a cleanup may be what a full disk waits for.
+    The block fills the figures that this gives. Without a job nothing is recorded. A record that cannot be written is
+    reported on the standard error and does not stop the job, because a cleanup may be the cure for a full disk.
     """
     figures: dict[str, Any] = {}
     if job is None:
@@ -107,7 +110,7 @@ def last(job: Job) -> Record | None:
                 running = content["ended"] is None and _is_locked(file)
                 moments = {name: content[name] and _moment(content[name]) for name in ("started", "ended", "succeeded")}
                 found = Record(**{**content, **moments, "running": running})
-                # A run that ended just now has let go of this file and written another.
+                # A run that ended just now has released this file and written another.
                 if os.path.samestat(os.fstat(file.fileno()), os.stat(job.path)):
                     return found
     except FileNotFoundError:
@@ -135,7 +138,7 @@ def _last_success(job: Job) -> datetime | None:
 
 
 def _is_locked(file: TextIO) -> bool:
-    """Say whether the run that wrote this file still holds it. Its lock goes with its process, however that ends."""
+    """Return whether the run that wrote this file still lives, and so holds its lock."""
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -144,16 +147,16 @@ def _is_locked(file: TextIO) -> bool:
 
 
 def _write(job: Job, content: Record, kept_open: contextlib.ExitStack) -> None:
-    """Replace the record as a whole: a reader or a crash finds the old one or the new one."""
+    """Replace the record atomically: a reader or a crash finds the old one or the new one."""
     new = None
     try:
         os.makedirs(job.folder, mode=0o755, exist_ok=True)
         number, new = tempfile.mkstemp(prefix=f".{job.name}.", dir=job.folder)
         file = kept_open.enter_context(os.fdopen(number, "w", encoding="utf-8"))
         fcntl.flock(file, fcntl.LOCK_EX)
-        os.fchmod(number, 0o644)  # whoever asks for the health reads it
+        os.fchmod(number, 0o644)  # everybody who asks for the health reads it
         fields = content.as_dict()
-        del fields["running"]  # that is what the lock says
+        del fields["running"]  # the lock says it
         json.dump(fields, file, indent=2)
         file.write("\n")
         file.flush()

@@ -1,4 +1,4 @@
-"""Locks between processes. They end with their process, however that ends."""
+"""Locks between processes. The kernel releases them with their process, even if it is killed."""
 
 from __future__ import annotations
 

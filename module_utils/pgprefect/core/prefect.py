@@ -1,6 +1,11 @@
-"""Names in Prefect's schema: tables, enums, states, and the tables that hold secrets."""
+"""Prefect 3: its tables, states and enums, and the environment that its server reads."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .connection import Login
+from .sql import Names, quote
 
 # All tables of Prefect 3.8 and 3.9, and those of them that the older one lacks.
 _NAMES = """
@@ -26,3 +31,29 @@ ENUMS = ("deployment_status", "state_type", "work_pool_status", "work_queue_stat
 
 # The key that encrypts blocks, the blocks, and the tokens of browsers: only the server may read them.
 SECRETS = ("block_document", "configuration", "csrf_token")
+
+
+def prefect_tables(schema: str) -> dict[str, Names]:
+    """Return Prefect's tables by their names, as arguments of a statement on a schema."""
+    return {table: Names(((schema, table),)) for table in TABLES}
+
+
+def server_environment(login: Login, database: str, search_path: Sequence[str], home: str) -> dict[str, str]:
+    """Return the environment of a Prefect server on a database that the migrator has migrated.
+
+    The role prefect_server writes the same for the servers of a site, in its vars/main.yml.
+    """
+    return {
+        "HOME": home,
+        "PREFECT_HOME": home,
+        "PREFECT_SERVER_DATABASE_DRIVER": "postgresql+asyncpg",
+        "PREFECT_SERVER_DATABASE_HOST": login.host,
+        "PREFECT_SERVER_DATABASE_PORT": str(login.port),
+        "PREFECT_SERVER_DATABASE_NAME": database,
+        "PREFECT_SERVER_DATABASE_USER": login.user,
+        "PREFECT_SERVER_DATABASE_PASSWORD": login.password or "",
+        "PREFECT_SERVER_DATABASE_SQLALCHEMY_CONNECT_ARGS_SEARCH_PATH": ", ".join(map(quote, search_path)),
+        "PREFECT_SERVER_DATABASE_MIGRATE_ON_START": "false",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }

@@ -1,4 +1,4 @@
-"""Running PostgreSQL's programs, several at once and in pipes, with an eye on every exit status."""
+"""Running PostgreSQL's programs, in pipes and several at the same time, with a check of every exit status."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _BROKEN_PIPE = -signal.SIGPIPE
 
 
 class ProcessFailed(PgprefectError):
-    """A program ended with another status than 0; the message has its name and the last that it said."""
+    """A program failed. The message has its name, its exit status and the end of its error output."""
 
 
 def _environment() -> dict[str, str]:
-    """What every program gets, and no secret of this process."""
+    """Return the environment of every program, which has no secrets of this process."""
     return {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C.UTF-8"}
 
 
 def libpq_environment(login: Login, database: str) -> dict[str, str]:
-    """Return the environment in which PostgreSQL's programs log in: no password on a command line."""
+    """Return the environment with which PostgreSQL's programs log in, so that no password is on a command line."""
     given = {
         "PGHOST": login.host,
         "PGPORT": str(login.port),
@@ -44,12 +44,12 @@ def libpq_environment(login: Login, database: str) -> dict[str, str]:
 
 
 def decompression(name: str) -> list[list[str]]:
-    """Return the commands that come before one which reads a file of this name."""
+    """Return the commands to put before one that reads a file of this name: none, or a decompression."""
     return [["zstd", "--decompress", "--stdout", "--quiet"]] if name.endswith(".zst") else []
 
 
 class Process:
-    """Commands of which each reads what the one before writes. It runs from here until ``wait`` or ``kill``."""
+    """A running pipe of commands, each of which reads the output of the one before, until ``wait`` or ``kill``."""
 
     def __init__(
         self,
@@ -62,8 +62,8 @@ class Process:
         self._processes: list[tuple[str, subprocess.Popen[bytes], IO[bytes]]] = []
         source: Any = stdin
         for command in commands:
-            # A pipe would fill up while nobody reads it.
-            said = tempfile.TemporaryFile()  # noqa: SIM115 (it is closed after the process has ended)
+            # Not a pipe, which would fill up while nobody reads it.
+            errors = tempfile.TemporaryFile()  # noqa: SIM115 (it is closed after the process has ended)
             last = len(self._processes) == len(commands) - 1
             try:
                 process = subprocess.Popen(
@@ -71,61 +71,62 @@ class Process:
                     env=environment or _environment(),
                     stdin=source,
                     stdout=stdout if last else subprocess.PIPE,
-                    stderr=said,
+                    stderr=errors,
                     # Root becomes the user that PostgreSQL knows over the unix socket.
                     user=user if os.geteuid() == 0 else None,
                 )
             except FileNotFoundError as error:
                 self.kill()
                 raise ProcessFailed(f"{command[0]} is not installed on this host.") from error
-            if user is None:  # another user's process is not to be touched, even by root in a container
-                # Somebody waits for what runs beside this, such as Prefect's API.
+            if user is None:  # root in a container may not change another user's process
+                # Interactive work goes first, such as Prefect's API on the same host.
                 niceness = max(_NICENESS, os.getpriority(os.PRIO_PROCESS, process.pid))
                 os.setpriority(os.PRIO_PROCESS, process.pid, niceness)
             if self._processes:
-                source.close()  # so that the first one notices when the second one ends
-            self._processes.append((command[0], process, said))
+                source.close()  # so that the command before notices when this one ends
+            self._processes.append((command[0], process, errors))
             source = process.stdout
 
     @property
     def stdin(self) -> IO[bytes]:
-        """What the first command reads, where it was asked for as a pipe."""
+        """The standard input of the first command, where it was requested as a pipe."""
         stream = self._processes[0][1].stdin
         assert stream is not None
         return stream
 
     @property
     def has_ended(self) -> bool:
+        """True when all commands have ended."""
         return all(process.poll() is not None for _, process, _ in self._processes)
 
     def end(self) -> None:
-        """Say that there is nothing more to read, and wait."""
+        """Close the standard input and wait. Raises ProcessFailed."""
         with contextlib.suppress(BrokenPipeError):
             self.stdin.close()
         self.wait()
 
     def wait(self) -> None:
-        """Wait until all have ended. Raises ProcessFailed for the first that failed by itself.
+        """Wait until all commands have ended. Raises ProcessFailed for the first that failed by itself.
 
-        It is none's failure that the one behind it ended well before it had read everything.
+        A broken pipe is not a failure where the last command succeeded without reading everything.
         """
         statuses = [process.wait() for _, process, _ in self._processes]
         failed = []
-        for (name, _, said), status in zip(self._processes, statuses):
+        for (name, _, errors), status in zip(self._processes, statuses):
             if status and not (status == _BROKEN_PIPE and statuses[-1] == 0):
-                said.seek(0)
-                lines = said.read().decode(errors="replace").strip().splitlines()
+                errors.seek(0)
+                lines = errors.read().decode(errors="replace").strip().splitlines()
                 reason = f"{name} ended with {status}: {' '.join(lines[-4:]) or 'no reason given'}"
-                # One whose reader ended early is not the cause.
+                # A command with a broken pipe is not the cause.
                 failed.append((status == _BROKEN_PIPE, reason))
-            said.close()
+            errors.close()
         if failed:
             raise ProcessFailed(min(failed)[1])
 
     def kill(self) -> None:
-        """End them at once."""
+        """Kill all commands."""
         for _, process, _ in self._processes:
             process.kill()
-        for _, process, said in self._processes:
+        for _, process, errors in self._processes:
             process.wait()
-            said.close()
+            errors.close()

@@ -1,16 +1,17 @@
 """SQL statements that can be executed and shown.
 
-They are executed as psycopg2.sql composes them. They are shown also where psycopg2 or the server is still missing
-(check mode on a clean host), with names quoted only where they must be and without secrets.
+psycopg2.sql composes what is executed. What is shown needs neither psycopg2 nor a server (check mode on a clean host),
+quotes names only where they need it, and has no secrets.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Union
 
-# The words that PostgreSQL 14 to 18 does not take as a name without quotes (pg_get_keywords, all but unreserved).
+# The words that PostgreSQL 14 to 18 do not accept as a name without quotes (pg_get_keywords, all but unreserved).
 _KEYWORDS_TEXT = """
     all analyse analyze and any array as asc asymmetric authorization between bigint binary bit boolean both case cast
     char character check coalesce collate collation column concurrently constraint create cross current_catalog
@@ -52,7 +53,14 @@ class Statement:
     template: str
     arguments: tuple[str | Names | Value, ...] = ()
 
+    @classmethod
+    def named(cls, template: str, arguments: Mapping[str, str | Names | Value]) -> Statement:
+        """Return the statement of a template with one ``{name}`` for each use of an argument."""
+        names = re.findall(r"{(\w+)}", template)
+        return cls(re.sub(r"{\w+}", "{}", template), tuple(arguments[name] for name in names))
+
     def execute(self, cursor: Any) -> None:
+        """Execute it, with its arguments quoted as PostgreSQL wants them."""
         from psycopg2 import sql
 
         def compose(argument: Name | Names | Value) -> sql.Composable:
@@ -86,6 +94,7 @@ class Script:
     reason: str
 
     def execute(self, cursor: Any) -> None:
+        """Execute it as its role, and reset the role and the search path."""
         Statement("SET LOCAL ROLE {}", (self.role,)).execute(cursor)
         Statement("SET LOCAL search_path TO {}", (self.schema,)).execute(cursor)
         cursor.execute(self.text)
@@ -96,7 +105,7 @@ class Script:
 
 
 def quote(name: Name) -> str:
-    """Show a name as SQL has it: in double quotes where it needs them."""
+    """Return a name as SQL has it: in double quotes where it needs them."""
     if not isinstance(name, str):
         return ".".join(map(quote, name))
     if re.fullmatch("[a-z_][a-z0-9_$]*", name) and name not in _KEYWORDS:
@@ -105,12 +114,12 @@ def quote(name: Name) -> str:
 
 
 def quote_literal(text: str) -> str:
-    """Show a text as SQL has it."""
+    """Return a text as an SQL literal."""
     quoted = "'" + text.replace("'", "''").replace("\\", "\\\\") + "'"
     return f"E{quoted}" if "\\" in text else quoted
 
 
 def search_path_names(value: str) -> list[str]:
-    """Take a search path apart as PostgreSQL does: quoted names stay as they are, others are folded to lower case."""
+    """Split a search path as PostgreSQL does: quoted names stay as they are, others are folded to lower case."""
     parts = re.findall(r'\s*(?:"((?:[^"]|"")*)"|([^",\s]+))\s*(?:,|$)', value)
     return [quoted.replace('""', '"') if quoted or not bare else bare.lower() for quoted, bare in parts]

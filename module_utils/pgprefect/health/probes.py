@@ -6,14 +6,13 @@ None of them reads a relation's file or waits for a lock longer than the caller'
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Callable
 
 from ..core.errors import ProblemError
 from ..core.jobs import Job, RecordBroken, last
-from ..core.prefect import SIGNATURE
+from ..core.prefect import SIGNATURE, prefect_tables
 from ..core.problems import ERROR, WARNING, Problem
 from ..core.sql import Names, Statement, Value, quote
 from ..site.configuration import Tenant
@@ -267,9 +266,8 @@ def prefect_schema(ask: Ask, _limits: Thresholds, tenant: Tenant) -> Finding:
 
 
 def _in(tenant: Tenant, template: str) -> Statement:
-    """Fill in the names of tables, which stand in the template as ``{table}``."""
-    tables = re.findall(r"{(\w+)}", template)
-    return Statement(re.sub(r"{\w+}", "{}", template), tuple(Names(((tenant.schema, table),)) for table in tables))
+    """Fill in the tenant's tables, which the template names as ``{table}``."""
+    return Statement.named(template, prefect_tables(tenant.schema))
 
 
 # Prefect calls a worker offline after three of its heartbeat intervals without a heartbeat.

@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ..core.errors import ProblemError
-from ..core.prefect import TERMINAL_STATES_SQL
+from ..core.prefect import TERMINAL_STATES_SQL, prefect_tables
 from ..core.problems import Problem
-from ..core.sql import Names, Statement, Value
+from ..core.sql import Statement, Value
 
 # Prefect's enum state_type; no state at all, or that of a later Prefect, is counted but has no column in CSV.
 STATES = ("SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING", "COMPLETED", "FAILED", "CRASHED", "CANCELLED")
@@ -358,21 +358,13 @@ class _Questions:
     until: datetime.datetime
 
     def ask(self, question: str, limit: int = 0) -> list[tuple[Any, ...]]:
-        tables = {name: Names(((self.schema, name),)) for name in ("flow", "flow_run", "deployment", "task_run")}
         values = {"since": Value(self.since), "until": Value(self.until), "limit": Value(limit)}
         values["newest"] = Value(MOST_TASK_RUNS)
         text = f"{_SETTINGS} {question}"
         with self.connection.cursor() as cursor:
-            Statement(*_positional(text, {**tables, **values})).execute(cursor)
+            Statement.named(text, {**prefect_tables(self.schema), **values}).execute(cursor)
             rows: list[tuple[Any, ...]] = cursor.fetchall()
         return rows
-
-
-def _positional(template: str, arguments: dict[str, Any]) -> tuple[str, tuple[Any, ...]]:
-    """Turn a template with ``{name}`` into one with ``{}``, and the arguments into their order."""
-    first, *rest = template.split("{")
-    parts = [part.partition("}") for part in rest]
-    return first + "".join("{}" + text for _, _, text in parts), tuple(arguments[name] for name, _, _ in parts)
 
 
 def _rounded(seconds: float | None) -> float | None:
