@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from unittest import mock
 
-from pgprefect.backup import sets as backup_set
+from pgprefect.backup import sets
 from pgprefect.backup.create import back_up, wanted_parts
 from pgprefect.backup.sets import APP, WORKFLOW
 from pgprefect.core.connection import Login
@@ -64,9 +64,9 @@ def ours(who: Login, site: Site, directory: Path) -> None:
     back_up(who, site.database, wanted_parts(site.declaration, [APP, WORKFLOW]), directory)
 
 
-def without_read_back(who: Login, site: Site, directory: Path) -> None:
-    """Create a set and hash each file for the manifest, but do not read it back as a restore would."""
-    with mock.patch.object(backup_set, "read_back", hashed):
+def unread(who: Login, site: Site, directory: Path) -> None:
+    """Ours with each file hashed, as the manifest wants it, and not read back as a restore would."""
+    with mock.patch.object(sets, "read_back", hashed):
         ours(who, site, directory)
 
 

@@ -17,9 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pgprefect.backup import create as backup
-from pgprefect.backup import sets as backup_set
+from pgprefect.backup import create, sets
 from pgprefect.backup.create import back_up, wanted_parts
+from pgprefect.backup.restore import restore
 from pgprefect.backup.sets import BackupError
 from pgprefect.cli.main import main
 from pgprefect.core.connection import ConnectionFailed, Login
@@ -40,7 +40,7 @@ def login(site: Site) -> Login:
     return replace(site.server.login, user=site.declaration.backup, password="backup")
 
 
-def make(site: Site, directory: Path, *kinds: str) -> backup_set.Manifest:
+def make(site: Site, directory: Path, *kinds: str) -> sets.Manifest:
     return back_up(login(site), site.database, wanted_parts(site.declaration, kinds or KINDS), directory, "3.8.8")
 
 
@@ -57,7 +57,7 @@ def command(site: Site, directory: Path) -> list[str]:
 
 
 def names(directory: Path) -> list[str]:
-    return [path.name for path in backup_set.sets(directory)]
+    return [path.name for path in sets.list_sets(directory)]
 
 
 def left_over(directory: Path) -> set[str]:
@@ -66,7 +66,7 @@ def left_over(directory: Path) -> set[str]:
 
 
 @contextlib.contextmanager
-def restored(site: Site, directory: Path, manifest: backup_set.Manifest) -> Iterator[Site]:
+def restored(site: Site, directory: Path, manifest: sets.Manifest) -> Iterator[Site]:
     """A database into which the set's dumps went."""
     name = f"{site.database}_restored"
     copy = replace(site, declaration=replace(site.declaration, database=name))
@@ -120,7 +120,7 @@ def test_what_was_restored_equals_the_original(prefect: Site, tmp_path: Path) ->
     )
     manifest = make(prefect, tmp_path / ".", "full")
     path = tmp_path / manifest.name
-    assert backup_set.check(path) == manifest
+    assert sets.check(path) == manifest
     assert {part.file.partition(".")[0] for part in manifest.parts} == {"app", "workflow-tenant0", "globals"}
     assert [oct(file.stat().st_mode & 0o777) for file in path.iterdir()] == ["0o600"] * 4
     assert oct(path.stat().st_mode & 0o777) == "0o700"
@@ -135,6 +135,27 @@ def test_what_was_restored_equals_the_original(prefect: Site, tmp_path: Path) ->
     with restored(prefect, tmp_path, manifest) as copy:
         assert fingerprint(copy) == before
         assert schema_of(copy) == schema_of(prefect)
+
+
+def test_the_steps_of_a_backup_and_of_a_restore_are_logged(
+    prefect: Site, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "pgprefect")
+    manifest = make(prefect, tmp_path, "workflow")
+    path, (part,) = tmp_path / manifest.name, manifest.parts
+    for step in (
+        rf"Make the set {path.name} of the database {prefect.database} in {tmp_path}\.",
+        rf"{tmp_path} has [\d,]+ bytes free; the set may need [\d,]+\.",
+        rf"Dump the schema prefect into {tmp_path}/\S+/{part.file}\.",
+        rf"Read {part.file} back: {part.bytes:,} bytes in \d+\.\d s\.",
+        rf"The set {path.name} is complete: {manifest.bytes:,} bytes in \d+\.\d s\.",
+    ):
+        assert re.search(step, caplog.text), f"{step}\n{caplog.text}"
+    caplog.clear()
+    restore(prefect.server.login, prefect.declaration, path, manifest.parts)
+    assert f"Restore {part.file} into the schema prefect of {prefect.database}." in caplog.messages
+    assert re.search(rf"Restored the set {path.name} into {prefect.database} in \d+\.\d s\.", caplog.text)
+    assert prefect.server.password not in caplog.text and "'backup'" not in caplog.text
 
 
 def test_globals_have_the_roles_and_no_password(prefect: Site, tmp_path: Path) -> None:
@@ -216,8 +237,8 @@ def test_a_killed_run_leaves_no_set_and_the_next_one_succeeds(prefect: Site, tmp
             longest *= 0.9
             assert longest > 0.1 and process.returncode == 0
         process.wait()
-        for path in backup_set.sets(tmp_path):
-            backup_set.check(path)  # whatever counts as a set is one
+        for path in sets.list_sets(tmp_path):
+            sets.check(path)  # whatever counts as a set is one
     newest = make(prefect, tmp_path)
     assert {first.name, newest.name} <= set(names(tmp_path))
     assert left_over(tmp_path) == set()
@@ -283,7 +304,7 @@ def test_a_disk_that_is_full_when_the_manifest_comes_has_no_new_set(prefect: Sit
     """
     done = on_a_disk_of_its_own(script, prefect, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "manifest.json can not be written: No space left on device" in done.stderr
+    assert "manifest.json cannot be written: No space left on device" in done.stderr
     assert "manifest.json" in done.stdout.split()
 
 
@@ -291,7 +312,7 @@ def test_too_little_room_is_said_before_anything_is_written(
     prefect: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(prefect, tmp_path)
-    monkeypatch.setattr(backup, "_GROWTH", 1e12)
+    monkeypatch.setattr(create, "_GROWTH", 1e12)
     with pytest.raises(BackupError, match="bytes free, and the set may need") as failed:
         make(prefect, tmp_path)
     assert failed.value.problem.code == "backup_no_space"
@@ -370,7 +391,7 @@ def test_a_fault_names_its_cause_leaves_the_sets_and_the_next_run_succeeds(
 
 
 def test_two_at_once(prefect: Site, tmp_path: Path) -> None:
-    with backup.directory_lock(tmp_path), pytest.raises(BackupError, match="Another backup") as failed:
+    with create.directory_lock(tmp_path), pytest.raises(BackupError, match="Another backup") as failed:
         make(prefect, tmp_path)
     assert failed.value.problem.code == "backup_running"
     make(prefect, tmp_path)
@@ -406,14 +427,14 @@ def test_a_damaged_file_is_found(prefect: Site, tmp_path: Path, damage: Callable
     file = tmp_path / manifest.name / manifest.parts[1].file
     damage(file)
     with pytest.raises(BackupError, match="is not what was written") as failed:
-        backup_set.check(tmp_path / manifest.name)
+        sets.check(tmp_path / manifest.name)
     assert failed.value.problem.code == "backup_damaged"
     assert failed.value.problem.object == str(file)
     make(prefect, tmp_path)  # and it does not keep the next one from being made
 
 
 def test_a_directory_that_is_not_there_or_may_not_be_written(prefect: Site, tmp_path: Path) -> None:
-    with pytest.raises(BackupError, match="can not be written") as failed:
+    with pytest.raises(BackupError, match="cannot be written") as failed:
         make(prefect, tmp_path / "missing")
     assert failed.value.problem.code == "backup_not_written"
 

@@ -18,9 +18,7 @@ from pathlib import Path
 import pytest
 import requests
 from moto.server import ThreadedMotoServer
-from pgprefect.backup import copy as backup_copy
-from pgprefect.backup import create as backup
-from pgprefect.backup import sets as backup_set
+from pgprefect.backup import copy, create, sets
 from pgprefect.backup.sets import BackupError, Dump, Manifest
 from pgprefect.site.configuration import CopyTarget, Keep
 
@@ -32,14 +30,14 @@ FILES = ["globals.sql.zst", "other.sql.zst", "manifest.json"]
 
 def make_set(home: Path, days: int = 0, safety: bool = False) -> Path:
     """A whole set of two files that hold nothing of a database."""
-    path = home / backup_set.name_of(NEWEST - timedelta(days=days), safety)
+    path = home / sets.name_of(NEWEST - timedelta(days=days), safety)
     path.mkdir(mode=0o700)
     parts = []
     for file in FILES[:2]:
         content = subprocess.run(["zstd", "-q"], input=os.urandom(700_000), capture_output=True, check=True).stdout
         (path / file).write_bytes(content)
         parts.append(Dump("globals", None, None, file, len(content), sha256(content).hexdigest(), {}))
-    backup_set.write(path, Manifest(path.name, "d", "", 1.5, "", "", 150000, None, {}, tuple(parts)))
+    sets.write(path, Manifest(path.name, "d", "", 1.5, "", "", 150000, None, {}, tuple(parts)))
     return path
 
 
@@ -191,7 +189,7 @@ def test_what_is_copied_comes_back_as_it_was(
     place.put("20200101T000000Z/manifest.json", b"of another time")
     private, public = key
     recipient = public if encrypted else ""
-    assert backup_copy.copy(home, place.target, recipient) == [newest.name, older.name]
+    assert copy.copy(home, place.target, recipient) == [newest.name, older.name]
     there = place.files()
     suffix = ".age" if encrypted else ""
     expected = {f"{path.name}/{file}{suffix}" for path in (older, newest) for file in FILES}
@@ -200,7 +198,7 @@ def test_what_is_copied_comes_back_as_it_was(
     assert not encrypted or not any(
         (newest / file).read_bytes()[:200] in there[f"{newest.name}/{file}.age"] for file in FILES
     )
-    assert backup_copy.copy(home, place.target, recipient) == []
+    assert copy.copy(home, place.target, recipient) == []
     assert place.files() == there
     # What is there can be had back by hand, on any machine, and is what it was.
     back = home / ".upload" / newest.name
@@ -213,8 +211,8 @@ def test_what_is_copied_comes_back_as_it_was(
         )
         subprocess.run(["bash", "-euc", script, "bash", back, private], check=True)
     was = {file: (newest / file).read_bytes() for file in FILES}
-    backup_set.remove(newest)
-    assert backup.add(home, back).name == newest.name
+    sets.remove(newest)
+    assert create.add(home, back).name == newest.name
     assert {file.name: file.read_bytes() for file in newest.iterdir()} == was
     assert {path.name for path in home.iterdir()} == {
         older.name, newest.name, safety.name, ".upload", ".lock", ".lock-copy",
@@ -222,17 +220,17 @@ def test_what_is_copied_comes_back_as_it_was(
 
 
 def test_a_target_that_can_not_be_reached_gets_both_the_next_time(place: Place, home: Path) -> None:
-    sets = [make_set(home, 1)]
+    paths = [make_set(home, 1)]
     with pytest.raises(BackupError, match=place.cause) as failed:
-        backup_copy.copy(home, place.unreachable)
-    sets.insert(0, make_set(home))
+        copy.copy(home, place.unreachable)
+    paths.insert(0, make_set(home))
     assert failed.value.problem.code == "backup_not_copied"
     assert f"is not copied to {place.unreachable.target}: " in failed.value.problem.message
-    assert sets[-1].name in failed.value.problem.message
-    assert backup_copy.waiting(home, place.target) == sets
-    assert backup_copy.copy(home, place.target) == [path.name for path in sets]
-    assert backup_copy.waiting(home, place.target) == []
-    assert backup_copy.waiting(home, place.unreachable) == ([] if place.target.tool == "rsync" else sets)
+    assert paths[-1].name in failed.value.problem.message
+    assert copy.waiting(home, place.target) == paths
+    assert copy.copy(home, place.target) == [path.name for path in paths]
+    assert copy.waiting(home, place.target) == []
+    assert copy.waiting(home, place.unreachable) == ([] if place.target.tool == "rsync" else paths)
 
 
 @contextlib.contextmanager
@@ -253,13 +251,13 @@ def test_a_target_that_goes_away_in_the_middle_has_no_set(ssh: tuple[Path, int],
     gone = r"rsync ended with \d+: .*([Cc]onnection .*(closed|reset)|Broken pipe)"
     cut = "{ dd bs=64k count=1280k iflag=count_bytes status=none; kill -9 $PPID; } | eval $SSH_ORIGINAL_COMMAND"
     with forced(ssh, f"{cut}; touch {ended}"), pytest.raises(BackupError, match=gone) as failed:
-        backup_copy.copy(home, place.target)
+        copy.copy(home, place.target)
     wait_for(ended.exists)
     assert failed.value.problem.code == "backup_not_copied"
     there = place.files()
     assert f"{path.name}/{FILES[0]}" in there and f"{path.name}/manifest.json" not in there
-    backup_set.check(path)
-    assert backup_copy.copy(home, place.target) == [path.name]
+    sets.check(path)
+    assert copy.copy(home, place.target) == [path.name]
     assert place.files() == {f"{path.name}/{file}": (path / file).read_bytes() for file in FILES}
 
 
@@ -274,50 +272,50 @@ def test_a_byte_that_flips_there_is_found_and_sent_again(ssh: tuple[Path, int], 
     )
     flip.chmod(0o755)
     with forced(ssh, str(flip)), pytest.raises(BackupError, match=f"there {FILES[1]} is not what was sent") as failed:
-        backup_copy.copy(home, place.target)
+        copy.copy(home, place.target)
     assert failed.value.problem.code == "backup_not_copied"
     assert f"{path.name}/manifest.json" not in place.files()
-    assert backup_copy.copy(home, place.target) == [path.name]
+    assert copy.copy(home, place.target) == [path.name]
     assert place.files() == {f"{path.name}/{file}": (path / file).read_bytes() for file in FILES}
 
 
 def test_a_byte_that_flips_in_a_store_is_found(s3: ThreadedMotoServer, home: Path, tmp_path: Path) -> None:
     place, path = by_rclone(s3, tmp_path / "there"), make_set(home)
-    backup_copy.send(place.target, path, FILES, path.name)
-    assert backup_copy.differing(place.target, path, FILES, path.name) == []
+    copy.send(place.target, path, FILES, path.name)
+    assert copy.differing(place.target, path, FILES, path.name) == []
     content = bytearray((path / FILES[1]).read_bytes())
     content[5000] ^= 1
     place.put(f"{path.name}/{FILES[1]}", bytes(content))
-    assert backup_copy.differing(place.target, path, FILES, path.name) == [FILES[1]]
+    assert copy.differing(place.target, path, FILES, path.name) == [FILES[1]]
 
 
 def test_what_is_damaged_here_is_not_copied_and_keeps_nothing_else_here(place: Place, home: Path) -> None:
     damaged, good = make_set(home), make_set(home, 1)
     flip_a_byte(damaged / FILES[0])
     with pytest.raises(BackupError, match="is not what was written") as failed:
-        backup_copy.copy(home, place.target)
+        copy.copy(home, place.target)
     assert failed.value.problem.code == "backup_damaged"
-    assert backup_copy.waiting(home, place.target) == [damaged]
+    assert copy.waiting(home, place.target) == [damaged]
     assert {name.partition("/")[0] for name in place.files()} == {good.name}
 
 
 def test_what_was_not_copied_yet_is_not_removed(home: Path) -> None:
     old, newest = make_set(home, 1), make_set(home)
     target = CopyTarget("rsync", "host:there", "/nowhere")
-    backup_set.mark_copied(newest, target.name)
+    sets.mark_copied(newest, target.name)
     keep = Keep(1, 0, 0, 0)
-    assert backup_copy.waiting(home, target) == [old]
-    assert backup_copy.waiting(home, None) == []
-    assert backup.prune(home, keep, spared=backup_copy.waiting(home, target)) == []
-    backup_set.mark_copied(old, target.name)
-    assert backup.prune(home, keep, spared=backup_copy.waiting(home, target)) == [old.name]
+    assert copy.waiting(home, target) == [old]
+    assert copy.waiting(home, None) == []
+    assert create.prune(home, keep, spared=copy.waiting(home, target)) == []
+    sets.mark_copied(old, target.name)
+    assert create.prune(home, keep, spared=copy.waiting(home, target)) == [old.name]
 
 
 def test_no_room_for_what_is_encrypted(home: Path, key: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
     make_set(home)
-    monkeypatch.setattr(backup_copy, "_ROOM", 1e12)
+    monkeypatch.setattr(copy, "_HEADROOM", 1e12)
     with pytest.raises(BackupError, match="bytes free, and the set") as failed:
-        backup_copy.copy(home, CopyTarget("rsync", "host:there", "/nowhere"), key[1])
+        copy.copy(home, CopyTarget("rsync", "host:there", "/nowhere"), key[1])
     assert failed.value.problem.code == "backup_no_space"
     assert not (home / ".outgoing").exists()
 
@@ -329,21 +327,21 @@ def test_what_comes_from_elsewhere_is_whole_and_new_or_stays_outside(home: Path)
     copied = upload / path.name
     subprocess.run(["cp", "-a", path, copied], check=True)
     with pytest.raises(BackupError, match=r"has a set .* already") as failed:
-        backup.add(home, copied)
+        create.add(home, copied)
     assert failed.value.problem.code == "backup_exists"
-    backup_set.remove(path)
+    sets.remove(path)
     flip_a_byte(copied / FILES[0])
     with pytest.raises(BackupError, match="is not what was written"):
-        backup.add(home, copied)
+        create.add(home, copied)
     (copied / FILES[0]).unlink()
     with pytest.raises(BackupError, match="is not what was written"):
-        backup.add(home, copied)
-    assert backup_set.sets(home) == []
+        create.add(home, copied)
+    assert sets.list_sets(home) == []
     content = json.loads((copied / "manifest.json").read_text())
     assert content["name"] == path.name
 
 
 def test_two_copies_at_once(home: Path) -> None:
-    with backup.directory_lock(home, ".lock-copy"), pytest.raises(BackupError, match="Another backup, copy") as failed:
-        backup_copy.copy(home, CopyTarget("rsync", "host:there", "/nowhere"))
+    with create.directory_lock(home, ".lock-copy"), pytest.raises(BackupError, match="Another backup, copy") as failed:
+        copy.copy(home, CopyTarget("rsync", "host:there", "/nowhere"))
     assert failed.value.problem.code == "backup_running"

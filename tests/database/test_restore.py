@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pgprefect.backup import sets as backup_set
+from pgprefect.backup import sets
 from pgprefect.backup.restore import choose, restore
 from pgprefect.backup.sets import BackupError, Manifest
 from pgprefect.core.sql import quote
@@ -28,7 +28,7 @@ from tests.database.test_backup import fingerprint, make, schema_of
 
 
 def put_back(site: Site, path: Path, *kinds: str, into: str | None = None, tenant: str | None = None) -> dict[str, int]:
-    parts = choose(backup_set.read_manifest(path), site.declaration, kinds, tenant)
+    parts = choose(sets.read_manifest(path), site.declaration, kinds, tenant)
     return restore(site.server.login, site.declaration, path, parts, str(VIRTUALENV), into)
 
 

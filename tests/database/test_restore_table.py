@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 
 import pytest
-from pgprefect.backup import sets as backup_set
+from pgprefect.backup import sets
 from pgprefect.backup.restore_table import restore_table
 from pgprefect.backup.sets import BackupError
 from pgprefect.core.sql import quote
@@ -46,8 +46,8 @@ def beside(site: Site, path: Path, table: str) -> str:
 
 def sides(path: Path) -> tuple[str, str]:
     """The schemas in which the tables of the tenant and of the application come beside."""
-    parts = {part.kind: part for part in backup_set.read_manifest(path).parts}
-    return backup_set.staging_schema(path.name, parts["workflow"]), backup_set.staging_schema(path.name, parts["app"])
+    parts = {part.kind: part for part in sets.read_manifest(path).parts}
+    return sets.staging_schema(path.name, parts["workflow"]), sets.staging_schema(path.name, parts["app"])
 
 
 def test_rows_come_back_beside_and_nothing_else_changes(filled: Site, tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_what_is_refused(filled: Site, tmp_path: Path) -> None:
             beside(filled, path, table)
         assert failed.value.problem.code == "restore_no_table"
     beside(filled, path, "public.stock_info")
-    with pytest.raises(BackupError, match=f"The table {side}.stock_info is there already") as failed:
+    with pytest.raises(BackupError, match=f"The table {side}.stock_info exists already") as failed:
         beside(filled, path, "public.stock_info")
     assert failed.value.problem.code == "restore_table_exists"
 

@@ -7,8 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from pgprefect.backup import create as backup
-from pgprefect.backup import sets as backup_set
+from pgprefect.backup import create, sets
 from pgprefect.backup.sets import BackupError, Dump, Manifest
 from pgprefect.schema.declaration import declare
 from pgprefect.site.configuration import Keep
@@ -28,13 +27,13 @@ DECLARATION = declare(
 
 
 def make_set(directory: Path, time: datetime, verified: bool = False, safety: bool = False) -> Path:
-    name = backup_set.name_of(time, safety)
+    name = sets.name_of(time, safety)
     path = directory / name
     path.mkdir()
     part = Dump("app", "public", None, "app.dump.zst", 1, "0", {})
-    backup_set.write(path, Manifest(name, "d", "", 1.5, "", "", 150000, None, {}, (part,)))
+    sets.write(path, Manifest(name, "d", "", 1.5, "", "", 150000, None, {}, (part,)))
     if verified:
-        (path / backup_set.VERIFIED).touch()
+        (path / sets.VERIFIED).touch()
     return path
 
 
@@ -45,7 +44,7 @@ def two_years(tmp_path: Path) -> list[Path]:
 
 
 def test_days_weeks_and_months_stay(two_years: list[Path]) -> None:
-    going = backup_set.prunable(two_years, Keep(last=3, daily=7, weekly=4, monthly=6))
+    going = sets.prunable(two_years, Keep(last=3, daily=7, weekly=4, monthly=6))
     staying = [path.name[:8] for path in two_years if path not in going]
     days = ["20261119", "20261120", "20261121", "20261122", "20261123", "20261124", "20261125"]
     assert staying == ["20260630", "20260731", "20260831", "20260930", "20261031", "20261108", "20261115", *days]
@@ -56,45 +55,45 @@ def test_the_newest_verified_set_stays_whatever_the_counts_say(tmp_path: Path) -
     old, _verified, middle, _newest = (
         make_set(tmp_path, NEWEST - timedelta(hours=hours), verified=hours in (8, 6)) for hours in (8, 6, 4, 2)
     )
-    assert backup_set.prunable(backup_set.sets(tmp_path), Keep(1, 0, 0, 0)) == [old, middle]
+    assert sets.prunable(sets.list_sets(tmp_path), Keep(1, 0, 0, 0)) == [old, middle]
 
 
 def test_the_newest_set_stays_even_where_only_months_are_kept(tmp_path: Path) -> None:
     path = make_set(tmp_path, NEWEST)
-    assert backup_set.prunable([path], Keep(0, 0, 0, 1)) == []
+    assert sets.prunable([path], Keep(0, 0, 0, 1)) == []
 
 
 def test_safety_sets_take_nobody_s_place(tmp_path: Path) -> None:
     safety = [make_set(tmp_path, NEWEST + timedelta(hours=hours), safety=True) for hours in (1, 2, 3)]
     nightly = make_set(tmp_path, NEWEST)
-    assert backup_set.find(tmp_path) == nightly
-    assert backup_set.find(tmp_path, safety[0].name) == safety[0]
-    assert backup_set.time_of(safety[0].name) == NEWEST + timedelta(hours=1)
-    assert backup_set.prunable(backup_set.sets(tmp_path), Keep(2, 0, 0, 0)) == safety[:1]
+    assert sets.find(tmp_path) == nightly
+    assert sets.find(tmp_path, safety[0].name) == safety[0]
+    assert sets.time_of(safety[0].name) == NEWEST + timedelta(hours=1)
+    assert sets.prunable(sets.list_sets(tmp_path), Keep(2, 0, 0, 0)) == safety[:1]
 
 
 def test_a_dry_run_removes_nothing_and_names_what_would_go(tmp_path: Path) -> None:
     paths = [make_set(tmp_path, NEWEST + timedelta(minutes=minutes)) for minutes in range(3)]
-    assert backup.prune(tmp_path, Keep(1, 0, 0, 0), dry_run=True) == [path.name for path in paths[:2]]
-    assert backup_set.sets(tmp_path) == paths
-    assert backup.prune(tmp_path, Keep(1, 0, 0, 0)) == [path.name for path in paths[:2]]
-    assert backup_set.sets(tmp_path) == paths[2:]
+    assert create.prune(tmp_path, Keep(1, 0, 0, 0), dry_run=True) == [path.name for path in paths[:2]]
+    assert sets.list_sets(tmp_path) == paths
+    assert create.prune(tmp_path, Keep(1, 0, 0, 0)) == [path.name for path in paths[:2]]
+    assert sets.list_sets(tmp_path) == paths[2:]
 
 
 def test_what_killed_runs_left_is_no_set_and_goes_with_the_next(tmp_path: Path) -> None:
     for name in (".partial-20261125T020000Z", ".removed-20261125T020000Z"):
         make_set(tmp_path, NEWEST).rename(tmp_path / name)
-    assert backup_set.sets(tmp_path) == []
-    assert backup.prune(tmp_path, Keep()) == []
+    assert sets.list_sets(tmp_path) == []
+    assert create.prune(tmp_path, Keep()) == []
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_a_directory_without_a_manifest_is_no_set_and_is_left_alone(tmp_path: Path) -> None:
     path = make_set(tmp_path, NEWEST)
-    (path / backup_set.MANIFEST).unlink()
+    (path / sets.MANIFEST).unlink()
     (path / "app.dump.zst").touch()
-    assert backup_set.sets(tmp_path) == []
-    assert backup.prune(tmp_path, Keep(1, 0, 0, 0)) == []
+    assert sets.list_sets(tmp_path) == []
+    assert create.prune(tmp_path, Keep(1, 0, 0, 0)) == []
     assert (path / "app.dump.zst").exists()
 
 
@@ -115,21 +114,21 @@ def test_counts_that_make_no_sense(arguments: dict[str, object], said: str) -> N
 
 def test_a_set_is_found_by_its_name_or_as_the_newest(tmp_path: Path) -> None:
     with pytest.raises(BackupError, match="There is no set of any name"):
-        backup_set.find(tmp_path)
+        sets.find(tmp_path)
     older, newest = make_set(tmp_path, NEWEST - timedelta(days=1)), make_set(tmp_path, NEWEST)
-    assert backup_set.find(tmp_path) == newest
-    assert backup_set.find(tmp_path, older.name) == older
+    assert sets.find(tmp_path) == newest
+    assert sets.find(tmp_path, older.name) == older
     with pytest.raises(BackupError, match=r"There is no set \.\./elsewhere") as failed:
-        backup_set.find(tmp_path, "../elsewhere")
+        sets.find(tmp_path, "../elsewhere")
     assert failed.value.problem.code == "backup_missing"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1}'])
 def test_a_damaged_manifest(tmp_path: Path, text: str) -> None:
     path = make_set(tmp_path, NEWEST)
-    (path / backup_set.MANIFEST).write_text(text)
+    (path / sets.MANIFEST).write_text(text)
     with pytest.raises(BackupError, match="is damaged") as failed:
-        backup_set.read_manifest(path)
+        sets.read_manifest(path)
     assert failed.value.problem.code == "backup_manifest_damaged"
 
 
@@ -137,21 +136,21 @@ def test_the_manifest_of_another_set(tmp_path: Path) -> None:
     path = make_set(tmp_path, NEWEST)
     other = path.rename(tmp_path / "20200101T000000Z")
     with pytest.raises(BackupError, match="is that of the set 20261125T020000Z"):
-        backup_set.read_manifest(other)
+        sets.read_manifest(other)
 
 
 def test_a_manifest_of_a_later_program(tmp_path: Path) -> None:
     path = make_set(tmp_path, NEWEST)
-    content = json.loads((path / backup_set.MANIFEST).read_text())
-    (path / backup_set.MANIFEST).write_text(json.dumps({**content, "format": 2}))
+    content = json.loads((path / sets.MANIFEST).read_text())
+    (path / sets.MANIFEST).write_text(json.dumps({**content, "format": 2}))
     with pytest.raises(BackupError, match="has format 2") as failed:
-        backup_set.read_manifest(path)
+        sets.read_manifest(path)
     assert failed.value.problem.code == "backup_manifest_unknown"
 
 
 def test_a_directory_without_a_manifest(tmp_path: Path) -> None:
-    with pytest.raises(BackupError, match="can not be read") as failed:
-        backup_set.read_manifest(tmp_path)
+    with pytest.raises(BackupError, match="cannot be read") as failed:
+        sets.read_manifest(tmp_path)
     assert failed.value.problem.code == "backup_unreadable"
 
 
@@ -167,7 +166,7 @@ def test_a_directory_without_a_manifest(tmp_path: Path) -> None:
     ],
 )
 def test_kinds(kinds: list[str], tenant: str | None, expected: list[str]) -> None:
-    parts = backup.wanted_parts(DECLARATION, kinds, tenant)
+    parts = create.wanted_parts(DECLARATION, kinds, tenant)
     assert [" ".join(filter(None, (part.kind, part.tenant))) for part in parts] == expected
 
 
@@ -176,4 +175,4 @@ def test_kinds(kinds: list[str], tenant: str | None, expected: list[str]) -> Non
 )
 def test_kinds_that_make_no_sense(kinds: list[str], tenant: str | None, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        backup.wanted_parts(DECLARATION, kinds, tenant)
+        create.wanted_parts(DECLARATION, kinds, tenant)

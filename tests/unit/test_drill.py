@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import glob
+from pathlib import Path
 
 import pytest
-from pgprefect.backup import drill
-from pgprefect.backup.sets import BackupError
+from pgprefect.backup import drill, sets
+from pgprefect.backup.sets import BackupError, Manifest
+
+from tests.conftest import declaration_of
 
 
 def test_the_newest_postgresql_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,6 +23,19 @@ def test_a_host_without_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BackupError, match="this host has no PostgreSQL server") as failed:
         drill._programs()
     assert failed.value.problem.code == "drill_failed"
+
+
+def test_the_steps_of_a_drill_are_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "pgprefect")
+    monkeypatch.setattr(glob, "glob", lambda _pattern: [])
+    path = tmp_path / "20261125T020000Z"
+    path.mkdir()
+    sets.write(path, Manifest(path.name, "mltrading", "", 1.5, "", "", 150000, None, {}, ()))
+    with pytest.raises(BackupError, match="this host has no PostgreSQL server"):
+        drill.drill(path, declaration_of("mltrading"))
+    assert caplog.messages == [f"Drill the set {path}.", "Unpacked 0 bytes of dumps in 0.0 s."]
 
 
 def test_a_program_that_fails_is_quoted() -> None:

@@ -1,8 +1,9 @@
-"""Making a backup set: all its dumps from one snapshot; it is whole, or it is not there."""
+"""Making and pruning backup sets. A set has all its dumps from one snapshot, and appears only when it is complete."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import time
@@ -20,21 +21,22 @@ from ..core.sql import Names, Statement, Value, quote
 from ..schema.declaration import Declaration
 from ..schema.revision import stored_revision
 from ..site.configuration import Keep
-from . import sets as backup_set
+from . import sets
 from .sets import APP, GLOBALS, WORKFLOW, BackupError, Dump, Manifest
 
 FULL = "full"
 KINDS = (APP, WORKFLOW, FULL)
-# A dump that waits for a lock makes readers wait behind what waits for the dump.
+# A dump that waits for a lock makes all readers wait that come after the holder of the lock.
 LOCK_WAIT_SECONDS = 60
-_OWN_ZSTD = 160000  # from here on pg_dump compresses with zstd by itself
-# A first set may need as much as half of what its tables have; any later one is like the one before, and some more.
+_OWN_ZSTD = 160000  # since this server version pg_dump compresses with zstd itself
+# A first set may need half of the size of its tables; a later one is a bit larger than the one before.
 _FIRST_SHARE, _GROWTH = 0.5, 1.5
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A dump that shall be in the set."""
+    """A dump that is wanted in a set."""
 
     kind: str
     schema: str | None = None
@@ -42,7 +44,7 @@ class Wanted:
 
 
 def wanted_parts(declaration: Declaration, kinds: Sequence[str], tenant: str | None = None) -> list[Wanted]:
-    """Return the dumps of some kinds of backup; those of all tenants unless one is named. Raises ValueError."""
+    """Return the dumps that kinds of backup consist of, for all tenants unless one is named. Raises ValueError."""
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown or not kinds:
         raise ValueError(f"kinds is {list(kinds)!r}; it must be some of: {', '.join(KINDS)}.")
@@ -62,7 +64,7 @@ def wanted_parts(declaration: Declaration, kinds: Sequence[str], tenant: str | N
 
 
 def existing(login: Login, database: str, parts: Sequence[Wanted]) -> list[Wanted]:
-    """Return those of the dumps whose schema is there. Raises ConnectionFailed."""
+    """Return those of the dumps whose schema exists. Raises ConnectionFailed."""
     with contextlib.closing(connect(login, database)) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT nspname FROM pg_namespace")
         schemas = {name for (name,) in cursor}
@@ -80,20 +82,21 @@ def back_up(
 ) -> Manifest:
     """Write a new set below the directory, read it back in full, and only then give it its name.
 
-    A safety set is one of what a restore is about to replace; nothing takes it for the newest.
-    Raises BackupError and ConnectionFailed; then there is no new set, and the others are as they were.
+    A safety set is of the data that a restore is about to replace, and is never taken for the newest set.
+    Raises BackupError and ConnectionFailed; then there is no new set, and the others are unchanged.
     """
     home = Path(directory)
     began, started = time.monotonic(), datetime.now(timezone.utc)
     with directory_lock(home):
         _clear(home)
-        existing = backup_set.sets(home)
-        name = _next_name(backup_set.names(home), started, safety)
-        partial = backup_set.partial(home, name)
+        present = sets.list_sets(home)
+        name = _next_name(sets.names(home), started, safety)
+        partial = sets.partial_path(home, name)
+        _log.info("Make the set %s of the database %s in %s.", name, database, home)
         try:
             partial.mkdir(mode=0o700)
             with _snapshot(login, database, lock_wait_seconds) as snapshot:
-                _check_free_space(home, snapshot, parts, existing)
+                _check_free_space(home, snapshot, parts, present)
                 described = _dump(login, database, snapshot, parts, partial, lock_wait_seconds)
             manifest = Manifest(
                 name=name,
@@ -107,11 +110,13 @@ def back_up(
                 parts=tuple(_finish(partial, part) for part in described),
                 seconds=round(time.monotonic() - began, 3),
             )
-            backup_set.write(partial, manifest)
+            sets.write(partial, manifest)
             partial.rename(home / name)
-            backup_set.sync(home)
+            sets.sync(home)
+            _log.info("The set %s is complete: %s bytes in %.1f s.", name, f"{manifest.bytes:,}", manifest.seconds)
         except BaseException as error:
-            shutil.rmtree(partial, ignore_errors=True)  # the next run removes what this one can not
+            shutil.rmtree(partial, ignore_errors=True)  # the next run removes what this one cannot
+            _log.info("The set %s failed after %.1f s and is removed.", name, time.monotonic() - began)
             if isinstance(error, ProcessFailed):
                 raise _dump_failed(database, login, str(error)) from error
             if isinstance(error, OSError):
@@ -121,18 +126,19 @@ def back_up(
 
 
 def prune(directory: str | Path, keep: Keep, dry_run: bool = False, spared: Collection[Path] = ()) -> list[str]:
-    """Remove the sets that need not stay and are not spared, and return their names. Raises BackupError."""
+    """Remove the sets that the rules do not keep, except the spared ones. Returns their names. Raises BackupError."""
     home = Path(directory)
 
     def find() -> list[Path]:
-        return [path for path in backup_set.prunable(backup_set.sets(home), keep) if path not in spared]
+        return [path for path in sets.prunable(sets.list_sets(home), keep) if path not in spared]
 
     if dry_run:
         return [path.name for path in find()]
     with directory_lock(home):
         going = find()
         for path in going:
-            backup_set.remove(path)
+            _log.info("Remove the set %s.", path.name)
+            sets.remove(path)
         _clear(home)
     return [path.name for path in going]
 
@@ -145,28 +151,29 @@ def would_prune(directory: str | Path, keep: backup_set.Keep, spared: Collection
 
 
 def _clear(home: Path) -> None:
-    """Remove what killed runs left behind: nobody else holds the lock."""
-    for path in backup_set.left_over(home):
+    """Remove what killed runs left behind. The caller holds the lock."""
+    for path in sets.left_over(home):
+        _log.info("Remove %s, which a killed run left behind.", path)
         shutil.rmtree(path)
 
 
 def add(directory: str | Path, folder: Path) -> Manifest:
-    """Read a set that was brought here in full, and only then let it be one of the directory's. Raises BackupError."""
+    """Read a set that was brought here to its end, and only then move it into the directory. Raises BackupError."""
     home = Path(directory)
     with directory_lock(home):
-        manifest = backup_set.check(folder)
-        if manifest.name in backup_set.names(home):
+        manifest = sets.check(folder)
+        if manifest.name in sets.names(home):
             message = f"{home} has a set {manifest.name} already."
             remedy = f"Use it (pgprefect backup check --set {manifest.name}), or move it away."
             raise BackupError(Problem("backup_exists", manifest.name, message, remedy))
         try:
             for file in folder.iterdir():
                 file.chmod(0o600)
-                backup_set.sync(file)
+                sets.sync(file)
             folder.chmod(0o700)
-            backup_set.sync(folder)
+            sets.sync(folder)
             folder.rename(home / manifest.name)
-            backup_set.sync(home)
+            sets.sync(home)
         except OSError as error:
             raise _not_written(home, error) from error
     return manifest
@@ -174,26 +181,28 @@ def add(directory: str | Path, folder: Path) -> Manifest:
 
 @contextlib.contextmanager
 def directory_lock(directory: Path, lock: str = ".lock") -> Iterator[None]:
-    """Hold the directory's lock, which ends with the process. Raises BackupError where another one holds it."""
+    """Hold a lock of the directory. Raises BackupError where another process holds it."""
     try:
         descriptor = os.open(directory / lock, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise _not_written(directory, error) from error
-    message = f"Another backup, copy or pruning is at work in {directory}."
+    message = f"Another backup, copy or pruning is running in {directory}."
     remedy = f"Wait until it has ended; as root `lslocks | grep {lock}` names its process."
     with exclusive_lock(descriptor, BackupError(Problem("backup_running", str(directory), message, remedy))):
         yield
 
 
 def _next_name(taken: Sequence[str], now: datetime, safety: bool) -> str:
-    """Return the name by the time, or right after the newest one where the clock was set back: order is age."""
+    """Return the name for this time, or for the second after the newest set where the clock was set back."""
     if taken:
-        now = max(now, backup_set.time_of(taken[-1]) + timedelta(seconds=1))
-    return backup_set.name_of(now, safety)
+        now = max(now, sets.time_of(taken[-1]) + timedelta(seconds=1))
+    return sets.name_of(now, safety)
 
 
 @dataclass(frozen=True)
 class _Snapshot:
+    """A snapshot that this session keeps open for the dumps, and what the manifest says of it."""
+
     connection: Any
     name: str
     wal_position: str
@@ -202,7 +211,7 @@ class _Snapshot:
 
 
 def tables_of(connection: Any, schema: str) -> list[tuple[str, int]]:
-    """The tables with rows of a schema, without those of an extension, and their bytes without indexes."""
+    """Return the tables of a schema, without those of extensions, with their bytes without indexes."""
     question = """
         SELECT c.relname, pg_table_size(c.oid) FROM pg_class c
         WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = {}) AND c.relkind = 'r'
@@ -224,7 +233,7 @@ def rows_of(connection: Any, schema: str) -> dict[str, int]:
 
 
 def large_objects_of(connection: Any) -> tuple[int, int]:
-    """Return how many large objects the database has, and the bytes of all; they are in no schema."""
+    """Return the number of large objects in the database, and the bytes of all. They belong to no schema."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*), pg_table_size('pg_largeobject') FROM pg_largeobject_metadata")
         number, size = cursor.fetchone()
@@ -232,7 +241,7 @@ def large_objects_of(connection: Any) -> tuple[int, int]:
 
 
 def structure_counts(connection: Any, schema: str) -> tuple[int, int]:
-    """Return how many indexes and constraints a schema has."""
+    """Return the numbers of indexes and of constraints in a schema."""
     question = """
         SELECT (SELECT count(*) FROM pg_class WHERE relnamespace = n.oid AND relkind IN ('i', 'I')),
                (SELECT count(*) FROM pg_constraint WHERE connamespace = n.oid)
@@ -245,7 +254,7 @@ def structure_counts(connection: Any, schema: str) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _snapshot(login: Login, database: str, lock_wait_seconds: float) -> Iterator[_Snapshot]:
-    """Hold a snapshot open that other sessions may take up."""
+    """Hold a snapshot open that other sessions can use."""
     import psycopg2
 
     connection = connect(login, database)
@@ -253,7 +262,7 @@ def _snapshot(login: Login, database: str, lock_wait_seconds: float) -> Iterator
         connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
         with connection.cursor() as cursor:
             cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{int(lock_wait_seconds * 1000)}ms",))
-            # Counting leaves the other processors to those who wait for an answer.
+            # Counting leaves the other processors to interactive queries.
             cursor.execute("SET LOCAL max_parallel_workers_per_gather = 0")
             cursor.execute("""
                 SELECT pg_export_snapshot(), CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
@@ -271,32 +280,46 @@ def _snapshot(login: Login, database: str, lock_wait_seconds: float) -> Iterator
 def _dump(
     login: Login, database: str, snapshot: _Snapshot, wanted: Sequence[Wanted], partial: Path, lock_wait: float
 ) -> list[Dump]:
-    """Write all dumps at the same time, and count the rows meanwhile; say what they are, without size and hash yet."""
+    """Write all dumps at the same time, and count the rows meanwhile.
+
+    Returns the dumps without their size and hash, which ``_finish`` adds.
+    """
     environment = libpq_environment(login, database)
-    parts: list[Dump] = []
     with contextlib.ExitStack() as files:
         running: list[Process] = []
         try:
             for want in wanted:
                 path = partial / _file_name(want, snapshot)
                 file = files.enter_context(open(path, "xb", opener=_for_owner))
+                _log.info("Dump %s into %s.", f"the schema {want.schema}" if want.schema else "the globals", path)
                 running.append(Process(_commands(want, snapshot, database, lock_wait), environment, stdout=file))
-            for want in wanted:
-                rows = rows_of(snapshot.connection, want.schema) if want.schema else {}
-                revision = (
-                    stored_revision(snapshot.connection, want.schema) if want.kind == WORKFLOW and want.schema else None
-                )
-                name = _file_name(want, snapshot)
-                counts = structure_counts(snapshot.connection, want.schema) if want.schema else (0, 0)
-                large = large_objects_of(snapshot.connection)[0] if want.kind == APP else None
-                parts.append(Dump(want.kind, want.schema, want.tenant, name, 0, "", rows, *counts, revision, large))
-            for pipeline in running:
-                pipeline.wait()
+            parts = [_describe(want, snapshot) for want in wanted]
+            for process in running:
+                process.wait()
         except BaseException:
-            for pipeline in running:
-                pipeline.kill()
+            for process in running:
+                process.kill()
             raise
     return parts
+
+
+def _describe(want: Wanted, snapshot: _Snapshot) -> Dump:
+    """Return what the snapshot has of a dump, without its size and hash."""
+    connection, schema = snapshot.connection, want.schema
+    indexes, constraints = structure_counts(connection, schema) if schema else (0, 0)
+    return Dump(
+        kind=want.kind,
+        schema=schema,
+        tenant=want.tenant,
+        file=_file_name(want, snapshot),
+        bytes=0,
+        sha256="",
+        rows=rows_of(connection, schema) if schema else {},
+        indexes=indexes,
+        constraints=constraints,
+        revision=stored_revision(connection, schema) if schema and want.kind == WORKFLOW else None,
+        large_objects=large_objects_of(connection)[0] if want.kind == APP else None,
+    )
 
 
 def _for_owner(path: str, flags: int) -> int:
@@ -313,7 +336,7 @@ def _file_name(part: Wanted, snapshot: _Snapshot) -> str:
 def _commands(part: Wanted, snapshot: _Snapshot, database: str, lock_wait: float) -> list[list[str]]:
     zstd = ["zstd", "-1", "--quiet", "--stdout"]
     if part.schema is None:
-        # Passwords stay where they are: the site's playbooks set them again.
+        # Passwords are not dumped, because the site's playbooks set them again.
         return [["pg_dumpall", "--globals-only", "--no-role-passwords", f"--database={database}"], zstd]
     own = snapshot.server_version >= _OWN_ZSTD
     dump = [
@@ -326,23 +349,25 @@ def _commands(part: Wanted, snapshot: _Snapshot, database: str, lock_wait: float
         f"--lock-wait-timeout={int(lock_wait * 1000)}",
     ]
     if part.kind == APP:
-        dump.append("--blobs")  # large objects are in no schema; Prefect makes none
+        dump.append("--blobs")  # large objects belong to no schema; Prefect makes none
     return [dump] if own else [dump, zstd]
 
 
 def _finish(partial: Path, part: Dump) -> Dump:
-    """Read a dump back and make it durable."""
-    size, digest = backup_set.read_back(partial / part.file)
-    backup_set.sync(partial / part.file)
+    """Read a dump back and make it durable. Returns it with its size and hash."""
+    began = time.monotonic()
+    size, digest = sets.read_back(partial / part.file)
+    sets.sync(partial / part.file)
+    _log.info("Read %s back: %s bytes in %.1f s.", part.file, f"{size:,}", time.monotonic() - began)
     return replace(part, bytes=size, sha256=digest)
 
 
-def _check_free_space(home: Path, snapshot: _Snapshot, wanted: Sequence[Wanted], existing: Sequence[Path]) -> None:
-    """Raise BackupError where the set would hardly fit; a set of other kinds says nothing of this one."""
+def _check_free_space(home: Path, snapshot: _Snapshot, wanted: Sequence[Wanted], present: Sequence[Path]) -> None:
+    """Raise BackupError where the set would hardly fit. The last set is a measure only where it has the same dumps."""
     files = {_file_name(want, snapshot) for want in wanted}
     previous = None
-    with contextlib.suppress(BackupError):  # a damaged set is no reason to make none
-        previous = backup_set.read_manifest(existing[-1]) if existing else None
+    with contextlib.suppress(BackupError):  # a damaged set does not prevent a new one
+        previous = sets.read_manifest(present[-1]) if present else None
     if previous and {part.file for part in previous.parts} == files:
         need = previous.bytes * _GROWTH
     else:
@@ -350,9 +375,10 @@ def _check_free_space(home: Path, snapshot: _Snapshot, wanted: Sequence[Wanted],
         sizes += [large_objects_of(snapshot.connection)[1] for want in wanted if want.kind == APP]
         need = _FIRST_SHARE * sum(sizes)
     free = shutil.disk_usage(home).free
+    _log.info("%s has %s bytes free; the set may need %s.", home, f"{free:,}", f"{need:,.0f}")
     if free < need:
         message = f"{home} has {free:,} bytes free, and the set may need {need:,.0f}."
-        remedy = "Make room, keep fewer sets (prefect_backup_keep), or name a directory on another file system."
+        remedy = "Free space, keep fewer sets (prefect_backup_keep), or name a directory on another file system."
         raise BackupError(Problem("backup_no_space", str(home), message, remedy))
 
 
@@ -361,12 +387,12 @@ def _dump_failed(database: str, login: Login, reason: str) -> BackupError:
     if not message.endswith("."):
         message += "."
     remedy = (
-        "End the cause; `pgprefect verify` compares the role's rights with what is declared. Then: pgprefect backup."
+        "Fix the cause; `pgprefect verify` compares the role's rights with what is declared. Then: pgprefect backup"
     )
     return BackupError(Problem("backup_failed", f"database {database}", message, remedy))
 
 
 def _not_written(home: Path, error: OSError) -> BackupError:
-    message = f"{error.filename or home} can not be written: {error.strerror}."
-    remedy = "Make room, or run this as root or as the operating system's user of the backups."
+    message = f"{error.filename or home} cannot be written: {error.strerror}."
+    remedy = "Free space, or run this as root or as the operating system's user of the backups."
     return BackupError(Problem("backup_not_written", str(home), message, remedy))

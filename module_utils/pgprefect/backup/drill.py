@@ -1,4 +1,4 @@
-"""The restore drill: a set is put into a throwaway cluster on this host, compared with its manifest and used.
+"""The restore drill: restore a set into a temporary cluster on this host, compare it with its manifest and use it.
 
 Only a set that has passed is called verified.
 """
@@ -10,6 +10,7 @@ import contextlib
 import glob
 import http.client
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -23,23 +24,25 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ..core.connection import Login, connect
 from ..core.http import is_ready
+from ..core.prefect import server_environment
 from ..core.problems import ERROR, Problem, format_problems
 from ..core.process import Process, ProcessFailed, libpq_environment
-from ..core.sql import Statement, quote
+from ..core.sql import Statement
 from ..schema.declaration import Declaration
 from ..schema.plan import apply
 from ..schema.revision import stored_revision
 from ..schema.verify import verify
-from . import sets as backup_set
+from . import sets
 from .create import large_objects_of, rows_of, structure_counts
 from .restore import in_order, list_file, wanted
 from .sets import APP, WORKFLOW, BackupError, Dump, Manifest
 
 _FOLDERS = "drill-"
-# Nothing here need survive a power cut: the set does.
+# The cluster is temporary, so it trades durability for speed.
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "fsync": "off",
@@ -55,13 +58,17 @@ _SETTINGS = {
     "checkpoint_timeout": "1h",
 }
 _START_SECONDS = 120
-_MOST_JOBS = 4  # the site itself goes on meanwhile
-_PAGE = 200  # the most that Prefect lists at once
+_MOST_JOBS = 4  # the site needs processors meanwhile
+_PAGE = 200  # the most that Prefect lists in one answer
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Drill:
-    """What a set has passed. ``servers`` are the tenants whose Prefect server answered on it, with their flows."""
+    """The result of a drill that a set has passed.
+
+    ``servers`` maps each tenant whose Prefect server answered on the copy to the number of flows that it listed.
+    """
 
     verified: str
     seconds: float
@@ -70,15 +77,16 @@ class Drill:
 
 
 def drill(path: Path, declaration: Declaration, virtualenv: str | None = None) -> Drill:
-    """Restore a set beside its directory, compare it, let a Prefect server run on it, and mark it as verified.
+    """Restore a set next to its directory, compare it, run a Prefect server on it, and mark it as verified.
 
-    With Prefect's virtualenv a server of each tenant starts on the copy. It runs as a user that is not root, because
-    PostgreSQL does. Raises BackupError, ConnectionFailed and Blocked; then the set is not marked.
+    With Prefect's virtualenv a server of each tenant starts on the copy. The caller must not be root, because
+    PostgreSQL refuses to run as root. Raises BackupError, ConnectionFailed and Blocked; then the set is not marked.
     """
     began = time.monotonic()
-    manifest = backup_set.read_manifest(path)
+    _log.info("Drill the set %s.", path)
+    manifest = sets.read_manifest(path)
     parts = [part for part in manifest.parts if part.schema]
-    # No role needs its password here: only this drill can reach the cluster.
+    # The roles get no passwords, so that only this drill can log in.
     copied = replace(declaration, passwords={})
     servers: dict[str, int] = {}
     with _folder(path.parent) as folder, ThreadPoolExecutor(1) as meanwhile:
@@ -88,22 +96,21 @@ def drill(path: Path, declaration: Declaration, virtualenv: str | None = None) -
         _compare(login, copied, manifest, parts)
         for part in parts:
             if part.kind == WORKFLOW and virtualenv and os.path.exists(f"{virtualenv}/bin/prefect"):
-                servers[str(part.tenant)] = _serve(
-                    login, copied, str(part.schema), virtualenv, part.rows.get("flow", 0)
-                )
+                servers[str(part.tenant)] = _serve(login, copied, part, virtualenv)
     passed = Drill(
         verified=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - began, 3),
         rows=sum(sum(part.rows.values()) for part in parts),
         servers=servers,
     )
-    backup_set.mark_verified(path, asdict(passed))
+    sets.mark_verified(path, asdict(passed))
+    _log.info("The set %s is verified after %.1f s: %s rows.", path.name, passed.seconds, f"{passed.rows:,}")
     return passed
 
 
 @contextlib.contextmanager
 def _folder(home: Path) -> Iterator[Path]:
-    """A folder below the directory for a PostgreSQL and the unpacked dumps, which is gone afterwards."""
+    """Make a folder below the directory for a cluster and the unpacked dumps, and remove it afterwards."""
     for left_over in home.glob(f"{_FOLDERS}*"):
         _remove(left_over)
     folder = Path(tempfile.mkdtemp(prefix=_FOLDERS, dir=home))
@@ -114,7 +121,8 @@ def _folder(home: Path) -> Iterator[Path]:
 
 
 def _start(folder: Path) -> Login:
-    """Make and start a PostgreSQL in the folder, and return its administrator."""
+    """Create and start a cluster in the folder, and return its administrator's login."""
+    began = time.monotonic()
     programs, data, port, password = _programs(), folder / "data", _free_port(), secrets.token_urlsafe(24)
     (folder / "password").write_text(password)
     _run([f"{programs}/initdb", f"--pgdata={data}", "--username=postgres", f"--pwfile={folder / 'password'}",
@@ -124,11 +132,12 @@ def _start(folder: Path) -> Login:
         file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
     log = f"--log={folder / 'log'}"
     _run([f"{programs}/pg_ctl", "start", "--wait", f"--timeout={_START_SECONDS}", f"--pgdata={data}", log])
+    _log.info("Started a cluster of %s in %s, port %d, in %.1f s.", programs, data, port, time.monotonic() - began)
     return Login("127.0.0.1", port, "postgres", password, ssl_mode="disable")
 
 
 def _programs() -> str:
-    """Return the folder of the newest PostgreSQL server's programs, which Debian keeps off the path."""
+    """Return the folder with the programs of the newest PostgreSQL server, which Debian keeps off the path."""
     found = glob.glob("/usr/lib/postgresql/*/bin/initdb")
     if not found:
         raise _failed("this host has no PostgreSQL server (/usr/lib/postgresql/*/bin/initdb)")
@@ -136,12 +145,12 @@ def _programs() -> str:
 
 
 def _remove(folder: Path) -> None:
-    """End a drill's PostgreSQL, this one's or that of one that was killed, and remove all that it had."""
+    """Stop the cluster of this drill, or of one that was killed, and remove its folder."""
     if (folder / "data/postmaster.pid").exists():
-        with contextlib.suppress(BackupError):  # it has died by itself
+        with contextlib.suppress(BackupError):  # it may have stopped already
             _run([f"{_programs()}/pg_ctl", "stop", "--mode=immediate", f"--pgdata={folder / 'data'}"])
     deadline = time.monotonic() + _START_SECONDS
-    # The initdb of a drill that was killed lives on for some seconds, and still writes.
+    # The initdb of a drill that was killed may go on writing for some seconds.
     while folder.exists() and time.monotonic() < deadline:
         shutil.rmtree(folder, ignore_errors=True)
         time.sleep(0.1)
@@ -151,7 +160,7 @@ def _remove(folder: Path) -> None:
 
 def _run(command: Sequence[str]) -> None:
     try:
-        # pg_ctl's server would hold a pipe open, so nothing reads its output.
+        # The server that pg_ctl starts would hold a pipe open, so nothing reads its output.
         Process([command]).wait()
     except ProcessFailed as error:
         raise _failed(str(error)) from error
@@ -163,23 +172,26 @@ def _free_port() -> int:
 
 
 def _unpack(path: Path, manifest: Manifest, folder: Path) -> list[tuple[Dump, Path]]:
-    """Read all of the set, and return its dumps as files, because several processes can not read from a pipe."""
+    """Read all of the set, and return its dumps as files, because several processes cannot read from a pipe."""
+    began = time.monotonic()
     dumps = []
     for part in in_order(manifest.parts):
         if part.schema:
             dump = folder / part.file.removesuffix(".zst")
-            backup_set.check_part(path, part, partial(backup_set.unpack, target=dump))
+            sets.check_part(path, part, partial(sets.unpack, target=dump))
             dumps.append((part, dump))
         else:
-            backup_set.check_part(path, part, backup_set.read_back)
+            sets.check_part(path, part, sets.read_back)
+    _log.info("Unpacked %s bytes of dumps in %.1f s.", f"{manifest.bytes:,}", time.monotonic() - began)
     return dumps
 
 
 def _fill(login: Login, declaration: Declaration, dumps: Sequence[tuple[Dump, Path]]) -> None:
-    """Restore the dumps by several processes each: here it need not be one transaction."""
+    """Restore the dumps with several processes each, which cannot be one transaction."""
+    began = time.monotonic()
     apply(login, declaration)
     with contextlib.closing(connect(login, declaration.database)) as connection, connection.cursor() as cursor:
-        for schema in (str(part.schema) for part, _ in dumps):  # the dump has all that was just made in it
+        for schema in (str(part.schema) for part, _ in dumps):  # the dump has its own of what ``apply`` made
             Statement("DROP SCHEMA {} CASCADE", (schema,)).execute(cursor)
             Statement("CREATE SCHEMA {} AUTHORIZATION {}", (schema, declaration.owners[schema])).execute(cursor)
         connection.commit()
@@ -194,21 +206,23 @@ def _fill(login: Login, declaration: Declaration, dumps: Sequence[tuple[Dump, Pa
                     workflows = [part for part, _ in dumps if part.kind != APP]
                     _await_tables(login, declaration.database, workflows, running)
                 command = ["pg_restore", database, jobs, "--exit-on-error", f"--use-list={entries}", str(dump)]
+                _log.info("Restore %s.", part.file)
                 running.append(Process([command], environment))
-            for pipeline in running:
-                pipeline.wait()
+            for process in running:
+                process.wait()
         except ProcessFailed as error:
-            raise _failed(f"the set can not be restored: {error}") from error
+            raise _failed(f"the set cannot be restored: {error}") from error
         finally:
-            for pipeline in running:
-                pipeline.kill()
+            for process in running:
+                process.kill()
     apply(login, declaration)
+    _log.info("Restored %d dumps in %.1f s.", len(dumps), time.monotonic() - began)
 
 
 def _await_tables(login: Login, database: str, parts: Sequence[Dump], restores: Sequence[Process]) -> None:
-    """Wait until dumps that are being restored have made their tables, on which views of the next one may stand."""
+    """Wait until the running restores have created their tables, because views of the next dump may use them."""
     missing = {(part.schema, table) for part in parts for table in part.rows}
-    # The catalog alone: the tables themselves are locked while they are filled.
+    # This reads the catalog alone, because the tables are locked while they are filled.
     question = "SELECT nspname, relname FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace"
     with contextlib.closing(connect(login, database)) as connection, connection.cursor() as cursor:
         connection.autocommit = True
@@ -219,63 +233,52 @@ def _await_tables(login: Login, database: str, parts: Sequence[Dump], restores: 
 
 
 def _compare(login: Login, declaration: Declaration, manifest: Manifest, parts: Sequence[Dump]) -> None:
-    """Compare rows, indexes, constraints and the revision with the manifest, and verify all as the site itself is."""
+    """Compare the copy with the manifest, and where it has all schemas, with the declaration. Raises BackupError."""
     with contextlib.closing(connect(login, declaration.database)) as connection:
         for part in parts:
-            schema = str(part.schema)
-            rows = rows_of(connection, schema)
-            for table in sorted(rows.keys() | part.rows.keys()):
-                if rows.get(table) != part.rows.get(table):
-                    count, promise = rows.get(table), part.rows.get(table)
-                    raise _failed(f"{schema}.{table} has {count} rows in the copy, the manifest says {promise}")
-            found = {
-                "indexes, constraints": structure_counts(connection, schema),
-                "revision": stored_revision(connection, schema) if part.revision else None,
-                "large objects": large_objects_of(connection)[0] if part.kind == APP else None,
-            }
-            promised = {
-                "indexes, constraints": (part.indexes, part.constraints),
-                "revision": part.revision,
-                "large objects": part.large_objects,
-            }
-            for what, value in found.items():
-                if value != promised[what]:
-                    raise _failed(f"{schema} has the {what} {value} in the copy, the manifest says {promised[what]}")
+            _compare_schema(connection, part)
+            _log.info("The schema %s has the %s rows of the manifest.", part.schema, f"{sum(part.rows.values()):,}")
     if {part.schema for part in parts} != {declaration.app_schema, *(part.schema for part in declaration.tenants)}:
-        return  # what is not in the set would be missing
+        return  # the schemas that are not in the set would be reported as missing
     errors = [problem for problem in verify(login, declaration).problems if problem.severity == ERROR]
     if errors:
         raise _failed(f"the copy of {manifest.name} is not as declared: {format_problems(errors)}")
 
 
-def _serve(login: Login, declaration: Declaration, schema: str, virtualenv: str, flows: int) -> int:
-    """Start a Prefect server on the copy, ask whether it is ready and for its flows, and return their number."""
-    port, key = _free_port(), secrets.token_urlsafe(24)
+def _compare_schema(connection: Any, part: Dump) -> None:
+    """Compare rows, indexes, constraints, revision and large objects with the manifest. Raises BackupError."""
+    schema = str(part.schema)
+    rows = rows_of(connection, schema)
+    for table in sorted(rows.keys() | part.rows.keys()):
+        if rows.get(table) != part.rows.get(table):
+            count, expected = rows.get(table), part.rows.get(table)
+            raise _failed(f"{schema}.{table} has {count} rows in the copy, the manifest says {expected}")
+    compared: dict[str, tuple[object, object]] = {
+        "indexes, constraints": (structure_counts(connection, schema), (part.indexes, part.constraints)),
+        "revision": (stored_revision(connection, schema) if part.revision else None, part.revision),
+        "large objects": (large_objects_of(connection)[0] if part.kind == APP else None, part.large_objects),
+    }
+    for what, (found, promised) in compared.items():
+        if found != promised:
+            raise _failed(f"{schema} has the {what} {found} in the copy, the manifest says {promised}")
+
+
+def _serve(login: Login, declaration: Declaration, part: Dump, virtualenv: str) -> int:
+    """Start a Prefect server on the copy, let it list its flows, and return their number. Raises BackupError."""
+    port, key, began = _free_port(), secrets.token_urlsafe(24), time.monotonic()
+    path = (str(part.schema), declaration.extensions_schema)
     url = f"http://127.0.0.1:{port}/api"
     with tempfile.TemporaryDirectory() as home, open(Path(home) / "log", "w+", encoding="utf-8") as log:
         process = subprocess.Popen(
             [f"{virtualenv}/bin/prefect", "server", "start", "--no-services", "--host=127.0.0.1", f"--port={port}"],
             cwd=home,
             env={
+                **server_environment(login, declaration.database, path, home),
                 "PATH": "/usr/bin:/bin",
-                "HOME": home,
-                "PREFECT_HOME": home,
                 "PREFECT_API_URL": url,
-                "PREFECT_SERVER_DATABASE_DRIVER": "postgresql+asyncpg",
-                "PREFECT_SERVER_DATABASE_HOST": login.host,
-                "PREFECT_SERVER_DATABASE_PORT": str(login.port),
-                "PREFECT_SERVER_DATABASE_NAME": declaration.database,
-                "PREFECT_SERVER_DATABASE_USER": login.user,
-                "PREFECT_SERVER_DATABASE_PASSWORD": str(login.password),
-                "PREFECT_SERVER_DATABASE_SQLALCHEMY_CONNECT_ARGS_SEARCH_PATH": ", ".join(
-                    map(quote, (schema, declaration.extensions_schema))
-                ),
-                "PREFECT_SERVER_DATABASE_MIGRATE_ON_START": "false",
                 "PREFECT_SERVER_API_AUTH_STRING": f"drill:{key}",
                 "PREFECT_API_AUTH_STRING": f"drill:{key}",
                 "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": "P3650D",
-                "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-                "DO_NOT_TRACK": "1",
             },
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -291,13 +294,15 @@ def _serve(login: Login, declaration: Declaration, schema: str, virtualenv: str,
         finally:
             process.terminate()
             process.wait()
+    flows = part.rows.get("flow", 0)
     if listed != min(flows, _PAGE):
         raise _failed(f"Prefect's server lists {listed} flows of the copy, the manifest has {flows}")
+    _log.info("Prefect of %s listed %d flows after %.1f s.", part.tenant, listed, time.monotonic() - began)
     return listed
 
 
 def _list_flows(port: int, key: str) -> int:
-    """Ask the server for its first page of flows, and return how many are on it."""
+    """Return the number of flows on the first page that the server lists. Raises BackupError."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     token = base64.b64encode(f"drill:{key}".encode()).decode()
     headers = {"Content-Type": "application/json", "Authorization": f"Basic {token}"}
@@ -312,5 +317,5 @@ def _list_flows(port: int, key: str) -> int:
 
 def _failed(reason: str) -> BackupError:
     message = f"The restore drill failed, and the set is not verified: {reason}."
-    remedy = "End the cause, or make another set (pgprefect backup); then: pgprefect drill."
+    remedy = "Fix the cause, or make another set (pgprefect backup); then: pgprefect drill"
     return BackupError(Problem("drill_failed", "restore drill", message, remedy))

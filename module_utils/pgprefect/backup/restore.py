@@ -1,11 +1,13 @@
-"""Putting a dump of a backup set back: in one transaction, which is undone where anything of it fails."""
+"""Restoring dumps of a backup set in one transaction, which is rolled back where anything fails."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -18,12 +20,13 @@ from ..core.process import Process, ProcessFailed, decompression, libpq_environm
 from ..schema import revision
 from ..schema.declaration import Declaration
 from ..schema.plan import apply
-from . import sets as backup_set
+from . import sets
 from .sets import APP, WORKFLOW, BackupError, Dump, Manifest
 
 _LOCK_TIMEOUT = "10s"
-# What would be lost elsewhere: views, functions, keys, columns, defaults and triggers of other schemas that stand on
-# this one.
+_log = logging.getLogger(__name__)
+# The objects of other schemas that could depend on the replaced ones: views, functions, keys, columns, defaults and
+# triggers.
 _OTHERS = """
     SELECT 'pg_class'::regclass AS class, oid, 0 AS part FROM pg_class
     WHERE relnamespace NOT IN ({schemas}) AND relkind IN ('r', 'v', 'm', 'p', 'f', 'S')
@@ -40,9 +43,10 @@ _OTHERS = """
 
 
 def choose(manifest: Manifest, declaration: Declaration, kinds: Sequence[str], tenant: str | None = None) -> list[Dump]:
-    """Return the parts of a set that shall be restored, as the declaration has them too.
+    """Return the dumps of a set to restore, for all tenants unless one is named.
 
-    Raises BackupError where the set has none of them, or has them of another tenant, schema or database.
+    Raises BackupError where the set lacks a kind, or where a dump is of a tenant, schema or database that is not
+    declared.
     """
     schemas: dict[tuple[str, str | None], str] = {(WORKFLOW, part.name): part.schema for part in declaration.tenants}
     schemas[APP, None] = declaration.app_schema
@@ -69,7 +73,7 @@ def choose(manifest: Manifest, declaration: Declaration, kinds: Sequence[str], t
 
 
 def in_order(parts: Sequence[Dump]) -> list[Dump]:
-    """Return the application's part as the last one: its views may stand on Prefect's tables."""
+    """Return the dumps with the application's last, because its views may use Prefect's tables."""
     return sorted(parts, key=lambda part: part.kind == APP)
 
 
@@ -81,15 +85,17 @@ def restore(
     virtualenv: str | None = None,
     into: str | None = None,
 ) -> dict[str, int]:
-    """Replace the schemas of these parts by what the set at the path has, and return how many rows each table has now.
+    """Replace the schemas of these dumps by those of the set at the path, and return the number of rows of each table.
 
-    The login is the administrator's. The whole is one transaction, in which the rows are counted against the manifest;
-    another schema that would lose something by it ends it. ``into`` names a database that is made for it instead.
+    The login is the administrator's. Everything is one transaction: it counts the rows against the manifest, and fails
+    where another schema would lose an object. ``into`` names a database to create and restore into instead.
     Raises BackupError and ConnectionFailed; then nothing has changed.
     """
+    began = time.monotonic()
     examine(login, path, parts, virtualenv, into)
     target = replace(declaration, database=into) if into else declaration
     if into:
+        _log.info("Create the database %s.", into)
         apply(login, target)
     try:
         _load(login, target, path, parts)
@@ -98,30 +104,31 @@ def restore(
             _drop(login, into)
         raise
     apply(login, target)
+    _log.info("Restored the set %s into %s in %.1f s.", path.name, target.database, time.monotonic() - began)
     return {f"{part.schema}.{table}": count for part in parts for table, count in part.rows.items()}
 
 
 def examine(
     login: Login, path: Path, parts: Sequence[Dump], virtualenv: str | None = None, into: str | None = None
 ) -> None:
-    """Read the set in full and see whether this server and Prefect can take it; changes nothing.
+    """Read the set to its end, and check that this server and the installed Prefect can use it. Changes nothing.
 
     Raises BackupError and ConnectionFailed.
     """
-    manifest = backup_set.check(path)
+    manifest = sets.check(path)
     with closing(connect(login, "postgres")) as connection, connection.cursor() as cursor:
         server = connection.server_version // 10000
         cursor.execute("SELECT datname FROM pg_database WHERE datname = %s", (into,))
         exists = cursor.fetchone() is not None
     if server < manifest.server_version // 10000:
         message = (
-            f"The set {manifest.name} is of PostgreSQL {manifest.server_version // 10000}, this server is {server}."
+            f"The set {manifest.name} is of PostgreSQL {manifest.server_version // 10000}, but this server is {server}."
         )
         remedy = "Restore it on a server of that version or a later one."
         raise BackupError(Problem("restore_older_server", manifest.name, message, remedy))
     if exists:
         message = f"The database {into} exists already."
-        remedy = "Name one that does not exist, or drop that one by hand."
+        remedy = "Name one that does not exist, or drop this one by hand."
         raise BackupError(Problem("restore_database_exists", f"database {into}", message, remedy))
     revisions = [part.revision for part in parts if part.revision]
     if virtualenv and revisions:
@@ -144,6 +151,7 @@ def _load(login: Login, target: Declaration, path: Path, parts: Sequence[Dump]) 
     def send(session: IO[bytes]) -> None:
         session.write(begin.encode())
         for part in parts:
+            _log.info("Restore %s into the schema %s of %s.", part.file, part.schema, target.database)
             session.flush()
             _send(path / part.file, session)
         session.write(end.encode())
@@ -152,10 +160,11 @@ def _load(login: Login, target: Declaration, path: Path, parts: Sequence[Dump]) 
 
 
 def in_one_session(login: Login, database: str, name: str, send: Callable[[IO[bytes]], None]) -> None:
-    """Send everything to one psql. Only the last word commits: what ends before it is undone by PostgreSQL.
+    """Let ``send`` write SQL to one psql. The COMMIT comes last, so PostgreSQL rolls back whatever ends before it.
 
     ``name`` is the set's. Raises BackupError.
     """
+    _log.info("Open one session as %s on the database %s.", login.user, database)
     psql = ["psql", "--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", "--output", "/dev/null"]
     session = Process([psql], libpq_environment(login, database), subprocess.PIPE, user=_peer(login))
     try:
@@ -163,7 +172,7 @@ def in_one_session(login: Login, database: str, name: str, send: Callable[[IO[by
         session.stdin.close()
     except (BrokenPipeError, ProcessFailed) as error:
         try:
-            session.end()  # it may know the reason, where it was the first to fail
+            session.end()  # where psql was the first to fail, it knows the reason
         except ProcessFailed as reason:
             raise _failed(database, name, str(reason)) from error
         raise _failed(database, name, str(error)) from error
@@ -177,12 +186,12 @@ def in_one_session(login: Login, database: str, name: str, send: Callable[[IO[by
 
 
 def _send(file: Path, session: IO[bytes]) -> None:
-    """Write a dump as SQL, without the statement that makes its schema. Raises ProcessFailed."""
+    """Write a dump as SQL, without the statement that creates its schema. Raises ProcessFailed."""
     entries = wanted(file)
     contents = [line for line in entries if re.match(rb"\d+; \d+ \d+ BLOBS ", line)]
     _send_entries(file, [line for line in entries if line not in contents], session)
     if contents:
-        # Around the contents of large objects pg_restore writes a BEGIN and a COMMIT, which would end our transaction.
+        # pg_restore writes BEGIN and COMMIT around the contents of large objects, which would end our transaction.
         _send_entries(file, contents, session, [["sed", r"/^\(BEGIN\|COMMIT\);$/d"]])
 
 
@@ -195,7 +204,7 @@ def _send_entries(
 
 
 def wanted(file: Path) -> list[bytes]:
-    """List all that a dump holds, but for its schema. Raises ProcessFailed."""
+    """Return the table of contents of a dump, without the entry of its schema. Raises ProcessFailed."""
     with tempfile.TemporaryFile() as listed, open(file, "rb") as source:
         Process([*decompression(file.name), ["pg_restore", "--list"]], stdin=source, stdout=listed).wait()
         listed.seek(0)
@@ -204,7 +213,7 @@ def wanted(file: Path) -> list[bytes]:
 
 @contextlib.contextmanager
 def list_file(entries: Sequence[bytes]) -> Iterator[str]:
-    """Give a file with these entries for pg_restore's --use-list."""
+    """Write these entries to a temporary file for pg_restore's --use-list, and give its name."""
     with tempfile.NamedTemporaryFile() as file:
         file.write(b"\n".join(entries) + b"\n")
         file.flush()
@@ -212,7 +221,7 @@ def list_file(entries: Sequence[bytes]) -> Iterator[str]:
 
 
 def _frame(login: Login, target: Declaration, parts: Sequence[Dump]) -> tuple[str, str]:
-    """Return the SQL before and after the dumps: it clears the schemas, and compares what came with the manifest."""
+    """Return the SQL before the dumps, which empties the schemas, and after them, which compares with the manifest."""
     from psycopg2 import sql
 
     owners = {part.schema: part.owner for part in target.tenants} | {target.app_schema: target.app_owner}
@@ -232,7 +241,7 @@ def _frame(login: Login, target: Declaration, parts: Sequence[Dump]) -> tuple[st
             "CREATE TEMP TABLE restore_others ON COMMIT DROP AS SELECT *, pg_describe_object(class, oid, part) AS name",
             f"FROM ({others}) AS others;",
         ]
-        if APP in [part.kind for part in parts]:  # large objects are in no schema, and only the application has some
+        if APP in [part.kind for part in parts]:  # large objects belong to no schema, and only the application has some
             begin.append("SELECT lo_unlink(oid) FROM pg_largeobject_metadata;")
         for schema in schemas:
             name, owner = sql.Identifier(schema), sql.Identifier(owners[schema])
@@ -264,7 +273,7 @@ def _frame(login: Login, target: Declaration, parts: Sequence[Dump]) -> tuple[st
 
 
 def count_check(schema: str, table: str, count: int) -> Any:
-    """Return the SQL that ends the transaction where a table has not as many rows as the manifest says."""
+    """Return the SQL that fails where a table does not have as many rows as the manifest says."""
     from psycopg2 import sql
 
     template = (
@@ -278,11 +287,12 @@ def count_check(schema: str, table: str, count: int) -> Any:
 
 
 def _peer(login: Login) -> str | None:
+    """Return the operating system's user that a login over the unix socket needs."""
     return login.user if not login.host and not login.password else None
 
 
 def _drop(login: Login, database: str) -> None:
-    """Remove a database that this restore has made."""
+    """Drop the database that this restore created."""
     from psycopg2 import sql
 
     with closing(connect(login, "postgres")) as connection:
@@ -292,6 +302,6 @@ def _drop(login: Login, database: str) -> None:
 
 
 def _failed(database: str, name: str, reason: str) -> BackupError:
-    message = f"The restore of {name} into {database} failed and was undone, the database is as it was: {reason}."
-    remedy = "End the cause and restore again; stop the server and the workers where a lock was not to be had."
+    message = f"The restore of {name} into {database} failed and was rolled back; nothing has changed: {reason}."
+    remedy = "Fix the cause and restore again; for a lock timeout, stop the server and the workers first."
     return BackupError(Problem("restore_failed", f"database {database}", message, remedy))

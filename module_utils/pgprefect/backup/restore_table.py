@@ -1,8 +1,9 @@
-"""Putting the rows of one table of a backup set beside what is there, to look at and to copy from."""
+"""Restoring one table of a backup set into a staging schema, to look at its rows and to copy them."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import shutil
@@ -15,19 +16,20 @@ from ..core.problems import Problem
 from ..core.process import Process, decompression
 from ..core.sql import quote
 from ..schema.declaration import Declaration
-from . import sets as backup_set
+from . import sets
 from .restore import choose, count_check, examine, in_one_session
 from .sets import BackupError, Dump, Manifest
 
 _CHUNK = 1 << 20
 _QUOTE = '"'
+_log = logging.getLogger(__name__)
 
 
 def find_table(manifest: Manifest, declaration: Declaration, table: str) -> tuple[Dump, str]:
-    """Return the part of a set that has a table, and the table's bare name.
+    """Return the dump of a set that has a table, and the table's unqualified name.
 
-    ``table`` is SCHEMA.TABLE, as it is or as SQL quotes it. Raises BackupError where the set does not have it, or is
-    of another site.
+    ``table`` is SCHEMA.TABLE, plain or quoted as in SQL. Raises BackupError where the set does not have it, or is of
+    another site.
     """
     held = {(str(part.schema), name): part for part in manifest.parts for name in part.rows}
     for (schema, name), part in held.items():
@@ -38,37 +40,39 @@ def find_table(manifest: Manifest, declaration: Declaration, table: str) -> tupl
 
 
 def restore_table(login: Login, declaration: Declaration, path: Path, table: str, dry_run: bool = False) -> str:
-    """Put the rows of a table into the side schema of the set, and return the name of the new table as SQL has it.
+    """Restore the rows of a table into the staging schema of the set, and return the new table's name as SQL has it.
 
-    It has the columns with their defaults and checks, and neither keys, indexes nor triggers. It belongs to the owner
-    of the original's schema, whom alone it is for. Nothing else is touched, and all is one transaction.
+    The new table has the columns with their defaults and checks, but no keys, indexes or triggers. It belongs to the
+    owner of the original's schema, and only that role can read it. Everything is one transaction.
     Raises BackupError and ConnectionFailed; then nothing has changed.
     """
     from psycopg2 import sql
 
-    manifest = backup_set.read_manifest(path)
+    manifest = sets.read_manifest(path)
     part, name = find_table(manifest, declaration, table)
-    side = backup_set.staging_schema(manifest.name, part)
-    target = quote((side, name))
+    staging = sets.staging_schema(manifest.name, part)
+    target = quote((staging, name))
     with contextlib.closing(connect(login, declaration.database)) as connection:
         with connection.cursor() as cursor:
             cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (target,))
             if cursor.fetchone()[0]:
-                message = f"The table {target} is there already."
-                remedy = f"Look at that one, or remove it: DROP TABLE {target};"
+                message = f"The table {target} exists already."
+                remedy = f"Use that one, or remove it: DROP TABLE {target};"
                 raise BackupError(Problem("restore_table_exists", f"table {target}", message, remedy))
         names = {
-            "schema": sql.Identifier(side),
-            "table": sql.Identifier(side, name),
+            "schema": sql.Identifier(staging),
+            "table": sql.Identifier(staging, name),
             "literal": sql.Literal(target),
             "owner": sql.Identifier(declaration.owners[str(part.schema)]),
             "comment": sql.Literal(f"Tables of the backup set {manifest.name}, to look at and to remove."),
-            "check": count_check(side, name, part.rows[name]),
+            "check": count_check(staging, name, part.rows[name]),
         }
         begin, between, end = (sql.SQL(text).format(**names).as_string(connection) for text in (_BEGIN, _BETWEEN, _END))
     examine(login, path, [part])
     if dry_run:
         return target
+
+    _log.info("Restore the %d rows of %s from the set %s into %s.", part.rows[name], table, manifest.name, target)
 
     def send(session: IO[bytes]) -> None:
         session.write(begin.encode())
@@ -93,7 +97,7 @@ SET LOCAL client_min_messages = warning;
 CREATE SCHEMA IF NOT EXISTS {schema} AUTHORIZATION {owner};
 COMMENT ON SCHEMA {schema} IS {comment};
 """
-# An heir's rows would be seen in the table that it inherits from.
+# The rows of a table that inherits would show up in its parent.
 _BETWEEN = """
 DO $restore$ DECLARE parent regclass; BEGIN
     FOR parent IN SELECT inhparent FROM pg_inherits WHERE inhrelid = {literal}::regclass LOOP
@@ -111,25 +115,25 @@ COMMIT;
 
 @contextlib.contextmanager
 def _as_sql(path: Path, part: Dump, name: str, section: str) -> Iterator[IO[bytes]]:
-    """Give one table's structure or rows as SQL. Raises ProcessFailed."""
+    """Give a stream of one table's structure or rows as SQL. Raises ProcessFailed."""
     select = ["pg_restore", "--file=-", section, f"--schema={part.schema}", f"--table={name}"]
-    alone = ["--no-owner", "--no-privileges", "--no-comments", "--no-security-labels", "--no-publications"]
+    omit = ["--no-owner", "--no-privileges", "--no-comments", "--no-security-labels", "--no-publications"]
     reader, writer = os.pipe()
     with open(path / part.file, "rb") as file, open(reader, "rb") as output:
         try:
-            pipeline = Process([*decompression(part.file), [*select, *alone]], stdin=file, stdout=writer)
+            process = Process([*decompression(part.file), [*select, *omit]], stdin=file, stdout=writer)
         finally:
             os.close(writer)
         try:
             yield output
         except BaseException:
-            pipeline.kill()
+            process.kill()
             raise
-        pipeline.wait()
+        process.wait()
 
 
 def _renamed(sql: bytes, part: Dump, name: str, target: str) -> bytes:
-    """Let statements that begin with a table's name be of another table; all else in them stays, such as types."""
+    """Replace the table's name where a statement begins with it. Everything else stays, such as the names of types."""
     spelled = [
         f'(?:{re.escape(word)}|"{re.escape(word.replace(_QUOTE, _QUOTE * 2))}")' for word in (part.schema or "", name)
     ]

@@ -1,7 +1,7 @@
-"""A backup set: a directory of dumps from one snapshot, with a manifest that is written last.
+"""Backup sets: directories of dumps from one snapshot, each with a manifest that is written last.
 
-A directory without its manifest, or with another name than a set's, is no set. What the manifest says is checked
-against the files before anything relies on them.
+A directory without a manifest, or with another name than a set's, is not a set. The files are compared with the
+manifest before anything relies on them.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -26,25 +27,27 @@ from ..site.configuration import Keep
 
 APP, WORKFLOW, GLOBALS = "app", "workflow", "globals"
 MANIFEST = "manifest.json"
-VERIFIED = "verified.json"  # written by a restore drill that this set has passed
-COPIED = "copied.json"  # says where there is a copy of this set
+VERIFIED = "verified.json"  # written by a restore drill that the set passed
+COPIED = "copied.json"  # names the target that has a copy of the set
 FORMAT = 1
 _CHUNK = 1 << 20
-_SAFETY = "-safety"  # made before a restore, of what that replaces: no restore takes it unless it is named
+_SAFETY = "-safety"  # of the data that a restore is about to replace; no restore takes it unless it is named
 _NAME = re.compile(rf"\d{{8}}T\d{{6}}Z({_SAFETY})?")
 _PARTIAL, _REMOVED = ".partial-", ".removed-"
 _TIME = "%Y%m%dT%H%M%SZ"
+_log = logging.getLogger(__name__)
 
 
 class BackupError(ProblemError):
-    """There is no backup, or none to rely on."""
+    """A backup set cannot be made, found, read, copied or restored."""
 
 
 @dataclass(frozen=True)
 class Dump:
-    """One dump of a set. ``rows`` are those of each table in the snapshot, ``revision`` is Prefect's migration.
+    """One dump of a set.
 
-    ``large_objects`` is their number in the application's dump; others have none.
+    ``rows`` maps each table to its number of rows in the snapshot, ``revision`` is that of Prefect's migration, and
+    ``large_objects`` is their number in the application's dump; other dumps have none.
     """
 
     kind: str
@@ -62,7 +65,7 @@ class Dump:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a set holds and where it comes from. Times are in UTC; ``seconds`` is how long the whole took."""
+    """The contents and the origin of a set. Times are in UTC; ``seconds`` is how long the backup took."""
 
     name: str
     database: str
@@ -78,44 +81,50 @@ class Manifest:
 
     @property
     def bytes(self) -> int:
+        """The size of all dumps."""
         return sum(part.bytes for part in self.parts)
 
     @property
     def time(self) -> datetime:
+        """The time that the name says."""
         return time_of(self.name)
 
     def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
         return asdict(self)
 
 
 def name_of(time: datetime, safety: bool = False) -> str:
+    """Return the name of a set that is made at this time."""
     return time.astimezone(timezone.utc).strftime(_TIME) + (_SAFETY if safety else "")
 
 
 def time_of(name: str) -> datetime:
+    """Return the time that the name of a set says, in UTC."""
     return datetime.strptime(name[: -len(_SAFETY)] if is_safety(name) else name, _TIME).replace(tzinfo=timezone.utc)
 
 
 def is_safety(name: str) -> bool:
+    """Return whether the name is that of a safety set."""
     return name.endswith(_SAFETY)
 
 
 def staging_schema(name: str, part: Dump) -> str:
-    """Return the schema into which single tables of a part of a set are restored: a name that needs no quotes."""
+    """Return the staging schema into which single tables of a dump are restored: a name that needs no quotes."""
     return f"restored_{name}_{part.tenant or part.kind}".lower().replace("-", "_")
 
 
-def partial(directory: Path, name: str) -> Path:
-    """Return where a set is written that is not finished."""
+def partial_path(directory: Path, name: str) -> Path:
+    """Return the path of a set that is still being written."""
     return directory / (_PARTIAL + name)
 
 
 def names(directory: Path) -> list[str]:
-    """Return the names that are taken, the oldest first; a directory that has one need not be a set."""
+    """Return the names that are taken, the oldest first; a directory of such a name may lack its manifest."""
     return sorted(path.name for path in _entries(directory) if _NAME.fullmatch(path.name))
 
 
-def sets(directory: Path) -> list[Path]:
+def list_sets(directory: Path) -> list[Path]:
     """Return the sets below a directory, the oldest first."""
     return [directory / name for name in names(directory) if (directory / name / MANIFEST).is_file()]
 
@@ -130,39 +139,40 @@ def _entries(directory: Path) -> list[Path]:
 
 
 def find(directory: Path, name: str | None = None) -> Path:
-    """Return a set by its name, or the newest that is no safety set. Raises BackupError."""
-    found = {path.name: path for path in sets(directory)}
+    """Return the path of a set by its name, or of the newest that is not a safety set. Raises BackupError."""
+    found = {path.name: path for path in list_sets(directory)}
     wanted = name or max((name for name in found if not is_safety(name)), default="of any name")
     if wanted not in found:
         message = f"There is no set {wanted} in {directory}."
-        remedy = "Name one that pgprefect backup list shows, or make one (pgprefect backup)."
+        remedy = "Name one that pgprefect backup list shows, or make one: pgprefect backup"
         raise BackupError(Problem("backup_missing", str(directory), message, remedy))
     return found[wanted]
 
 
 def left_over(directory: Path) -> list[Path]:
-    """Return what runs left behind that were killed while they wrote or removed a set."""
+    """Return the directories that killed runs left behind while they wrote or removed a set."""
     return [path for path in _entries(directory) if path.name.startswith((_PARTIAL, _REMOVED))]
 
 
 def is_verified(path: Path) -> bool:
+    """Return whether the set has passed a restore drill."""
     return (path / VERIFIED).is_file()
 
 
 def copied_to(path: Path) -> str | None:
-    """Return where the set was copied to, if it was; a record that can not be read is none."""
+    """Return the target that the set was copied to, or None where it was not or the record cannot be read."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         return str(json.loads((path / COPIED).read_text(encoding="utf-8"))["target"])
     return None
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read what a set says of itself. Raises BackupError."""
+    """Read the manifest of a set. Raises BackupError."""
     try:
         content = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
-            message = f"The manifest of {path} has format {content['format']!r}, this program knows {FORMAT}."
-            raise BackupError(Problem("backup_manifest_unknown", str(path), message, "Read it by a newer pgprefect."))
+            message = f"The manifest of {path} has format {content['format']!r}, but this program knows {FORMAT}."
+            raise BackupError(Problem("backup_manifest_unknown", str(path), message, "Read it with a newer pgprefect."))
         manifest = Manifest(**{**content, "parts": tuple(Dump(**part) for part in content["parts"])})
     except OSError as error:
         raise _unreadable(path / MANIFEST, error) from error
@@ -175,19 +185,20 @@ def read_manifest(path: Path) -> Manifest:
     return manifest
 
 
-_TAKE_ANOTHER = "Use another set (pgprefect backup list), and make a new one (pgprefect backup)."
+_TAKE_ANOTHER = "Use another set (pgprefect backup list), and make a new one: pgprefect backup"
 
 
 def check(path: Path) -> Manifest:
-    """Read every file of a set to its end and compare it with the manifest. Raises BackupError."""
+    """Read every file of a set to its end, as a restore would, and compare it with the manifest. Raises BackupError."""
     manifest = read_manifest(path)
     for part in manifest.parts:
         check_part(path, part, read_back)
+    _log.info("Read the set %s to its end: %d files, %s bytes.", path, len(manifest.parts), f"{manifest.bytes:,}")
     return manifest
 
 
 def check_hashes(path: Path, manifest: Manifest) -> None:
-    """Compare every file of a set with the manifest, without the programs that would restore it. Raises BackupError."""
+    """Compare the size and SHA-256 of every file of a set with the manifest. Raises BackupError."""
     for part in manifest.parts:
         check_part(path, part, _hash)
 
@@ -201,7 +212,7 @@ def _hash(file: Path) -> tuple[int, str]:
 
 
 def check_part(path: Path, part: Dump, read: Callable[[Path], tuple[int, str]]) -> None:
-    """Compare what a way of reading finds of a dump, its size and SHA-256, with the manifest. Raises BackupError."""
+    """Compare the size and SHA-256 that ``read`` finds in a dump with the manifest. Raises BackupError."""
     file = path / part.file
     try:
         size, digest = read(file)
@@ -217,7 +228,7 @@ def _damaged(file: Path, reason: str) -> BackupError:
 
 
 def _unreadable(path: Path, error: OSError) -> BackupError:
-    message = f"{path} can not be read: {error.strerror}."
+    message = f"{path} cannot be read: {error.strerror}."
     remedy = "Run this as root or as the operating system's user of the backups, and name the right directory."
     return BackupError(Problem("backup_unreadable", str(path), message, remedy))
 
@@ -239,26 +250,26 @@ def unpack(file: Path, target: Path) -> tuple[int, str]:
 def _feed(file: Path, commands: Sequence[Sequence[str]], stdout: int | IO[bytes]) -> tuple[int, str]:
     digest, size = hashlib.sha256(), 0
     with open(file, "rb") as source:
-        pipeline = Process(commands, stdin=subprocess.PIPE, stdout=stdout)
+        process = Process(commands, stdin=subprocess.PIPE, stdout=stdout)
         try:
             while chunk := source.read(_CHUNK):
                 digest.update(chunk)
                 size += len(chunk)
-                # What has ended need not have read the last bytes; its status tells whether it failed.
+                # A program may end before it has read the last bytes; its exit status says whether it failed.
                 with contextlib.suppress(BrokenPipeError):
-                    pipeline.stdin.write(chunk)
+                    process.stdin.write(chunk)
         except BaseException:
-            pipeline.kill()
+            process.kill()
             raise
-        pipeline.end()
+        process.end()
     return size, digest.hexdigest()
 
 
 def prunable(paths: Iterable[Path], keep: Keep) -> list[Path]:
-    """Return which of the sets may go, the oldest first.
+    """Return the sets that the rules do not keep, the oldest first.
 
-    The newest stays, and the newest that a drill has verified, whatever the counts say. Safety sets take nobody's
-    place: as many of them stay as of the newest others.
+    The newest set and the newest that a drill has verified always stay. Safety sets are counted apart: ``keep.last`` of
+    them stay.
     """
     every = sorted(paths, key=lambda path: path.name, reverse=True)
     newest_first = [path for path in every if not is_safety(path.name)]
@@ -279,7 +290,7 @@ def prunable(paths: Iterable[Path], keep: Keep) -> list[Path]:
 
 
 def remove(path: Path) -> None:
-    """Remove a set. It loses its name first: what a crash leaves behind is no set any more."""
+    """Remove a set. It loses its name first, so that what a crash leaves behind is not taken for a set."""
     going = path.rename(path.with_name(_REMOVED + path.name))
     sync(path.parent)
     shutil.rmtree(going)
@@ -292,17 +303,17 @@ def write(path: Path, manifest: Manifest) -> None:
 
 
 def mark_verified(path: Path, result: Mapping[str, Any]) -> None:
-    """Write what a set has passed."""
+    """Record the result of the drill that a set has passed."""
     _mark(path, VERIFIED, result)
 
 
 def mark_copied(path: Path, target: str) -> None:
-    """Write where a set was copied to."""
+    """Record the target that a set was copied to."""
     _mark(path, COPIED, {"target": target, "copied": datetime.now(timezone.utc).isoformat(timespec="seconds")})
 
 
 def _mark(path: Path, name: str, content: Mapping[str, Any]) -> None:
-    """Write a file beside the manifest, as a whole and durably."""
+    """Write a file next to the manifest, atomically and durably."""
     new = path / f"{name}.new"
     _write_json(new, content)
     new.rename(path / name)

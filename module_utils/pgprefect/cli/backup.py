@@ -15,8 +15,7 @@ from typing import Any
 
 from ..backup import copy as backup_copy
 from ..backup import create as backup
-from ..backup import restore
-from ..backup import sets as backup_set
+from ..backup import restore, sets
 from ..backup.drill import drill
 from ..backup.restore_table import restore_table
 from ..core.jobs import record
@@ -65,9 +64,7 @@ def add_to(commands: Any) -> None:
         "restore", help="put a backup set back, in one transaction; a safety set is made first"
     )
     command.add_argument("--set", help="the set's name; else the newest")
-    command.add_argument(
-        "--kind", action="append", choices=(backup_set.APP, backup_set.WORKFLOW), help="else all that the set has"
-    )
+    command.add_argument("--kind", action="append", choices=(sets.APP, sets.WORKFLOW), help="else all that the set has")
     command.add_argument("--into", metavar="DATABASE", help="a database to be made for it, instead of the site's own")
     command.add_argument(
         "--table",
@@ -189,11 +186,11 @@ def _copy_waiting(site: Site, home: Path) -> str:
 
 
 def _list(options: argparse.Namespace, _site: Site, home: Path) -> int:
-    manifests = [(backup_set.read_manifest(path), backup_set.is_verified(path)) for path in backup_set.sets(home)]
+    manifests = [(sets.read_manifest(path), sets.is_verified(path)) for path in sets.list_sets(home)]
     if options.json:
         report.as_json(
             [
-                {**manifest.as_dict(), "verified": verified, "copied_to": backup_set.copied_to(home / manifest.name)}
+                {**manifest.as_dict(), "verified": verified, "copied_to": sets.copied_to(home / manifest.name)}
                 for manifest, verified in manifests
             ]
         )
@@ -206,7 +203,7 @@ def _list(options: argparse.Namespace, _site: Site, home: Path) -> int:
             found.bytes,
             found.seconds,
             verified,
-            backup_set.copied_to(home / found.name),
+            sets.copied_to(home / found.name),
         )
         for found, verified in manifests
     ]
@@ -217,8 +214,8 @@ def _list(options: argparse.Namespace, _site: Site, home: Path) -> int:
 
 
 def _check(options: argparse.Namespace, _site: Site, home: Path) -> int:
-    path = backup_set.find(home, options.set)
-    manifest = backup_set.check(path)
+    path = sets.find(home, options.set)
+    manifest = sets.check(path)
     if options.json:
         report.as_json(manifest.as_dict())
     else:
@@ -231,8 +228,8 @@ def _export(options: argparse.Namespace, site: Site, home: Path) -> int:
     if options.to is None:
         raise ValueError("--to is missing: name an empty directory that the user of the backups may write.")
     with backup.directory_lock(home):
-        path = backup_set.find(home, options.set)
-        backup_set.check_hashes(path, backup_set.read_manifest(path))
+        path = sets.find(home, options.set)
+        sets.check_hashes(path, sets.read_manifest(path))
         try:
             names = backup_copy.export(path, options.to, site.backups.age_recipient)
         except (ProcessFailed, OSError) as error:
@@ -271,7 +268,7 @@ def _drill(options: argparse.Namespace) -> int:
     site, home = _backups(options)
     _become(declaration_of(site).backup)
     with record(site.job("drill")) as figures, backup.directory_lock(home):
-        path = backup_set.find(home, options.set)
+        path = sets.find(home, options.set)
         passed = drill(path, declaration_of(site), site.virtualenv)
         figures.update(asdict(passed), set=path.name)
     if options.json:
@@ -285,10 +282,10 @@ def _drill(options: argparse.Namespace) -> int:
 
 def _restore(options: argparse.Namespace) -> int:
     site, home = _backups(options)
-    path = backup_set.find(home, options.set)
+    path = sets.find(home, options.set)
     if options.table:
         return _restore_table(options, site, path)
-    manifest = backup_set.read_manifest(path)
+    manifest = sets.read_manifest(path)
     held = dict.fromkeys(part.kind for part in manifest.parts if part.schema)
     parts = restore.choose(manifest, declaration_of(site), options.kind or list(held), options.tenant)
     target = options.into or site.database

@@ -136,7 +136,7 @@ def test_each_set_is_copied_encrypted_and_what_waited_goes_with_the_next(
         failed = host.run("pgprefect backup")
         assert failed.rc == 2, failed.stdout
         waiting = newest(host)
-        said = f"The set {waiting['name']} is whole on this host, but is not copied to {vault.address}: "
+        said = f"The set {waiting['name']} is complete on this host, but is not copied to {vault.address}: "
         assert f"backup_not_copied: {said}" in failed.stderr and "Connection refused" in failed.stderr
         assert checks(host) == ("healthy", "degraded")
         assert "Connection refused" in host.run("pgprefect health").stdout
