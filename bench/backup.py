@@ -64,8 +64,8 @@ def ours(who: Login, site: Site, directory: Path) -> None:
     back_up(who, site.database, wanted_parts(site.declaration, [APP, WORKFLOW]), directory)
 
 
-def unread(who: Login, site: Site, directory: Path) -> None:
-    """Ours with each file hashed, as the manifest wants it, and not read back as a restore would."""
+def without_read_back(who: Login, site: Site, directory: Path) -> None:
+    """Create a set and hash each file for the manifest, but do not read it back as a restore would."""
     with mock.patch.object(sets, "read_back", hashed):
         ours(who, site, directory)
 

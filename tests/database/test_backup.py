@@ -26,6 +26,7 @@ from pgprefect.core.connection import ConnectionFailed, Login
 from pgprefect.core.jobs import Job, last, record
 from pgprefect.core.process import libpq_environment
 from pgprefect.core.sql import quote
+from pgprefect.site.configuration import Keep
 
 from bench.data import fill
 from tests.conftest import ROOT, Site
@@ -469,4 +470,4 @@ def test_a_dry_run_changes_nothing_and_tells_the_truth(
     assert sorted((path, path.stat().st_mtime_ns) for path in home.rglob("*")) == before
 
     make(prefect, home, "workflow")
-    assert backup.prune(home, backup_set.Keep.from_arguments(keep)) == [oldest]
+    assert create.prune(home, Keep.from_arguments(keep)) == [oldest]

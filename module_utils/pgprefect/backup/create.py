@@ -143,11 +143,11 @@ def prune(directory: str | Path, keep: Keep, dry_run: bool = False, spared: Coll
     return [path.name for path in going]
 
 
-def would_prune(directory: str | Path, keep: backup_set.Keep, spared: Collection[Path] = ()) -> list[str]:
+def would_prune(directory: str | Path, keep: Keep, spared: Collection[Path] = ()) -> list[str]:
     """Return the names of the sets that ``prune`` would remove after a set made now. Raises BackupError."""
     home = Path(directory)
-    coming = home / _next_name(backup_set.names(home), datetime.now(timezone.utc), safety=False)
-    return [path.name for path in backup_set.prunable([*backup_set.sets(home), coming], keep) if path not in spared]
+    coming = home / _next_name(sets.names(home), datetime.now(timezone.utc), safety=False)
+    return [path.name for path in sets.prunable([*sets.list_sets(home), coming], keep) if path not in spared]
 
 
 def _clear(home: Path) -> None:
