@@ -1,7 +1,7 @@
 # `make` lists the targets. Each one is a script or a few commands that also work without make.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help up down test lint unit flows database molecule bench image lock doc
+.PHONY: help up down test lint unit api database molecule bench image lock doc
 export BOX_NAME BOX_PORT FORCE
 
 PYTEST = .venv/bin/pytest --junitxml .cache/reports/$@.xml
@@ -26,11 +26,11 @@ unit: ## run the tests that need nothing but Python
 	@box/controller
 	@$(PYTEST) --numprocesses 2 tests/unit
 
-flows: ## test the flows, and the modules that use Prefect's API
+api: ## test the flows, and the modules that use Prefect's API
 	@box/controller prefect
 	@box/engine
 	@box/image bookworm
-	@$(PYTEST) tests/flows
+	@$(PYTEST) tests/api
 
 database: ## test pgprefect on a real PostgreSQL
 	@box/controller prefect

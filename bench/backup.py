@@ -23,7 +23,8 @@ from pgprefect.core.sql import quote
 
 from bench.data import fill
 from bench.support import DURABLE, latencies_during, p99, prefect_database, prefect_server, show, timed
-from tests.conftest import Site, docker
+from tests.support.postgresql import docker
+from tests.support.site import Site
 
 ROUNDS = 3
 # Prices of 250 symbols on 1,200 days.

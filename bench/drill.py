@@ -14,7 +14,9 @@ from pgprefect.backup.sets import APP, WORKFLOW
 
 from bench.backup import dump_and_gzip, fill_both, login
 from bench.support import DURABLE, prefect_database, show, timed
-from tests.conftest import ROOT, Site, docker
+from tests.support.postgresql import docker
+from tests.support.project import ROOT
+from tests.support.site import Site
 
 ROUNDS = 3
 # As cron runs it, on the database's host, but with the priority of `zcat | psql`, so that other load slows both alike.

@@ -10,7 +10,8 @@ from typing import Any
 from pgprefect.events import EventBuffer, EventTable, log_workflow_event
 
 from bench.support import DURABLE, show, timed
-from tests.conftest import TRADING_SQL, Site, declaration_of, running_postgresql
+from tests.support.postgresql import running_postgresql
+from tests.support.site import TRADING_SQL, Site, declaration_of
 
 SINGLY = 1000
 BUFFERED = 10_000

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from bench.data import fill
 from bench.support import prefect_database, prefect_server, show
-from tests.conftest import PASSWORD, ROOT, VIRTUALENV
+from tests.support.project import ROOT, VIRTUALENV
+from tests.support.site import PASSWORD
 
 RUNS = 2000  # 184,000 rows with everything that belongs to them
 PREFECT = [

@@ -19,7 +19,8 @@ from pgprefect.backup.sets import APP, WORKFLOW, read_manifest
 from bench.backup import MARKET_DATA, login
 from bench.data import fill
 from bench.support import DURABLE, prefect_database, show, timed
-from tests.conftest import Site, docker
+from tests.support.postgresql import docker
+from tests.support.site import Site
 
 ROUNDS = 3
 # As the role pgbackrest writes it, but with a longer timeout.

@@ -14,7 +14,8 @@ from pgprefect.runs.retention import CleanupResult, Policy, clean_up
 
 from bench.data import fill
 from bench.support import copied, latencies_during, p99, prefect_database, prefect_server, show
-from tests.conftest import VIRTUALENV, Site
+from tests.support.project import VIRTUALENV
+from tests.support.site import Site
 
 DAYS = 30.1  # no run is exactly this old
 POLICY = Policy(days_to_keep=DAYS, events_days=DAYS)

@@ -13,7 +13,7 @@ from pgprefect.runs.statistics import workflow_statistics
 
 from bench.data import fill
 from bench.support import prefect_database, prefect_server, show, timed
-from tests.conftest import Site
+from tests.support.site import Site
 
 PAGES = 20  # of 200 runs, fetched over the REST API
 

@@ -18,7 +18,9 @@ from pathlib import Path
 from pgprefect.core.http import wait_until_ready
 from pgprefect.core.sql import quote
 
-from tests.conftest import VIRTUALENV, Site, migrated_site, running_postgresql
+from tests.support.postgresql import running_postgresql
+from tests.support.project import VIRTUALENV
+from tests.support.site import Site, migrated_site
 
 # The tests' PostgreSQL is fast because it is not durable. Debian's, which applications use, is.
 DURABLE = (

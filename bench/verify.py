@@ -20,7 +20,9 @@ from typing import Any
 from pgprefect.schema.declaration import PUBLIC
 
 from bench.support import show
-from tests.conftest import ROOT, VIRTUALENV, Site, migrated_site, running_postgresql
+from tests.support.postgresql import running_postgresql
+from tests.support.project import ROOT, VIRTUALENV
+from tests.support.site import Site, migrated_site
 
 Task = dict[str, Any]
 ROUNDS = 3

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import subprocess
-import time
-from collections.abc import Callable, Generator
-from pathlib import Path
+from collections.abc import Generator
 from typing import Any
 
 import pytest
 import yaml
 from testinfra.host import Host
 
-SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
-PROJECT = SCENARIO.parent.parent
-Sql = Callable[[str, str], Any]
-Typed = Callable[..., list[str]]
-PSQL = "runuser --user postgres -- psql --no-psqlrc --quiet --tuples-only --no-align --dbname mltrading --command %s"
-# How the pages begin a command of Ansible; the scenario's inventory takes the place of inventory/mine.
-PLAYBOOK = ".venv/bin/ansible-playbook -i inventory/mine "
-Playbook = Callable[..., subprocess.CompletedProcess[str]]
+from tests.support.project import ROOT
+from tests.support.scenario import PLAYBOOK, PSQL, SCENARIO, Playbook, Sql, Typed, documented
 
 
 @pytest.hookimpl(wrapper=True)
@@ -44,10 +35,10 @@ def playbook() -> Playbook:
 
     def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = ["ansible-playbook", "--inventory", str(SCENARIO / "inventory"), name, *arguments]
-        environment = {**os.environ, "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+        environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
         return subprocess.run(
             command,
-            cwd=PROJECT,
+            cwd=ROOT,
             env=environment,
             text=True,
             check=False,
@@ -58,50 +49,11 @@ def playbook() -> Playbook:
     return run
 
 
-def changed(output: str) -> list[int]:
-    """How many tasks of each host changed something."""
-    return [int(count) for count in re.findall(r"changed=(\d+)", output)]
-
-
-def wait_for(condition: Callable[[], bool], seconds: int) -> bool:
-    """Whether a condition holds within some seconds."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(1)
-    return False
-
-
-def wait_for_health(host: Host, tenant: str = "prefect") -> None:
-    """Wait until all answers again after a restart."""
-    health = f"pgprefect --tenant {tenant} health"
-    assert wait_for(lambda: host.run(health).rc == 0, 90), host.run(health).stdout
-
-
-def as_cron(host: Host, file: str, user: str, command: str) -> Any:
-    """Run a command of a file of cron as cron does: in a shell of the user's home that knows next to nothing."""
-    settings = re.findall(r"^(\w+)=(.*)$", host.file(file).content_string, re.MULTILINE)
-    home = host.user(user).home
-    known = " ".join([f"HOME={home}", f"LOGNAME={user}", *(f"{name}={value}" for name, value in settings)])
-    inside = f"cd {home} && exec env --ignore-environment {known} /bin/sh -c {shlex.quote(command)} </dev/null"
-    return host.run("runuser --user %s -- sh -c %s", user, inside)
-
-
-def documented(page: str, heading: str) -> list[tuple[str, str]]:
-    """Return the commands and SQL blocks below a heading of a page, each as (console, command) or (sql, block)."""
-    (section,) = re.findall(
-        rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", (PROJECT / "docs" / page).read_text(), re.M | re.S
-    )
-    blocks = re.findall(r"^```(console|sql)\n(.*?)^```", section.replace("\\\n", ""), re.M | re.S)
-    return [(kind, text) for kind, block in blocks for text in (block.splitlines() if kind == "console" else [block])]
-
-
 @pytest.fixture
 def typed(host: Host, playbook: Playbook) -> Typed:
     """Type the commands of a section, with some words replaced, and return their outputs.
 
-    tests/unit/test_documented_commands.py requires this for every section of some pages.
+    tests/unit/docs/test_commands.py requires this for every section of some pages.
     """
 
     def run(page: str, heading: str, **words: str) -> list[str]:

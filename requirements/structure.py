@@ -11,7 +11,9 @@ from pgprefect.schema.revision import head_of, installed_migrations
 from pgprefect.schema.structure import as_text, read_structures
 from pgprefect.schema.structure_data import STRUCTURES
 
-from tests.conftest import ROOT, VIRTUALENV, Site, migrated_site, running_postgresql
+from tests.support.postgresql import running_postgresql
+from tests.support.project import ROOT, VIRTUALENV
+from tests.support.site import Site, migrated_site
 
 OUTPUT = ROOT / "module_utils/pgprefect/schema/structure_data.py"
 HEADER = '''"""What releases of Prefect make of their schema, by newest migration. Made by requirements/structure."""

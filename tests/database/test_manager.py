@@ -19,7 +19,7 @@ from pgprefect.runs.retention import PolicyError, RetentionError
 from pgprefect.site.configuration import ConfigurationError
 
 from bench.data import fill
-from tests.conftest import PASSWORD, Site
+from tests.support.site import PASSWORD, Site
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, run_tasks
+from tests.support.ansible import run_tasks
+from tests.support.project import ROOT
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from plugin_utils.inventory_checks.specification import read
 from plugin_utils.inventory_checks.tenants import check_tenants
 from plugin_utils.inventory_checks.values import check_dataclass, check_keys
 from plugin_utils.inventory_checks.variables import Definition, check_names
-from tests.conftest import ROOT
+from tests.support.project import ROOT
 
 SPECIFICATION = read(ROOT)
 GROUPS = {"postgresql": ["a"], "prefect_server": ["b"], "prefect_worker": ["c"]}

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import ROOT, Result
+from tests.support.ansible import Result
+from tests.support.project import ROOT
 
 MODULES = sorted(path.stem for path in (ROOT / "library").glob("*.py"))
 

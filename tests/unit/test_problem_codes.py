@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.support.project import ROOT
 
 Tree = ast.Module
 # Calls by name, with the position and the name of the argument that is a code.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Playbook, changed
 from testinfra.host import Host
+
+from tests.support.scenario import Playbook, changed
 
 PSQL = "runuser --user postgres -- psql --no-psqlrc -qtA --set ON_ERROR_STOP=1 --dbname %s --command %s"
 NAIVE = ("--extra-vars", "app_database=naive app_schema=none")

@@ -7,8 +7,9 @@ import re
 from typing import Any
 
 import pytest
-from conftest import Typed, as_cron
 from testinfra.host import Host
+
+from tests.support.scenario import Typed, as_cron
 
 FILE = "/etc/cron.d/prefect-backup"
 HOME = "/var/backups/prefect"

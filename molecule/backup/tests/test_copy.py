@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PROJECT, PSQL, Playbook, Typed, changed
 from testinfra.host import Host
+
+from tests.support.project import ROOT
+from tests.support.scenario import PSQL, Playbook, Typed, changed
 
 HOME = "/var/backups/prefect"
 FOLDER = "/var/lib/prefect_backup"
@@ -79,7 +81,7 @@ def vault(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vaul
 
 def shell(page: str, heading: str) -> list[str]:
     """What a section of a page says to type in a shell of the controller."""
-    text = (PROJECT / "docs" / page).read_text()
+    text = (ROOT / "docs" / page).read_text()
     (section,) = re.findall(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", text, re.MULTILINE | re.DOTALL)
     found: list[str] = re.findall(r"^```sh\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
     return found

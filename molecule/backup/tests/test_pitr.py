@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from conftest import PSQL, Playbook, Typed, changed, wait_for, wait_for_health
 from testinfra.host import Host
+
+from tests.support.scenario import PSQL, Playbook, Typed, changed, wait_for_health
+from tests.support.waiting import wait_for
 
 POSTMASTER = "systemctl show --property MainPID 'postgresql@*-main.service' prefect-server@prefect"
 REPOSITORY = "/var/lib/pgbackrest"
@@ -179,9 +181,9 @@ def test_a_repository_that_is_away(host: Host, playbook: Playbook, typed: Typed,
         write("D")
         segment = host.check_output(PSQL, "SELECT pg_walfile_name(pg_switch_wal())")
         waiting = f"ls /var/lib/postgresql/*/main/pg_wal/archive_status/{segment}.ready"
-        assert wait_for(lambda: host.run(waiting).rc == 0, 60)
+        wait_for(lambda: host.run(waiting).rc == 0, seconds=60)
         failing = "SELECT last_failed_wal IS NOT NULL FROM pg_stat_archiver"
-        assert wait_for(lambda: host.check_output(PSQL, failing) == "t", 60)
+        wait_for(lambda: host.check_output(PSQL, failing) == "t", seconds=60)
         limits = {"prefect_monitoring_thresholds": {"archive_lag_s": {"warning": 0, "critical": 0}}}
         health = playbook("playbooks/health.yml", "--extra-vars", json.dumps(limits))
         assert health.returncode != 0 and "The archiving of WAL fails" in " ".join(health.stdout.split())

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import PSQL, Playbook, Typed, wait_for_health
 from testinfra.host import Host
+
+from tests.support.scenario import PSQL, Playbook, Typed, wait_for_health
 
 CONFIRMED = ("--extra-vars", "prefect_backup_restore_confirmed=true")
 

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import Playbook
 from testinfra.host import Host
+
+from tests.support.scenario import Playbook
 
 PSQL = "runuser --user postgres -- psql --no-psqlrc --quiet --command %s"
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import PROJECT, Playbook
+
+from tests.support.project import ROOT
+from tests.support.scenario import Playbook
 
 # What an example must find on a host that site.yml has made; the others change things.
 EXPECTED = {
@@ -22,7 +24,7 @@ EXPECTED = {
 @pytest.mark.usefixtures("completed_run")
 @pytest.mark.parametrize("module", EXPECTED)
 def test_an_example_runs(playbook: Playbook, tmp_path: Path, module: str) -> None:
-    source = ast.parse((PROJECT / "library" / f"{module}.py").read_text())
+    source = ast.parse((ROOT / "library" / f"{module}.py").read_text())
     (examples,) = [
         ast.literal_eval(node.value)
         for node in source.body

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from conftest import Playbook, changed
 from testinfra.host import Host
+
+from tests.support.scenario import Playbook, changed
 
 
 def test_check_mode_reports_nothing_on_a_finished_host(playbook: Playbook) -> None:

@@ -9,8 +9,9 @@ import shlex
 import psycopg2
 import pytest
 import testinfra
-from conftest import PSQL, Playbook
 from testinfra.host import Host
+
+from tests.support.scenario import PSQL, Playbook
 
 WORKER = "/etc/prefect/worker/prefect-default-1.env"
 

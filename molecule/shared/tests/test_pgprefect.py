@@ -6,11 +6,12 @@ import json
 import re
 
 import pytest
-from conftest import PROJECT
 from testinfra.host import Host
 
+from tests.support.project import ROOT
+
 PYTHON = "/opt/prefect/3.8.8/bin/python"
-(EXAMPLE,) = re.findall(r"```python\n(.*?)```", (PROJECT / "docs/pgprefect.md").read_text(), re.DOTALL)
+(EXAMPLE,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/pgprefect.md").read_text(), re.DOTALL)
 SHOW = """
 import json
 print(json.dumps([one, prefect_db.health_check(), prefect_db.verify_schema_separation()], default=str))
@@ -56,6 +57,6 @@ def test_a_command_runs_nothing_of_the_folder_in_which_it_is_typed(host: Host, c
 
 
 def test_the_commands_end_well(host: Host) -> None:
-    for command in re.findall(r"^pgprefect .*", (PROJECT / "docs/pgprefect.md").read_text(), re.MULTILINE):
+    for command in re.findall(r"^pgprefect .*", (ROOT / "docs/pgprefect.md").read_text(), re.MULTILINE):
         result = host.run(command)
         assert result.rc == 0, (command, result.stdout, result.stderr)

@@ -8,8 +8,9 @@ import time
 from typing import Any
 
 import pytest
-from conftest import PSQL, Playbook, as_cron
 from testinfra.host import Host
+
+from tests.support.scenario import PSQL, Playbook, as_cron
 
 FILE = "/etc/cron.d/prefect-retention"
 

@@ -7,8 +7,9 @@ import re
 import shlex
 
 import pytest
-from conftest import Playbook, Sql
 from testinfra.host import Host
+
+from tests.support.scenario import Playbook, Sql
 
 SECRET_TABLES = ("configuration", "block_document", "csrf_token")
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import subprocess
 import time
 
-from conftest import PSQL, Playbook, Sql, wait_for, wait_for_health
 from testinfra.host import Host
+
+from tests.support.scenario import PSQL, Playbook, Sql, wait_for_health
+from tests.support.waiting import wait_for
 
 
 def ready(host: Host) -> bool:
@@ -27,11 +29,11 @@ def test_a_schema_of_another_release_is_refused_at_start(host: Host, tenants: li
     try:
         host.check_output(PSQL, "UPDATE prefect.alembic_version SET version_num = 'ffffffffffff'")
         host.check_output("systemctl restart --no-block %s", unit)
-        assert wait_for(lambda: "ffffffffffff" in journal(host, unit), 60)
+        wait_for(lambda: "ffffffffffff" in journal(host, unit), seconds=60)
         assert not host.service(unit).is_running
     finally:
         host.check_output(PSQL, f"UPDATE prefect.alembic_version SET version_num = '{revision}'")
-    assert wait_for(lambda: ready(host), 90)
+    wait_for(lambda: ready(host), seconds=90)
 
 
 def test_a_missing_migration_is_refused_until_it_is_made(host: Host, tenants: list[str], playbook: Playbook) -> None:
@@ -42,7 +44,7 @@ def test_a_missing_migration_is_refused_until_it_is_made(host: Host, tenants: li
     host.check_output(f"systemd-run --quiet --pipe --wait {as_migrator} {downgrade}", tenants[0])
 
     host.check_output("systemctl start --no-block %s", unit)
-    assert wait_for(lambda: "1 migrations behind" in journal(host, unit), 60)
+    wait_for(lambda: "1 migrations behind" in journal(host, unit), seconds=60)
     refusal = playbook("playbooks/server.yml", "--extra-vars", '{"prefect_server_migrate": false}')
     assert refusal.returncode != 0
     assert "prefect_server_migrate is false: set it to true" in " ".join(refusal.stdout.split())
@@ -57,10 +59,10 @@ def test_a_stopped_database_is_waited_for(host: Host, tenants: list[str]) -> Non
     host.check_output("systemctl stop %s", unit)
     try:
         host.check_output("systemctl restart --no-block %s", f"prefect-server@{tenants[0]}")
-        assert wait_for(lambda: not ready(host), 60)
+        wait_for(lambda: not ready(host), seconds=60)
     finally:
         host.check_output("systemctl start postgresql")
-    assert wait_for(lambda: ready(host), 90)
+    wait_for(lambda: ready(host), seconds=90)
 
 
 def test_a_killed_database_comes_back(host: Host, tenants: list[str]) -> None:
@@ -69,13 +71,13 @@ def test_a_killed_database_comes_back(host: Host, tenants: list[str]) -> None:
 
     killed = postmaster()
     host.check_output("kill -KILL %s", killed)
-    assert wait_for(lambda: postmaster() not in ("0", killed), 60)
+    wait_for(lambda: postmaster() not in ("0", killed), seconds=60)
     for tenant in tenants:
         wait_for_health(host, tenant)
     assert host.check_output("systemctl --failed --no-legend --plain") == ""
 
     # Who stops it means it, also by Debian's own command, which systemd does not see.
-    assert wait_for(lambda: host.service("postgresql@*-main").is_running, 60)
+    wait_for(lambda: host.service("postgresql@*-main").is_running, seconds=60)
     version, cluster = host.check_output("pg_lsclusters --no-header").split()[:2]
     host.check_output("runuser --user postgres -- pg_ctlcluster %s %s stop", version, cluster)
     time.sleep(5)
@@ -83,7 +85,7 @@ def test_a_killed_database_comes_back(host: Host, tenants: list[str]) -> None:
         assert postmaster() == "0"
     finally:
         host.check_output("systemctl reset-failed 'postgresql@*'; systemctl start postgresql")
-    assert wait_for(lambda: ready(host), 90)
+    wait_for(lambda: ready(host), seconds=90)
 
 
 SLOW = """
@@ -111,7 +113,7 @@ def test_a_stopping_worker_lets_its_runs_finish(host: Host, sql: Sql, tenants: l
                    WHERE flow.name = 'slow' ORDER BY flow_run.created DESC LIMIT 1"""
         return str(sql("mltrading_app", query).stdout.strip())
 
-    assert wait_for(lambda: state() == "RUNNING", 60)
+    wait_for(lambda: state() == "RUNNING", seconds=60)
     host.check_output("systemctl stop %s", unit)
     assert state() == "COMPLETED"
     host.check_output("systemctl start %s", unit)
@@ -119,6 +121,6 @@ def test_a_stopping_worker_lets_its_runs_finish(host: Host, sql: Sql, tenants: l
 
 def test_everything_comes_back_after_a_boot(host: Host, container: str, playbook: Playbook) -> None:
     subprocess.run(["docker", "restart", "--time", "60", container], check=True, stdout=subprocess.DEVNULL)
-    assert wait_for(lambda: ready(host), 120)
-    assert wait_for(lambda: playbook("playbooks/verify.yml").returncode == 0, 120)
+    wait_for(lambda: ready(host), seconds=120)
+    wait_for(lambda: playbook("playbooks/verify.yml").returncode == 0, seconds=120)
     assert host.check_output("systemctl --failed --no-legend --plain") == ""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 
-from conftest import PSQL, Playbook, wait_for_health
 from testinfra.host import Host
+
+from tests.support.scenario import PSQL, Playbook, wait_for_health
 
 RUNS = """SELECT count(*), md5(string_agg(id::text, '' ORDER BY id)) FROM "Research-2".flow_run
           WHERE state_type = 'COMPLETED'"""

@@ -11,11 +11,12 @@ import pytest
 import requests
 from cheroot import wsgi
 from cheroot.ssl.builtin import BuiltinSSLAdapter
-from conftest import PSQL, Playbook, changed, wait_for_health
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.s3.models import s3_backends
 from testinfra.host import Host
+
+from tests.support.scenario import PSQL, Playbook, changed, wait_for_health
 
 NAME, BUCKET, SECRET = "store.test", "backups", "the-secret-of-the-store"
 AUTHORITY = "/etc/ssl/store.pem"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 
-from conftest import Playbook, changed
 from testinfra.host import Host
+
+from tests.support.scenario import Playbook, changed
 
 
 def test_no_secret_leaves_its_file(host: Host, playbook: Playbook, secrets: dict[str, str]) -> None:

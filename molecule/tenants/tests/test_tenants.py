@@ -6,8 +6,9 @@ import json
 import shlex
 
 import pytest
-from conftest import Playbook, Sql
 from testinfra.host import Host
+
+from tests.support.scenario import Playbook, Sql
 
 
 def test_each_has_its_server_and_workers(tenants: list[str], workers: list[str]) -> None:

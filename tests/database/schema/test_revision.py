@@ -1,0 +1,89 @@
+"""Which migration a database is at, and the commands that the units of Prefect run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.ansible import Result
+from tests.support.project import VIRTUALENV
+from tests.support.site import PASSWORD, Site, pgprefect
+from tests.support.verification import refusal
+
+
+def arguments(site: Site) -> dict[str, object]:
+    return {
+        **site.server.module_arguments(),
+        "database": site.database,
+        "schema": site.tenant.schema,
+        "virtualenv": str(VIRTUALENV),
+        "login_user": site.tenant.migrator,
+        "login_password": PASSWORD,
+    }
+
+
+STATES = [
+    ("", "current", 0),
+    ("UPDATE prefect.alembic_version SET version_num = 'c8d5f2a71b3e'", "behind", 1),
+    ("UPDATE prefect.alembic_version SET version_num = 'fffffffffff1'", "unknown", 0),
+    ("DELETE FROM prefect.alembic_version", "empty", None),
+    ("DROP TABLE prefect.alembic_version", "empty", None),
+    ("DROP SCHEMA prefect CASCADE", "empty", None),
+]
+
+
+@pytest.mark.parametrize(("statement", "state", "pending"), STATES)
+def test_states(
+    run_module: Callable[..., Result], prefect: Site, statement: str, state: str, pending: int | None
+) -> None:
+    if statement:
+        prefect.sql(statement)
+    found = run_module("prefect_revision", **arguments(prefect))
+    assert (found["state"], found["changed"]) == (state, False)
+    assert found["pending"] == pending if pending is not None else found["pending"] > 100
+    # The unit of the server starts only where all is current.
+    started = pgprefect("revision", "--require-current", environment=prefect.environment(role="prefect_server"))
+    assert started.returncode == (0 if state == "current" else 2)
+    assert (started.stdout + started.stderr).strip() == found["message"]
+    assert pgprefect("revision", environment=prefect.environment()).returncode == 0
+
+
+def test_nothing_is_there_yet_in_check_mode(run_module: Callable[..., Result], prefect: Site) -> None:
+    for change in ({"virtualenv": "/nowhere"}, {"login_port": 1}, {"database": "nowhere"}):
+        found = run_module("prefect_revision", check=True, **{**arguments(prefect), **change})
+        assert (found["state"], found["current"], found["pending"]) == ("empty", None, 0)
+        assert run_module("prefect_revision", **{**arguments(prefect), **change})["failed"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"PREFECT_SERVER_DATABASE_PASSWORD": "wrong"}, "refused the login as prefect_migrator"),
+        ({"PREFECT_SERVER_DATABASE_PORT": "1"}, "No connection to PostgreSQL at 127.0.0.1:1"),
+        ({"PREFECT_SERVER_DATABASE_NAME": "nowhere"}, "The database nowhere does not exist"),
+        ({"PREFECT_SERVER_DATABASE_HOST": ""}, "PREFECT_SERVER_DATABASE_HOST is not set"),
+        ({"PGPREFECT_SERVER_ROLE": ""}, "PGPREFECT_SERVER_ROLE is not set"),
+    ],
+)
+def test_a_command_that_can_not_work_says_why(prefect: Site, change: dict[str, str], words: str) -> None:
+    done = pgprefect("seal", environment={**prefect.environment(), **change})
+    assert done.returncode == 3 and words in done.stderr and "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_seal(prefect: Site) -> None:
+    prefect.sql(
+        "CREATE ROLE analyst; GRANT SELECT ON ALL TABLES IN SCHEMA prefect TO mltrading_app, analyst, PUBLIC;"
+        "GRANT SELECT (value) ON prefect.configuration TO prefect_monitor"
+    )
+    done = pgprefect("seal", environment=prefect.environment())
+    assert done.returncode == 0 and "REVOKE ALL ON TABLE prefect.configuration FROM analyst" in done.stdout
+    assert pgprefect("seal", environment=prefect.environment()).stdout == ""
+    for table in ("configuration", "block_document", "csrf_token"):
+        for role in ("mltrading_app", "prefect_monitor"):
+            assert refusal(prefect, role, f"SELECT * FROM prefect.{table}") == "42501"
+        assert refusal(prefect, "prefect_server", f"DELETE FROM prefect.{table}") is None
+    assert refusal(prefect, "prefect_monitor", "SELECT value FROM prefect.configuration") == "42501"
+    assert refusal(prefect, "mltrading_app", "SELECT * FROM prefect.flow_run") is None
+    prefect.sql("DROP OWNED BY analyst; DROP ROLE analyst")

@@ -1,0 +1,53 @@
+"""A molecule scenario: its folder, its hosts' commands, and what the pages say to type there."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from testinfra.host import Host
+
+from tests.support.project import ROOT
+from tests.support.waiting import wait_for
+
+SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
+Sql = Callable[[str, str], Any]
+Typed = Callable[..., list[str]]
+PSQL = "runuser --user postgres -- psql --no-psqlrc --quiet --tuples-only --no-align --dbname mltrading --command %s"
+# How the pages begin a command of Ansible; the scenario's inventory takes the place of inventory/mine.
+PLAYBOOK = ".venv/bin/ansible-playbook -i inventory/mine "
+Playbook = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def changed(output: str) -> list[int]:
+    """How many tasks of each host changed something."""
+    return [int(count) for count in re.findall(r"changed=(\d+)", output)]
+
+
+def wait_for_health(host: Host, tenant: str = "prefect") -> None:
+    """Wait until all answers again after a restart."""
+    health = f"pgprefect --tenant {tenant} health"
+    wait_for(lambda: host.run(health).rc == 0, lambda: host.run(health).stdout, 90)
+
+
+def as_cron(host: Host, file: str, user: str, command: str) -> Any:
+    """Run a command of a file of cron as cron does: in a shell of the user's home that knows next to nothing."""
+    settings = re.findall(r"^(\w+)=(.*)$", host.file(file).content_string, re.MULTILINE)
+    home = host.user(user).home
+    known = " ".join([f"HOME={home}", f"LOGNAME={user}", *(f"{name}={value}" for name, value in settings)])
+    inside = f"cd {home} && exec env --ignore-environment {known} /bin/sh -c {shlex.quote(command)} </dev/null"
+    return host.run("runuser --user %s -- sh -c %s", user, inside)
+
+
+def documented(page: str, heading: str) -> list[tuple[str, str]]:
+    """Return the commands and SQL blocks below a heading of a page, each as (console, command) or (sql, block)."""
+    (section,) = re.findall(
+        rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", (ROOT / "docs" / page).read_text(), re.M | re.S
+    )
+    blocks = re.findall(r"^```(console|sql)\n(.*?)^```", section.replace("\\\n", ""), re.M | re.S)
+    return [(kind, text) for kind, block in blocks for text in (block.splitlines() if kind == "console" else [block])]

@@ -1,0 +1,39 @@
+"""The programs give way to others."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from pgprefect.core.process import Process, ProcessFailed
+
+from tests.support.project import ROOT
+
+SCRIPT = """
+import os, subprocess, sys
+from pgprefect.core.process import Process
+
+process = Process([["sh", "-c", "read line; nice"]], dict(os.environ), subprocess.PIPE, sys.stdout.buffer)
+process.stdin.write(b"now\\n")
+process.stdin.close()
+process.wait()
+"""
+
+
+@pytest.mark.parametrize(("own", "theirs"), [(0, 10), (15, 15)])
+def test_programs_have_a_low_priority(own: int, theirs: int) -> None:
+    done = subprocess.run(
+        ["nice", "-n", str(own), sys.executable, "-c", SCRIPT],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "module_utils")},
+        check=True,
+        stdout=subprocess.PIPE,
+    )
+    assert int(done.stdout) == theirs
+
+
+def test_one_whose_reader_had_enough_has_not_failed() -> None:
+    Process([["yes"], ["head", "-n", "1"]], dict(os.environ)).wait()
+    with pytest.raises(ProcessFailed, match="false ended with 1"):
+        Process([["yes"], ["false"]], dict(os.environ)).wait()
