@@ -1,4 +1,4 @@
-"""Every code of a problem is raised by some test."""
+"""Every code of a problem is expected by some test."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.expectations import Expectations
 from tests.support.project import ROOT
 
 Tree = ast.Module
@@ -107,13 +108,30 @@ def codes() -> dict[str, str]:
 
 
 CODES = codes()
-TESTED = "\n".join(
-    str(node.value)
-    for path, module in trees("tests").items()
-    if path != Path(__file__)
-    for node in ast.walk(module)
-    if isinstance(node, ast.Constant) and isinstance(node.value, str)
-)
+EXPECTED = Expectations([*trees("tests").values(), *trees("molecule").values()]).texts
+
+
+SAMPLE = """
+TABLE = [("input", {"table"}), pytest.param("input", {"param"}, id="name")]
+@pytest.mark.parametrize(("change", "codes"), TABLE)
+def test_cases(change, codes):
+    assert found(change) - {"ignored"} == codes
+def refused(given, code):
+    with pytest.raises(Error) as failed:
+        act(given)
+    assert failed.code == code
+def test_helper():
+    "docstring"
+    refused("input", "argument")
+    refused("input", code="keyword")
+    local = {"local"}
+    assert local <= found("input") and "direct" in text and "absent" not in text  # comment
+"""
+
+
+def test_only_what_reaches_a_comparison_is_expected() -> None:
+    expected = {"table", "param", "argument", "keyword", "local", "direct"}
+    assert Expectations([ast.parse(SAMPLE)]).texts == expected
 
 
 def test_the_codes_are_found() -> None:
@@ -121,6 +139,6 @@ def test_the_codes_are_found() -> None:
 
 
 @pytest.mark.parametrize("code", sorted(CODES))
-def test_each_code_is_raised_by_a_test(code: str) -> None:
+def test_each_code_is_expected_by_a_test(code: str) -> None:
     assert re.fullmatch("[a-z][a-z0-9]*(_[a-z0-9]+)*", code), CODES[code]
-    assert re.search(rf"\b{code}\b", TESTED), f"{CODES[code]}: no test raises {code}"
+    assert code in EXPECTED, f"{CODES[code]}: no test expects {code}"

@@ -96,9 +96,9 @@ def test_a_directory_of_ones_own(preflight: Callable[..., dict[str, str]], tmp_p
     me = pwd.getpwuid(os.getuid()).pw_name
 
     def look(path: Path, owner: str = me) -> str:
-        return preflight(directories=[{"path": str(path), "owner": owner, "holds": r"set-\d|\.lock"}]).get(
-            "directory_taken", ""
-        )
+        found = preflight(directories=[{"path": str(path), "owner": owner, "holds": r"set-\d|\.lock"}])
+        assert found.keys() <= {"directory_taken"}
+        return found.get("directory_taken", "")
 
     assert look(tmp_path / "new") == ""
     (tmp_path / "set-1").mkdir()
