@@ -83,7 +83,7 @@ def api_arguments(prefect_environment: dict[str, str]) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def api(api_arguments: dict[str, str]) -> Callable[..., Any]:
     """One request to the server: method, path, body."""
-    from prefect_api import PrefectApi
+    from pgprefect.core.http import PrefectApi
 
     return PrefectApi(api_arguments["api_url"], api_arguments["api_auth_string"]).call
 

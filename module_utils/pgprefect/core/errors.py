@@ -10,11 +10,15 @@ class PgprefectError(Exception):
 
 
 class ProblemError(PgprefectError):
-    """An error that is described by a Problem."""
+    """An error that is described by one Problem or by several."""
 
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem.message)
-        self.problem = problem
+    def __init__(self, *problems: Problem) -> None:
+        super().__init__(" ".join(problem.message for problem in problems))
+        self.problems = list(problems)
+
+    @property
+    def problem(self) -> Problem:
+        return self.problems[0]
 
 
 class InputError(PgprefectError, ValueError):

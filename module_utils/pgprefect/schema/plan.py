@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable
 
 from ..core.connection import Login, connect
-from ..core.errors import PgprefectError
+from ..core.errors import ProblemError
 from ..core.prefect import ENUMS, TABLES
 from ..core.problems import ERROR, Problem
 from ..core.scram import scram_verifier, verifier_matches
@@ -46,12 +46,11 @@ class Plan:
     changes: list[Change] = field(default_factory=list)
 
 
-class Blocked(PgprefectError):
+class Blocked(ProblemError):
     """The declaration cannot be applied to the database; ``problems`` are the blockers."""
 
     def __init__(self, problems: list[Problem]) -> None:
-        super().__init__(" ".join(problem.message for problem in problems))
-        self.problems = problems
+        super().__init__(*problems)
 
 
 def apply(login: Login, declaration: Declaration, app_schema_sql: str = "", dry_run: bool = False) -> list[Change]:

@@ -206,8 +206,8 @@ def test_without_an_api_check_mode_needs_neither_code_nor_virtualenv(deployment:
     ("changes", "complaint"),
     [
         ({"schedule": []}, "schedule"),
-        ({"schedules": [{"slug": "never"}]}, "cron, interval, rrule"),
-        ({"schedules": [{"slug": "both", "interval": 1, "cron": "* * * * *"}]}, "mutually exclusive"),
+        ({"schedules": [{"slug": "never"}]}, "never needs exactly one of cron, interval, rrule"),
+        ({"schedules": [{"slug": "both", "interval": 1, "cron": "* * * * *"}]}, "both needs exactly one of"),
         ({"schedules": [{"slug": "now", "interval": 0}]}, "must be positive"),
         ({"schedules": [CRON, CRON]}, "declared twice"),
         ({"schedules": [{"slug": "odd", "cron": "61 * * * *"}]}, "cron"),
@@ -236,6 +236,7 @@ def test_entrypoints_that_are_not_the_flow_are_refused_together(
     ]
     result = run_module("prefect_deployments", **deployment.arguments, deployments=wrong)
     assert result["failed"]
+    assert [problem["code"] for problem in result["problems"]] == ["flow_not_loadable"] * 3
     assert f"Deployment {deployment.flow}/a: greet.py:lost: " in result["msg"]
     assert "greet.py:not_a_flow: TypeError: there is no function of this name with the decorator @flow" in result["msg"]
     assert f"Deployment another/c: greet.py:greet is the flow {deployment.flow}, not another." in result["msg"]

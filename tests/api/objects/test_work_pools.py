@@ -133,13 +133,14 @@ def test_nonsense_is_refused(apply: Apply, pool: dict[str, Any], complaint: str)
 def test_a_pool_cannot_change_its_type(apply: Apply, name: str) -> None:
     apply({"name": name})
     result = apply({"name": name, "type": "docker"})
-    assert (
-        result["failed"] and "type cannot change" in result["msg"] and "prefect work-pool delete 'pool" in result["msg"]
-    )
+    (problem,) = result["problems"]
+    assert result["failed"] and problem["code"] == "work_pool_type"
+    assert "type cannot change" in problem["message"] and "prefect work-pool delete 'pool" in problem["remedy"]
 
 
 def test_a_wrong_password_is_called_by_its_name(apply: Apply, name: str) -> None:
     result = apply({"name": name}, api_auth_string="admin:guess")
+    assert [problem["code"] for problem in result["problems"]] == ["api_refused"]
     assert "user 'admin'" in result["msg"] and "HTTP 401" in result["msg"] and "api_auth_string" in result["msg"]
     assert "guess" not in str(result)
 

@@ -1,4 +1,4 @@
-"""What the modules for Prefect's objects do that is hard to provoke on a real server."""
+"""The client of Prefect's API where it meets answers that a real server rarely gives."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
-from prefect_api import Plan, PrefectApi, PrefectError, PrefectUnreachable
+from pgprefect.core.http import ApiError, ApiUnreachable, PrefectApi, is_ready
+from pgprefect.core.problems import format_problems
+from pgprefect.objects.changes import create
 
 Answers = list[tuple[int, bytes]]
 Serve = Callable[[Answers], PrefectApi]
@@ -22,6 +24,12 @@ class Server(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.asked.append(json.loads(body))
+        self.answer()
+
+    def do_GET(self) -> None:
+        self.answer()
+
+    def answer(self) -> None:
         status, content = self.answers.pop(0)
         self.send_response(status)
         self.send_header("Content-Length", str(len(content)))
@@ -33,8 +41,10 @@ class Server(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def serve() -> Iterator[Serve]:
-    """A server that gives these answers, one after the other."""
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    """Start a server that gives these answers, one after the other; a proxy is set, which must not be used."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
     server = HTTPServer(("127.0.0.1", 0), Server)
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
@@ -59,8 +69,9 @@ def test_a_busy_server_is_asked_again(serve: Serve) -> None:
 
 
 def test_a_server_that_stays_busy_is_an_error(serve: Serve) -> None:
-    with pytest.raises(PrefectError, match=r"HTTP 503: .*journalctl"):
+    with pytest.raises(ApiError, match="HTTP 503: ") as failed:
         serve([(503, b"")] * 3).call("POST", "/x", {}, (0, 0))
+    assert failed.value.problem.code == "api_refused" and "journalctl" in failed.value.problem.remedy
 
 
 @pytest.mark.parametrize(
@@ -70,24 +81,34 @@ def test_a_server_that_stays_busy_is_an_error(serve: Serve) -> None:
         ((400, b'{"detail": "No."}'), "HTTP 400: No."),
         ((400, b'["odd"]'), r"HTTP 400: \['odd'\]."),
         ((422, b'{"exception_detail": [{"loc": ["body", "name"], "msg": "too long"}]}'), "name: too long"),
-        ((200, b"<html>"), "not JSON"),
     ],
 )
 def test_refusals_say_what_the_server_says(serve: Serve, answer: tuple[int, bytes], message: str) -> None:
-    with pytest.raises(PrefectError, match=message):
+    with pytest.raises(ApiError, match=message):
         serve([answer]).call("POST", "/x", {})
 
 
-def test_nothing_that_answers_is_an_error_of_its_own() -> None:
-    with pytest.raises(PrefectUnreachable, match="No Prefect API answers"):
-        PrefectApi("http://127.0.0.1:9/api").call("GET", "/health")
+def test_a_page_of_html_is_another_address_than_the_apis(serve: Serve) -> None:
+    with pytest.raises(ApiError, match="not JSON") as failed:
+        serve([(200, b"<html>")]).call("POST", "/x", {})
+    assert failed.value.problem.code == "api_not_json" and "ends with /api" in failed.value.problem.remedy
 
 
-def test_a_plan_says_what_failed() -> None:
-    def refuse() -> None:
-        raise PrefectError("No.")
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/api", "127.0.0.1:4200/api", "http://[::1/api"])
+def test_an_address_where_nothing_answers_is_an_error_of_its_own(url: str) -> None:
+    with pytest.raises(ApiUnreachable, match="No Prefect API answers") as failed:
+        PrefectApi(url).call("GET", "/health")
+    assert failed.value.problem.code == "api_not_ready"
 
-    plan = Plan()
-    plan.create("work pool x", {}, refuse)
-    with pytest.raises(PrefectError, match=r"Could not create work pool x\. No\."):
-        plan.apply()
+
+def test_a_service_is_ready_when_it_answers_with_success(serve: Serve) -> None:
+    url = serve([(503, b""), (200, b"true")]).url
+    assert [is_ready(url), is_ready(url), is_ready("http://127.0.0.1:9")] == [False, True, False]
+
+
+def test_a_change_says_what_failed(serve: Serve) -> None:
+    api = serve([(400, b'{"detail": "No."}')])
+    change = create("work pool x", {}, lambda: api.call("POST", "/x", {}))
+    with pytest.raises(ApiError, match=r"Could not create work pool x\. POST .* HTTP 400: No\.") as failed:
+        change.apply()
+    assert "Could not create work pool x" in format_problems(failed.value.problems)

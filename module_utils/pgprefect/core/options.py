@@ -1,0 +1,55 @@
+"""The options of an Ansible module, derived from the dataclass that they become."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+_TYPES = {str: "str", int: "int", float: "float", bool: "bool", dict: "dict", list: "list"}
+
+T = TypeVar("T")
+
+
+def options_of(declared: type[Any]) -> dict[str, dict[str, Any]]:
+    """Return an argument spec with an option for each field of a dataclass.
+
+    A field without a default is required. A field that is a list of another dataclass takes dictionaries of its fields.
+    The dataclass must not postpone its annotations: hosts have Python 3.9, which cannot evaluate ``int | None``.
+    """
+    hints = get_type_hints(declared)
+    spec: dict[str, dict[str, Any]] = {}
+    for field in fields(declared):
+        kind = _without_none(hints[field.name])
+        option: dict[str, Any] = {"type": _TYPES[get_origin(kind) or kind]}
+        if option["type"] == "list":
+            (element,) = get_args(kind)
+            option["elements"] = _TYPES.get(element, "dict")
+            if option["elements"] == "dict":
+                option["options"] = options_of(element)
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        if default is MISSING:
+            option["required"] = True
+        elif default is not None:
+            option["default"] = default
+        spec[field.name] = option
+    return spec
+
+
+def from_options(declared: type[T], values: Mapping[str, Any]) -> T:
+    """Make the dataclass of the values that a module got for its options."""
+    hints = get_type_hints(declared)
+    made = {}
+    for name, value in values.items():
+        kind = _without_none(hints[name])
+        if get_origin(kind) is list and get_args(kind)[0] not in _TYPES:
+            value = [from_options(get_args(kind)[0], item) for item in value]
+        made[name] = value
+    return declared(**made)
+
+
+def _without_none(hint: Any) -> Any:
+    """Return the type of an Optional."""
+    if get_origin(hint) is Union:
+        (hint,) = (kind for kind in get_args(hint) if kind is not type(None))
+    return hint

@@ -1,0 +1,266 @@
+"""Deployments and their schedules, as they are declared.
+
+What is not declared is left alone: other deployments, schedules that were made by hand, and the fields that are None.
+"""
+# Annotations are not postponed here: options_of reads them.
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Optional
+
+from ..core.http import ApiUnreachable, PrefectApi
+from .changes import Fields, ObjectChange, Outcome, create, delete, duplicates, limit_field, name_faults, refuse, update
+from .flows import FlowCode, FlowError, flow_problem
+
+_ENTRYPOINT = re.compile(r"[\w-]+(?:/[\w-]+)*\.py:[A-Za-z_]\w*")
+_RULES = ("cron", "interval", "rrule")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When a deployment runs: five fields of cron, seconds between two runs, or a recurrence rule of RFC 5545."""
+
+    slug: str  # its name, unique for the deployment
+    cron: Optional[str] = None
+    interval: Optional[int] = None
+    rrule: Optional[str] = None
+    timezone: str = "UTC"
+    active: Optional[bool] = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def rules(self) -> Fields:
+        """The rules that are given: exactly one in a declaration without faults."""
+        return {kind: getattr(self, kind) for kind in _RULES if getattr(self, kind) is not None}
+
+    @property
+    def body(self) -> Fields:
+        """The schedule as the API takes it."""
+        rule = {**self.rules, "timezone": self.timezone}
+        body: Fields = {"slug": self.slug, "schedule": rule, "parameters": self.parameters}
+        return body if self.active is None else {**body, "active": self.active}
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A deployment of a flow; ``entrypoint`` is the flow's file and function, a limit of -1 takes the limit away."""
+
+    name: str
+    flow: str
+    entrypoint: str
+    work_pool: str
+    work_queue: str = "default"
+    description: Optional[str] = None  # None: the flow's, whenever its code changes
+    parameters: dict[str, Any] = field(default_factory=dict)
+    tags: list[str] = field(default_factory=list)
+    job_variables: dict[str, Any] = field(default_factory=dict)
+    enforce_parameter_schema: bool = True
+    concurrency_limit: Optional[int] = None
+    paused: Optional[bool] = None
+    schedules: list[Schedule] = field(default_factory=list)
+
+    @property
+    def full_name(self) -> str:
+        """The name as Prefect's command shows it: flow/deployment."""
+        return f"{self.flow}/{self.name}"
+
+
+class DeploymentStore:
+    """What a server has of the declared deployments, read with two requests."""
+
+    def __init__(self, api: PrefectApi) -> None:
+        self.api = api
+        self.flows: dict[str, str] = {}  # the identifiers by name
+        self.deployments: dict[str, Fields] = {}  # by full name, as the API returns them
+
+    def read(self, declared: Sequence[Deployment]) -> None:
+        flows = {"name": {"any_": sorted({deployment.flow for deployment in declared})}}
+        names = {"name": {"any_": sorted({deployment.name for deployment in declared})}}
+        self.flows = {flow["name"]: flow["id"] for flow in self.api.filter("/flows/filter", flows=flows)}
+        flow_names = {identifier: name for name, identifier in self.flows.items()}
+        found = self.api.filter("/deployments/filter", flows=flows, deployments=names)
+        self.deployments = {f"{flow_names[d['flow_id']]}/{d['name']}": d for d in found}
+
+    def create(self, flow: str, body: Fields) -> None:
+        if flow not in self.flows:
+            self.flows[flow] = self.api.call("POST", "/flows/", {"name": flow})["id"]
+        self.api.call("POST", "/deployments/", {**body, "flow_id": self.flows[flow]})
+
+    def update(self, identifier: str, wanted: Fields, differing: Fields) -> None:
+        # The server finds a queue by the pool's name and its own, so the two travel together.
+        place = ("work_pool_name", "work_queue_name")
+        if not differing.keys().isdisjoint(place):
+            differing = {**differing, **{name: wanted[name] for name in place}}
+        self.api.call("PATCH", f"/deployments/{identifier}", differing)
+
+
+def apply(api: PrefectApi, declared: Sequence[Deployment], code: FlowCode, dry_run: bool = False) -> Outcome:
+    """Bring the declared deployments and their schedules to their declaration.
+
+    A dry run changes nothing. It takes a server that it cannot reach for one without deployments, and does without
+    code and virtualenv that are not there yet. Raises ObjectsError, ApiError, FlowError.
+    """
+    refuse(list(_faults(declared)))
+    store, unreachable = DeploymentStore(api), None
+    try:
+        store.read(declared)
+    except ApiUnreachable as error:
+        if not dry_run:
+            raise
+        unreachable = error
+    changes = plan(store, declared, code, may_lack_code=dry_run)
+    if changes and not dry_run:
+        for change in changes:
+            change.apply()
+        store.read(declared)
+    names = [deployment.full_name for deployment in declared if deployment.full_name in store.deployments]
+    return Outcome(changes, {name: store.deployments[name]["id"] for name in names}, unreachable)
+
+
+def plan(
+    store: DeploymentStore, declared: Sequence[Deployment], code: FlowCode, may_lack_code: bool = False
+) -> list[ObjectChange]:
+    """Return what must be changed so that the stored deployments are as declared. Raises FlowError.
+
+    Only flows whose code or entrypoint differs from what the server has are loaded.
+    """
+    versions = {d.entrypoint: code.version(d.entrypoint, required=not may_lack_code) for d in declared}
+    changed = [d for d in declared if _code_differs(store.deployments.get(d.full_name, {}), d, versions[d.entrypoint])]
+    loaded: dict[str, Fields] = {}
+    if changed and (not may_lack_code or Path(code.python).exists()):
+        loaded = code.load(sorted({deployment.entrypoint for deployment in changed}))
+        _check_flows(changed, loaded)
+
+    changes: list[ObjectChange] = []
+    for deployment in declared:
+        wanted = _wanted_fields(deployment, code.directory)
+        version = versions[deployment.entrypoint]
+        if version is not None:
+            wanted["version"] = version
+        if deployment in changed and loaded:
+            flow = loaded[deployment.entrypoint]
+            wanted["parameter_openapi_schema"] = flow["schema"]
+            wanted.setdefault("description", flow["description"])
+        changes += _plan_deployment(store, deployment, wanted)
+    return changes
+
+
+def _code_differs(stored: Fields, deployment: Deployment, version: Optional[str]) -> bool:
+    known = (stored.get("version"), stored.get("entrypoint"))
+    return version is not None and known != (version, deployment.entrypoint)
+
+
+def _check_flows(declared: Sequence[Deployment], loaded: dict[str, Fields]) -> None:
+    """Raise FlowError for all deployments whose flow could not be loaded or has another name."""
+    problems = []
+    for deployment in declared:
+        flow = loaded[deployment.entrypoint]
+        name, what = deployment.full_name, f"Deployment {deployment.full_name}: {deployment.entrypoint}"
+        if "error" in flow:
+            remedy = "Correct the entrypoint, or the flow's code."
+            problems.append(flow_problem(f"deployment {name}", f"{what}: {flow['error']}.", remedy))
+        elif flow["name"] != deployment.flow:
+            message = f"{what} is the flow {flow['name']}, not {deployment.flow}."
+            problems.append(flow_problem(f"deployment {name}", message, "Correct the name of the flow."))
+    if problems:
+        raise FlowError(*problems)
+
+
+def _plan_deployment(store: DeploymentStore, deployment: Deployment, wanted: Fields) -> Iterator[ObjectChange]:
+    name = f"deployment {deployment.full_name}"
+    stored = store.deployments.get(deployment.full_name)
+    if stored is None:
+        schedules = [schedule.body for schedule in deployment.schedules]
+        body = {"name": deployment.name, **wanted, "schedules": schedules}
+        yield create(name, body, partial(store.create, deployment.flow, body))
+        return
+    # The stored deployment in the words of the API's requests.
+    limit = stored.get("global_concurrency_limit")
+    current = {
+        **stored,
+        "tags": sorted(stored["tags"]),
+        "concurrency_limit": limit["limit"] if limit else None,
+    }
+    yield from update(name, current, wanted, partial(store.update, stored["id"], wanted))
+    yield from _plan_schedules(store.api, deployment, stored)
+
+
+def _plan_schedules(api: PrefectApi, deployment: Deployment, current: Fields) -> Iterator[ObjectChange]:
+    path = f"/deployments/{current['id']}/schedules"
+    stored = {schedule["slug"]: schedule for schedule in current["schedules"] if schedule["slug"]}
+    for declared in deployment.schedules:
+        name, body = f"schedule {deployment.full_name} {declared.slug}", declared.body
+        schedule = stored.pop(declared.slug, None)
+        if schedule is None:
+            yield create(name, body, partial(api.call, "POST", path, [body]))
+            continue
+        rule = body["schedule"]
+        before = {**schedule, "schedule": _comparable_rule(schedule["schedule"], rule)}
+        request = body
+        if "interval" in rule and "interval" in schedule["schedule"]:
+            # Keep the phase of an interval that only changes its length.
+            request = {**body, "schedule": {**rule, "anchor_date": schedule["schedule"]["anchor_date"]}}
+        yield from update(name, before, body, partial(_update_schedule, api, f"{path}/{schedule['id']}", request))
+    for slug, schedule in stored.items():
+        fields = {field: schedule[field] for field in ("schedule", "active", "parameters")}
+        request_delete = partial(api.call, "DELETE", f"{path}/{schedule['id']}")
+        yield delete(f"schedule {deployment.full_name} {slug}", fields, request_delete)
+
+
+def _update_schedule(api: PrefectApi, path: str, body: Fields, _differing: Fields) -> None:
+    """Send all of a schedule: the server empties what a change leaves out."""
+    api.call("PATCH", path, body)
+
+
+def _comparable_rule(current: Fields, wanted: Fields) -> Fields:
+    """Return the stored rule without what the server added: anchors, `day_or`, and the start of a bare rrule."""
+    rule: Fields = {name: current.get(name) for name in wanted}
+    if rule.get("rrule") and "DTSTART" not in wanted["rrule"]:
+        lines = [line for line in rule["rrule"].splitlines() if not line.startswith("DTSTART")]
+        prefix = "RRULE:" if wanted["rrule"].startswith("RRULE:") else ""
+        rule["rrule"] = "\n".join(prefix + re.sub("^RRULE:", "", line) for line in lines)
+    return rule
+
+
+def _wanted_fields(declared: Deployment, directory: str) -> Fields:
+    """Return the API's fields of a declared deployment, without those that follow from its code."""
+    fields: Fields = {
+        "entrypoint": declared.entrypoint,
+        "pull_steps": [{"prefect.deployments.steps.set_working_directory": {"directory": directory}}],
+        "work_pool_name": declared.work_pool,
+        "work_queue_name": declared.work_queue,
+        "parameters": declared.parameters,
+        "tags": sorted(declared.tags),
+        "job_variables": declared.job_variables,
+        "enforce_parameter_schema": declared.enforce_parameter_schema,
+        **limit_field(declared.concurrency_limit),
+    }
+    optional = {"description": declared.description, "paused": declared.paused}
+    return {**fields, **{name: value for name, value in optional.items() if value is not None}}
+
+
+def _faults(declared: Sequence[Deployment]) -> Iterator[str]:
+    for name in duplicates(deployment.full_name for deployment in declared):
+        yield f"Deployment {name} is declared twice."
+    for deployment in declared:
+        what = f"Deployment {deployment.full_name}"
+        yield from name_faults(f"Flow of deployment {deployment.full_name}", deployment.flow)
+        yield from name_faults(what, deployment.name)
+        if not _ENTRYPOINT.fullmatch(deployment.entrypoint):
+            yield (
+                f"{what}: the entrypoint {deployment.entrypoint!r} must read file.py:function, "
+                "with the file's path in the folder of the flows."
+            )
+        limit = deployment.concurrency_limit
+        if limit is not None and limit < 1 and limit != -1:
+            yield f"{what}: concurrency_limit must be 1 or more, or -1 for no limit."
+        for slug in duplicates(schedule.slug for schedule in deployment.schedules):
+            yield f"{what}: the schedule {slug} is declared twice."
+        for schedule in deployment.schedules:
+            if len(schedule.rules) != 1:
+                yield f"{what}: the schedule {schedule.slug} needs exactly one of {', '.join(_RULES)}."
+            if schedule.interval is not None and schedule.interval < 1:
+                yield f"{what}: the interval of schedule {schedule.slug} must be positive."
