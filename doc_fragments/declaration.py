@@ -1,4 +1,4 @@
-"""What a site's database should hold: what ``pgprefect.schema.declaration.DECLARATION_ARGUMENTS`` takes."""
+"""What a site's database must hold: what ``pgprefect.schema.declaration.DECLARATION_ARGUMENTS`` takes."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ options:
   extensions_schema: {description: The schema for extensions., type: str, default: extensions}
   extensions: {description: The extensions that Prefect needs., type: list, elements: str, default: [pg_trgm]}
   app_schema_tables:
-    description: The application's tables, which belong into C(public).
+    description: The application's tables, which belong in C(public).
     type: list
     elements: str
     default: []
   events_table:
     description:
-      - The table of C(public) that the application's events are in. With it there is a view C(public.workflow_runs),
-        which shows each flow run of every tenant with its events.
-      - When empty, no view is made; one that is there stays.
+      - The table in C(public) that holds the application's events. With it, the view C(public.workflow_runs) shows each
+        flow run of every tenant with its events.
+      - If it is empty, no view is created; an existing one stays.
     type: str
     default: ""
   events_columns:
     description:
       - The table's columns for the fields C(created_at), C(level), C(event_type), C(workflow_name), C(status),
-        C(message), C(flow_run_id) (a uuid) and C(metadata), where their names differ; an empty one for a field that it
-        does not have.
+        C(message), C(flow_run_id) (a uuid) and C(metadata), if their names differ; an empty name for a field that the
+        table does not have.
     type: dict
     default: {}
   connection_limits: {description: "Connections that a role may open, by role.", type: dict, default: {}}

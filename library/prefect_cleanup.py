@@ -1,31 +1,24 @@
 #!/usr/bin/python
-"""Delete what is old in a Prefect server's schema."""
+"""Delete old flow runs and everything that belongs to them."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: prefect_cleanup
-short_description: Delete what is old in a Prefect server's schema
+short_description: Delete old flow runs and everything that belongs to them
 description:
   - Deletes flow runs that have ended, in whole trees - a parent with its subflow runs - and with their task runs,
-    states, inputs, logs and artifacts; further what O(policy) says about logs, artifacts, events and leftovers.
-  - Works in transactions of less than half a second, waits for nothing for long and can be interrupted at any time; the
-    next one goes on. Two cleanups of one schema refuse to run at the same time.
+    states, inputs, logs and artifacts; and the logs, artifacts, events and leftovers that O(policy) names.
+  - Works in transactions of less than half a second, never waits long for a lock, and can be interrupted at any time;
+    the next cleanup continues. A second cleanup of the same schema refuses to run at the same time.
   - Never touches runs that have not ended, deployments, flows or work pools.
 version_added: "1.0.0"
 author: The ansible-prefect authors
-requirements: ["psycopg2 on the host (Debian's python3-psycopg2)"]
 attributes:
-  check_mode:
-    support: full
-    description: Counts exactly what would go, and estimates its size.
-  diff_mode:
-    support: full
-    description: Shows the number of rows by table.
-  idempotent:
-    support: full
-    description: A second one finds only what has become old in between.
-extends_documentation_fragment: [login]
+  check_mode: {support: full, description: "Counts exactly the rows that would be deleted, and estimates their size."}
+  diff_mode: {support: full, description: Shows the number of rows by table.}
+  idempotent: {support: full, description: A second run finds only what has become old in between.}
+extends_documentation_fragment: [attributes.changes, login]
 options:
   database: {description: The database., type: str, required: true}
   schema: {description: The schema of the Prefect server., type: str, required: true}
@@ -36,23 +29,24 @@ options:
         C(protected_tags).
       - C(logs_days) and C(artifacts_days) for those of runs that stay, C(events_days), and C(unattached_days) for logs
         and artifacts that never had a run. What is not set is left alone.
-      - C(orphans) (default true) for what names a run that is gone, C(expired_cache) (default true) for the task runs'
-        cache.
-      - C(zombie_hours) (default 24) reports runs that run for longer without a sign of life; C(crash_zombies) sets them
-        to Crashed.
+      - C(orphans) (default true) deletes what belongs to a run that is gone, C(expired_cache) (default true) the
+        expired entries of the task runs' cache.
+      - C(zombie_hours) (default 24) reports runs that have been running for longer without a sign of life;
+        C(crash_zombies) sets them to Crashed.
       - 0 days are refused without C(allow_zero_days).
       - C(batch_size), C(max_transaction_seconds), C(max_replication_lag_bytes), C(max_replication_lag_seconds),
         C(max_active_sessions) and C(pause_timeout) say how gently it is done.
     type: dict
     default: {}
   login_user:
-    description: A role that may delete, as the tenant's server role, or a superuser.
+    description: A role that may delete, such as the tenant's server role, or a superuser.
     type: str
     default: postgres
   vacuum_login_user:
     description:
-      - A role that owns the tables or becomes their owner, as the tenant's migrator; it vacuums what lost rows.
-      - Not needed where O(login_user) may, as a superuser may. Without one that may, it is left to autovacuum.
+      - A role that owns the tables or becomes their owner, such as the tenant's migrator; it vacuums the tables that
+        lost rows.
+      - Not needed if O(login_user) may do it, as a superuser may. If neither may, it is left to autovacuum.
     type: str
   vacuum_login_password: {description: Its password., type: str}
 """
@@ -73,11 +67,11 @@ EXAMPLES = r"""
 
 RETURN = r"""
 rows:
-  description: The number of rows that went, or would go, by table.
+  description: The number of rows that were deleted (in check mode would be), by table.
   returned: success
   type: dict
   sample: {flow_run: 1498, flow_run_state: 5992, task_run: 7490, task_run_state: 29960, log: 29960, artifact: 1498}
-flow_runs_deleted: {description: The number of flow runs that went or would go., returned: success, type: int}
+flow_runs_deleted: {description: The number of flow runs among them., returned: success, type: int}
 flow_run_states_deleted: {description: The same of their states., returned: success, type: int}
 flow_run_inputs_deleted: {description: The same of their inputs., returned: success, type: int}
 task_runs_deleted: {description: The same of task runs., returned: success, type: int}
@@ -103,35 +97,34 @@ collections_repointed:
   returned: not in check mode
   type: int
 trees_skipped:
-  description: Parents with their subflow runs that stayed, because another session held or changed one of them.
+  description: Runs that stayed with their subflow runs, because another session held or changed one of them.
   returned: not in check mode
   type: int
 batches: {description: The number of transactions that deleted something., returned: not in check mode, type: int}
 longest_transaction_seconds: {description: The longest of them., returned: not in check mode, type: float}
-seconds: {description: The whole without vacuuming., returned: not in check mode, type: float}
+seconds: {description: The duration of the cleanup without vacuuming., returned: not in check mode, type: float}
 paused_seconds: {description: "Of these, waiting for replicas or others.", returned: not in check mode, type: float}
 vacuumed:
   description: The tables that were vacuumed and analyzed.
   returned: not in check mode
   type: list
   elements: str
-vacuum_message: {description: Why not, where that was not allowed., returned: not in check mode, type: str}
+vacuum_message: {description: "Why tables were not vacuumed, if so.", returned: not in check mode, type: str}
+problems:
+  description: Why it failed, each with C(code), C(severity), C(object), C(message) and C(remedy).
+  returned: failure
+  type: list
+  elements: dict
 """
 
 import contextlib
 from dataclasses import replace
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.pgprefect.core.connection import LOGIN_ARGUMENTS, ConnectionFailed, Login, connect
-from ansible.module_utils.pgprefect.core.problems import format_problems
-from ansible.module_utils.pgprefect.runs.retention import (
-    CLEANED_TABLES,
-    Policy,
-    PolicyError,
-    RetentionError,
-    clean_up,
-    plan,
-)
+from ansible.module_utils.pgprefect.core.connection import LOGIN_ARGUMENTS, Login, connect
+from ansible.module_utils.pgprefect.runs.retention import CLEANED_TABLES, Policy, clean_up, plan
+from ansible.module_utils.pgprefect_module import connection, failures
 
 
 def main() -> None:
@@ -146,32 +139,29 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    given = module.params
-    login = Login.from_arguments(given)
-    try:
-        policy = Policy.from_arguments(given["policy"])
-        with contextlib.ExitStack() as stack:
-
-            def opened(login: Login) -> object:
-                return stack.enter_context(contextlib.closing(connect(login, given["database"])))
-
-            connection = opened(login)
+    schema = module.params["schema"]
+    with failures(module):
+        policy = Policy.from_arguments(module.params["policy"])
+        with connection(module) as opened, vacuum_connection(module) as vacuuming:
             if module.check_mode:
-                result = plan(connection, given["schema"], policy).as_dict()
+                result = plan(opened, schema, policy).as_dict()
             else:
-                vacuuming = None
-                if given["vacuum_login_user"]:
-                    password = given["vacuum_login_password"]
-                    vacuuming = opened(replace(login, user=given["vacuum_login_user"], password=password))
-                result = clean_up(connection, given["schema"], policy, vacuum_connection=vacuuming).as_dict()
-    except ConnectionFailed as error:
-        module.fail_json(msg=format_problems([error.problem]))
-    except (PolicyError, RetentionError) as error:
-        module.fail_json(msg=str(error))
-    lost = [f"{table}: {result['rows'][table]}\n" for table in CLEANED_TABLES if result["rows"][table]]
-    diff = {"before_header": "rows to delete", "after_header": "rows to delete", "before": "".join(lost), "after": ""}
-    changed = bool(lost) or bool(policy.crash_zombies and result["zombies"])
-    module.exit_json(changed=changed, diff=diff, **result)
+                result = clean_up(opened, schema, policy, vacuum_connection=vacuuming).as_dict()
+        rows = [f"{table}: {result['rows'][table]}\n" for table in CLEANED_TABLES if result["rows"][table]]
+        header = dict.fromkeys(("before_header", "after_header"), "rows to delete")
+        changed = bool(rows) or bool(policy.crash_zombies and result["zombies"])
+        module.exit_json(changed=changed, diff={**header, "before": "".join(rows), "after": ""}, **result)
+
+
+def vacuum_connection(module: AnsibleModule) -> contextlib.AbstractContextManager[Any]:
+    """Open a connection by the login that vacuums; there is none in check mode, and none without such a login."""
+    given = module.params
+    if module.check_mode or not given["vacuum_login_user"]:
+        return contextlib.nullcontext()
+    login = replace(
+        Login.from_arguments(given), user=given["vacuum_login_user"], password=given["vacuum_login_password"]
+    )
+    return contextlib.closing(connect(login, given["database"]))
 
 
 if __name__ == "__main__":

@@ -1,29 +1,18 @@
 #!/usr/bin/python
-"""Ask whether the database, Prefect's schemas, the API and the workers answer."""
+"""Check the health of the database, of Prefect's schemas, the API and the workers."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: prefect_health_check
-short_description: Ask whether the database, Prefect's schemas, the API and the workers answer
+short_description: Check the health of the database, of Prefect's schemas, the API and the workers
 description:
   - Changes nothing and does not fail on a problem; the caller decides what it means.
-  - All checks run at the same time, and the whole takes no longer than O(timeout), also where the database is stopped,
-    the API hangs or the network drops packets.
+  - All checks run at the same time and take no longer than O(timeout) together, even if the database is stopped, the
+    API hangs or the network drops packets.
 version_added: "1.0.0"
 author: The ansible-prefect authors
-requirements: ["psycopg2 on the host (Debian's python3-psycopg2)"]
-attributes:
-  check_mode:
-    support: full
-    description: The module only reads.
-  diff_mode:
-    support: none
-    description: There is nothing to change.
-  idempotent:
-    support: full
-    description: The module only reads.
-extends_documentation_fragment: [login]
+extends_documentation_fragment: [attributes.reads, login]
 options:
   database: {description: The database., type: str, required: true}
   tenants:
@@ -36,38 +25,37 @@ options:
     required: true
   thresholds:
     description:
-      - From when on something is degraded (C(warning)) or unhealthy (C(critical)), as a dictionary of both by name.
-        What is left out keeps its default, and V(null) switches it off.
+      - The limits at which a check becomes degraded (C(warning)) or unhealthy (C(critical)), as a dictionary of both by
+        name. What is left out keeps its default, and V(null) switches it off.
       - The names are C(latency_ms), C(connections_percent), C(transaction_s), C(idle_in_transaction_s),
         C(lock_wait_s), C(xid_age), C(dead_percent), C(disk_used_percent), C(late_s), C(scheduler_lag_s),
         C(late_mark_lag_s), C(events_lag_s), C(backlog), C(running_s), C(pending_s), C(cancelling_s),
         C(archive_lag_s), C(backup_age_s), C(copy_age_s), C(drill_age_s), C(pitr_age_s) and C(cleanup_age_s).
-        C(module_utils/pgprefect/thresholds.py) has their meanings and defaults.
+        C(module_utils/pgprefect/health/thresholds.py) has their meanings and defaults.
     type: dict
     default: {}
   disk_paths:
     description:
-      - Paths on this host whose file systems must not be full. Without any, the data directory's is asked where the
-        login is over the unix socket, and none elsewhere.
+      - Paths on this host whose file systems must not be full. Without any, it is that of the data directory if the
+        login is over the unix socket, and none otherwise.
     type: list
     elements: path
     default: []
   jobs:
     description:
-      - The jobs that this host runs by itself, each with C(name), which is V(backup), V(copy), V(drill), V(pitr) or
+      - The scheduled jobs of this host, each with C(name), which is V(backup), V(copy), V(drill), V(pitr) or
         V(cleanup), C(schedule), the file of cron that starts it, C(tenant) unless it is the whole site's, and
-        C(folder), where it records how it went. Each has a check of its name, about its last run and the time since it
-        succeeded.
+        C(folder), which holds the record of its last run. Each has a check of its name, of its last run and of the
+        time since it succeeded.
     type: list
     elements: dict
     default: []
-  timeout: {description: Seconds that the whole may take., type: float, default: 4}
+  timeout: {description: Seconds that all checks together may take., type: float, default: 4}
   login_user: {description: A role that may read the tenants' schemas., type: str, default: prefect_monitor}
-  login_password: {description: Its password., type: str}
 """
 
 EXAMPLES = r"""
-- name: Ask whether all is well
+- name: Check the health
   prefect_health_check:
     database: mltrading
     login_host: 127.0.0.1
@@ -76,7 +64,7 @@ EXAMPLES = r"""
       - {name: prefect, schema: prefect, api_url: "http://127.0.0.1:4200/api", workers: 1}
   register: health
 
-- name: Ask on the database's own host, and be stricter about late runs
+- name: Check it on the database's own host, and be stricter about late runs
   prefect_health_check:
     database: mltrading
     login_user: postgres
@@ -99,8 +87,8 @@ overall_status:
 checks:
   description: >-
     The status of C(app_database), C(prefect_schema), C(schema_separation), C(connections), C(transactions), C(locks),
-    C(storage), C(archiving), C(disk) where it can be asked, C(workers), C(work_pools), C(services), C(runs), C(api),
-    and of the jobs. For each tenant after the first, C(prefect_schema) and what follows stand there again with
+    C(storage), C(archiving), C(disk) if it can be checked, C(workers), C(work_pools), C(services), C(runs), C(api),
+    and of the jobs. For each tenant after the first, C(prefect_schema) and those of the server are there again with
     C(:NAME) appended.
   returned: success
   type: dict
@@ -108,17 +96,16 @@ checks:
 problems:
   description: >-
     What is wrong, each with C(code), C(severity), C(object), C(message) and C(remedy). The severity V(error) makes a
-    check unhealthy and V(warning) degraded; V(notice) is worth knowing only, such as what this login may not see.
-  returned: success
+    check unhealthy and V(warning) degraded; V(notice) is only worth knowing, such as what this login may not see.
+  returned: always
   type: list
   elements: dict
 details:
-  description: What each check saw, with its latency.
+  description: What each check found, with its latency.
   returned: success
   type: dict
   sample: {workers: {expected: 1, known: 1, latency_ms: 7.9, online: 1, youngest_heartbeat_s: 12.3}}
 """
-
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.pgprefect.core.connection import LOGIN_ARGUMENTS, Login
@@ -126,6 +113,7 @@ from ansible.module_utils.pgprefect.core.jobs import Job
 from ansible.module_utils.pgprefect.health.check import check_health
 from ansible.module_utils.pgprefect.health.thresholds import Thresholds
 from ansible.module_utils.pgprefect.site.configuration import Tenant
+from ansible.module_utils.pgprefect_module import failures
 
 
 def main() -> None:
@@ -143,27 +131,24 @@ def main() -> None:
         supports_check_mode=True,
     )
     try:
-        parts = [Tenant.from_arguments(tenant) for tenant in module.params["tenants"]]
+        tenants = [Tenant.from_arguments(tenant) for tenant in module.params["tenants"]]
     except (KeyError, ValueError, AttributeError) as error:
         module.fail_json(msg=f"Each of tenants needs name, schema and api_url, and workers as a number: {error}.")
     try:
         jobs = [Job(**job) for job in module.params["jobs"]]
     except TypeError as error:
         module.fail_json(msg=f"Each of jobs needs name and schedule: {error}.")
-    try:
-        thresholds = Thresholds.from_arguments(module.params["thresholds"])
-    except ValueError as error:
-        module.fail_json(msg=str(error))
-    health = check_health(
-        Login.from_arguments(module.params),
-        module.params["database"],
-        parts,
-        module.params["timeout"],
-        thresholds,
-        module.params["disk_paths"],
-        jobs,
-    )
-    module.exit_json(changed=False, **health.as_dict())
+    with failures(module):
+        health = check_health(
+            Login.from_arguments(module.params),
+            module.params["database"],
+            tenants,
+            timeout=module.params["timeout"],
+            thresholds=Thresholds.from_arguments(module.params["thresholds"]),
+            disk_paths=module.params["disk_paths"],
+            jobs=jobs,
+        )
+        module.exit_json(changed=False, **health.as_dict())
 
 
 if __name__ == "__main__":

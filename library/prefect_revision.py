@@ -10,18 +10,11 @@ description:
   - Changes nothing. Reads the migrations from the files of the installed Prefect, without starting it.
 version_added: "1.0.0"
 author: The ansible-prefect authors
-requirements: ["psycopg2 on the host (Debian's python3-psycopg2)"]
 attributes:
   check_mode:
     support: full
-    description: The module only reads. Where Prefect or the database is not there yet, RV(state) is V(empty).
-  diff_mode:
-    support: none
-    description: There is nothing to change.
-  idempotent:
-    support: full
-    description: The module only reads.
-extends_documentation_fragment: [login]
+    description: The module only reads. If Prefect or the database is not there yet, RV(state) is V(empty).
+extends_documentation_fragment: [attributes.reads, login]
 options:
   database: {description: The database., type: str, required: true}
   schema: {description: The tenant's schema., type: str, required: true}
@@ -30,7 +23,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Look whether the database must be migrated
+- name: Check whether the database must be migrated
   prefect_revision:
     database: mltrading
     schema: prefect
@@ -44,17 +37,17 @@ EXAMPLES = r"""
 RETURN = r"""
 state:
   description: >-
-    V(empty) has no Prefect yet, V(current) needs nothing, V(behind) needs its migration, V(unknown) was migrated by a
-    newer Prefect than the installed one.
+    V(empty) if there is no Prefect yet, V(current) if nothing is to do, V(behind) if it must be migrated, V(unknown) if
+    it was migrated by a newer Prefect than the installed one.
   returned: success
   type: str
 current:
-  description: The revision in the database.
-  returned: when the database has one
+  description: The revision in the database, null if it has none.
+  returned: success
   type: str
 head:
-  description: The newest revision of the installed Prefect.
-  returned: when Prefect is installed
+  description: The newest revision of the installed Prefect, null if there is none.
+  returned: success
   type: str
 pending:
   description: The number of migrations that are still to run.
@@ -65,7 +58,7 @@ message:
   returned: success
   type: str
 problems:
-  description: Why the database could not be asked, each with C(code), C(severity), C(object), C(message) and C(remedy).
+  description: Why it failed, each with C(code), C(severity), C(object), C(message) and C(remedy).
   returned: failure
   type: list
   elements: dict
@@ -74,14 +67,9 @@ problems:
 from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.pgprefect.core.connection import (
-    LOGIN_ARGUMENTS,
-    ConnectionFailed,
-    Login,
-    connect,
-)
-from ansible.module_utils.pgprefect.core.problems import format_problems
+from ansible.module_utils.pgprefect.core.connection import LOGIN_ARGUMENTS, ConnectionFailed
 from ansible.module_utils.pgprefect.schema import revision
+from ansible.module_utils.pgprefect_module import connection, failures
 
 
 def main() -> None:
@@ -94,21 +82,17 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    try:
-        migrations = revision.installed_migrations(module.params["virtualenv"])
-        connection = connect(Login.from_arguments(module.params), module.params["database"])
+    with failures(module):
         try:
-            found = revision.compare(revision.stored_revisions(connection, module.params["schema"]), migrations)
-        finally:
-            connection.close()
-    except (ConnectionFailed, revision.RevisionError) as error:
-        if module.check_mode:
+            migrations = revision.installed_migrations(module.params["virtualenv"])
+            with connection(module) as opened:
+                found = revision.compare(revision.stored_revisions(opened, module.params["schema"]), migrations)
+        except (ConnectionFailed, revision.RevisionError) as error:
+            if not module.check_mode:
+                raise
             message = f"Not installed yet: {error}"
             module.exit_json(changed=False, state=revision.EMPTY, current=None, head=None, pending=0, message=message)
-        if isinstance(error, ConnectionFailed):
-            module.fail_json(msg=format_problems([error.problem]), problems=[error.problem.as_dict()])
-        module.fail_json(msg=str(error), problems=[])
-    module.exit_json(changed=False, **asdict(found))
+        module.exit_json(changed=False, **asdict(found))
 
 
 if __name__ == "__main__":

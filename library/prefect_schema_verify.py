@@ -8,42 +8,30 @@ module: prefect_schema_verify
 short_description: Compare the database of an application and of Prefect with its declaration
 description:
   - Changes nothing and does not fail on a problem; the caller decides what it means.
-  - Looks at the same declaration as M(prefect_schema) makes - schemas, owners, extensions, search paths, role
-    attributes, memberships, the whole matrix of rights with the default ones, PUBLIC - and at what only shows in a
-    database that is in use, as tables in the wrong schema, rights through a group, or a stray C(alembic_version).
-  - Compares columns, indexes, constraints and enums with what the schema's release of Prefect makes.
-  - As root over the unix socket it takes on the operating system's user O(login_user) by itself.
+  - Checks the same declaration that M(prefect_schema) applies - schemas, owners, extensions, search paths, role
+    attributes, memberships, all rights with the default ones, PUBLIC - and what only happens in a database that is in
+    use, such as tables in the wrong schema, rights through a group, or a stray C(alembic_version).
+  - Compares columns, indexes, constraints and enums with those of the schema's release of Prefect.
 version_added: "1.0.0"
 author: The ansible-prefect authors
-requirements: ["psycopg2 on the host (Debian's python3-psycopg2)"]
-attributes:
-  check_mode:
-    support: full
-    description: The module only reads.
-  diff_mode:
-    support: none
-    description: There is nothing to change.
-  idempotent:
-    support: full
-    description: The module only reads.
-extends_documentation_fragment: [declaration, login]
+extends_documentation_fragment: [attributes.reads, declaration, login]
 options:
   virtualenv:
     description: The virtualenv of a Prefect on this host, whose newest migration each tenant's schema must be at.
     type: path
   check_server:
     description:
-      - Whether to look at the server itself as well - access rules, stored passwords, TLS, superusers, settings that
+      - Whether to check the server itself as well - access rules, stored passwords, TLS, superusers, settings that
         matter for safety and for its log.
     type: bool
     default: false
   listen_addresses:
-    description: Addresses that the server is meant to listen on; a C(*) that is not among them is told.
+    description: Addresses that the server is meant to listen on; a C(*) that is not among them is a problem.
     type: list
     elements: str
     default: []
   login_user:
-    description: Any role that may connect. RV(not_checked) says what it can not see; a superuser sees everything.
+    description: Any role that may connect. RV(not_checked) lists what it cannot see; a superuser sees everything.
     type: str
     default: postgres
 """
@@ -106,11 +94,11 @@ search_paths:
   type: dict
 problems:
   description: What differs, each with C(code), C(severity), C(object), C(message) and C(remedy).
-  returned: success
+  returned: always
   type: list
   elements: dict
 not_checked:
-  description: What the login can not see, and what is not known of this release of Prefect.
+  description: What the login cannot see, and what is not known of this release of Prefect.
   returned: success
   type: list
   elements: str
@@ -121,12 +109,9 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.pgprefect.core.connection import LOGIN_ARGUMENTS, Login
-from ansible.module_utils.pgprefect.schema.declaration import (
-    DECLARATION_ARGUMENTS,
-    DeclarationError,
-    declare,
-)
+from ansible.module_utils.pgprefect.schema.declaration import DECLARATION_ARGUMENTS, declare
 from ansible.module_utils.pgprefect.schema.verify import verify
+from ansible.module_utils.pgprefect_module import failures
 
 CHECK_ARGUMENTS: dict[str, dict[str, Any]] = {
     "virtualenv": {"type": "path"},
@@ -139,19 +124,13 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={**LOGIN_ARGUMENTS, **DECLARATION_ARGUMENTS, **CHECK_ARGUMENTS}, supports_check_mode=True
     )
-    try:
-        declaration = declare(**{name: module.params[name] for name in DECLARATION_ARGUMENTS})
-    except DeclarationError as error:
-        module.fail_json(msg=str(error))
     checks = {name: module.params[name] for name in CHECK_ARGUMENTS}
-    report = verify(Login.from_arguments(module.params), declaration, **checks)
-    result = asdict(report)
-    module.exit_json(
-        changed=False,
-        verified=report.verified,
-        prefect_schema=result["tenants"][declaration.tenants[0].name],
-        **result,
-    )
+    with failures(module):
+        declaration = declare(**{name: module.params[name] for name in DECLARATION_ARGUMENTS})
+        report = verify(Login.from_arguments(module.params), declaration, **checks)
+        result = asdict(report)
+        first = result["tenants"][declaration.tenants[0].name]
+        module.exit_json(changed=False, verified=report.verified, prefect_schema=first, **result)
 
 
 if __name__ == "__main__":

@@ -1,29 +1,18 @@
 #!/usr/bin/python
-"""Tell how the flows of a Prefect server run."""
+"""Report how the flows of a Prefect server run."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: prefect_workflow_statistics
-short_description: Tell how the flows of a Prefect server run
+short_description: Report how the flows of a Prefect server run
 description:
-  - Reads Prefect's tables, with the indexes that Prefect gave them, and changes nothing.
+  - Reads Prefect's tables with the indexes that they have, and changes nothing.
   - The totals and RV(recent_activity) are of all time; everything else is of the runs that began, or should have begun,
     in the last O(days) days. Durations and lateness are in seconds.
 version_added: "1.0.0"
 author: The ansible-prefect authors
-requirements: ["psycopg2 on the host (Debian's python3-psycopg2)"]
-attributes:
-  check_mode:
-    support: full
-    description: The module only reads.
-  diff_mode:
-    support: none
-    description: There is nothing to change.
-  idempotent:
-    support: full
-    description: The module only reads.
-extends_documentation_fragment: [login]
+extends_documentation_fragment: [attributes.reads, login]
 options:
   database: {description: The database., type: str, required: true}
   schema: {description: The schema of the Prefect server., type: str, default: prefect}
@@ -32,11 +21,10 @@ options:
   slowest: {description: How many of the slowest tasks to list., type: int, default: 10}
   failing: {description: How many of the deployments that fail most to list., type: int, default: 10}
   login_user: {description: A role that may read the schema., type: str, default: prefect_monitor}
-  login_password: {description: Its password., type: str}
 """
 
 EXAMPLES = r"""
-- name: Ask how the flows ran in the last week
+- name: Get the statistics of the last week
   prefect_workflow_statistics:
     database: mltrading
     schema: prefect
@@ -138,18 +126,16 @@ most_failing:
   elements: dict
   sample: [{deployment: daily, failed_runs: 1, flow: collect-market-data, success_rate: 0.9677}]
 problems:
-  description: What barred the way, each with C(code), C(severity), C(object), C(message) and C(remedy).
+  description: Why it failed, each with C(code), C(severity), C(object), C(message) and C(remedy).
   returned: failure
   type: list
   elements: dict
 """
 
-import contextlib
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.pgprefect.core.connection import LOGIN_ARGUMENTS, ConnectionFailed, Login, connect
-from ansible.module_utils.pgprefect.core.problems import format_problems
-from ansible.module_utils.pgprefect.runs.statistics import StatisticsUnavailable, workflow_statistics
+from ansible.module_utils.pgprefect.core.connection import LOGIN_ARGUMENTS
+from ansible.module_utils.pgprefect.runs.statistics import workflow_statistics
+from ansible.module_utils.pgprefect_module import connection, failures
 
 
 def main() -> None:
@@ -167,14 +153,9 @@ def main() -> None:
         supports_check_mode=True,
     )
     numbers = {name: module.params[name] for name in ("days", "recent", "slowest", "failing")}
-    try:
-        with contextlib.closing(connect(Login.from_arguments(module.params), module.params["database"])) as connection:
-            statistics = workflow_statistics(connection, module.params["schema"], **numbers)
-    except ValueError as error:
-        module.fail_json(msg=str(error))
-    except (ConnectionFailed, StatisticsUnavailable) as failed:
-        module.fail_json(msg=format_problems([failed.problem]), problems=[failed.problem.as_dict()])
-    module.exit_json(changed=False, **statistics.as_dict())
+    with failures(module), connection(module) as opened:
+        statistics = workflow_statistics(opened, module.params["schema"], **numbers)
+        module.exit_json(changed=False, **statistics.as_dict())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What every module of library/ owes its user: documentation that is true."""
+"""All modules of library/: true documentation, one way to fail, and no more files on the host than needed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from tests.support.ansible import Result
+from tests.support.payloads import payload
 from tests.support.project import ROOT
 
 MODULES = sorted(path.stem for path in (ROOT / "library").glob("*.py"))
@@ -90,11 +92,30 @@ def test_secrets_are_not_logged(name: str, specification: Callable[[str], dict[s
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_examples_use_documented_options(name: str, documentation: dict[str, Any]) -> None:
+def test_the_module_accepts_its_examples(
+    name: str, documentation: dict[str, Any], specification: Callable[[str], dict[str, Any]]
+) -> None:
     tasks = yaml.safe_load(documentation[name]["examples"])
     assert tasks
     for task in tasks:
-        assert set(task[name]) <= set(documentation[name]["doc"]["options"])
+        validated = ArgumentSpecValidator(specification(name)["argument_spec"]).validate(task[name])
+        assert validated.error_messages == []
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_key_of_the_result_is_described(name: str, documentation: dict[str, Any]) -> None:
+    for key, described in documentation[name]["return"].items():
+        assert described["description"] and described["returned"] and described["type"], key
+        assert "elements" in described or described["type"] != "list", key
+
+
+def test_a_host_gets_only_the_rooms_that_a_module_needs() -> None:
+    rooms = {name: {file.split("/")[1] for file in payload(name) if file.startswith("pgprefect/")} for name in MODULES}
+    database = {"__init__.py", "core", "site", "schema"}
+    assert rooms["prefect_schema"] == rooms["prefect_adopt"] == rooms["prefect_schema_verify"] == database
+    assert rooms["prefect_cleanup"] == rooms["prefect_workflow_statistics"] == {"__init__.py", "core", "runs"}
+    assert rooms["prefect_work_pools"] == rooms["prefect_deployments"] == {"__init__.py", "core", "objects"}
+    assert rooms["prefect_health_check"] == {"__init__.py", "core", "site", "health"}
 
 
 CHECKED = {
@@ -134,6 +155,30 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     },
     "prefect_revision": {"database": "x", "schema": "p", "virtualenv": "/nowhere", **NOWHERE},
 }
+
+
+FAILING: dict[str, dict[str, Any]] = {
+    "prefect_adopt": {**DECLARED, **NOWHERE},
+    "prefect_schema": {**DECLARED, **NOWHERE},
+    "prefect_revision": {"database": "x", "schema": "p", "virtualenv": "/nowhere", **NOWHERE},
+    "prefect_cleanup": {"database": "x", "schema": "p", **NOWHERE},
+    "prefect_workflow_statistics": {"database": "x", **NOWHERE},
+    "prefect_work_pools": {"api_url": "http://127.0.0.1:9/api", "pools": [{"name": "x"}]},
+}
+
+
+@pytest.mark.parametrize("name", FAILING)
+def test_a_module_fails_with_problems(
+    run_module: Callable[..., Result], documentation: dict[str, Any], name: str
+) -> None:
+    result = run_module(name, **FAILING[name])
+    assert result["failed"] and "problems" in documentation[name]["return"]
+    if name == "prefect_revision":
+        assert "/nowhere" in result["msg"] and result["problems"] == []
+    else:
+        (problem,) = result["problems"]
+        assert problem["code"] in ("connection_failed", "api_not_ready")
+        assert problem["message"] in result["msg"] and problem["remedy"] in result["msg"]
 
 
 @pytest.mark.parametrize(

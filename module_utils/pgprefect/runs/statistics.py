@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from ..core.errors import ProblemError
+from ..core.errors import InputError, ProblemError
 from ..core.prefect import TERMINAL_STATES_SQL, prefect_tables
 from ..core.problems import Problem
 from ..core.sql import Statement, Value
@@ -219,7 +219,7 @@ def workflow_statistics(
     """Read the statistics of the Prefect server whose tables are in the schema.
 
     ``days`` is the length of the window, ``recent``, ``slowest`` and ``failing`` are how many of each are listed.
-    The connection keeps larger sort memory until the end of its transaction. Raises ValueError for a number that
+    The connection keeps larger sort memory until the end of its transaction. Raises InputError for a number that
     makes no sense, and StatisticsUnavailable.
     """
     _check(days, recent=recent, slowest=slowest, failing=failing)
@@ -373,10 +373,10 @@ def _rounded(seconds: float | None) -> float | None:
 
 def _check(days: float, **counts: int) -> None:
     if not isinstance(days, (int, float)) or isinstance(days, bool) or not 0 < days <= MOST_DAYS:
-        raise ValueError(f"days is {days!r}; it must be a number above 0, and {MOST_DAYS} at most.")
+        raise InputError(f"days is {days!r}; it must be a number above 0, and {MOST_DAYS} at most.")
     for name, count in counts.items():
         if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= MOST_ROWS:
-            raise ValueError(f"{name} is {count!r}; it must be a whole number from 0 to {MOST_ROWS}.")
+            raise InputError(f"{name} is {count!r}; it must be a whole number from 0 to {MOST_ROWS}.")
 
 
 @contextmanager
