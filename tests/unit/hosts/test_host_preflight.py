@@ -11,8 +11,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from ansible.module_utils.hosts import preflight as host_preflight
 
-from library import host_preflight
 from tests.support.ansible import Result
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.hosts.virtualenv import locked_packages
 
-from library.prefect_virtualenv import locked_packages
 from tests.support.ansible import Result
 from tests.support.project import ROOT
 

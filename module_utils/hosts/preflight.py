@@ -1,0 +1,226 @@
+"""Check that a host meets the requirements before anything is changed on it."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import glob
+import ipaddress
+import os
+import pwd
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Union
+
+from ansible.module_utils.pgprefect.core.problems import Problem
+
+_LISTENING = "0A"
+# Debian is tested; Ubuntu follows from the same variables and is not.
+SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("24.04",)}
+
+IPAddress = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
+
+
+def check_host(
+    ports: Sequence[Mapping[str, Any]] = (),
+    memory_mb: int = 0,
+    disk: Sequence[Mapping[str, Any]] = (),
+    directories: Sequence[Mapping[str, Any]] = (),
+    systemd: bool = False,
+) -> list[Problem]:
+    """Return what this host lacks of what is required, as the module host_preflight takes it. Changes nothing."""
+    problems = list(_system_problem())
+    for port in ports:
+        problems += _port_problem(**port)
+    problems += _memory_problem(memory_mb)
+    for path in disk:
+        problems += _disk_problem(path["path"], path["mb"])
+    for directory in directories:
+        problems += _directory_problem(**directory)
+    if systemd:
+        problems += _systemd_problem()
+    return problems
+
+
+def read(path: str) -> str:
+    """Return a file's text, or nothing if there is no such file or no permission."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def _listeners(tables: str) -> Iterator[tuple[IPAddress, int, int, str]]:
+    """Yield address, port, user and number of each listening socket, from the text of /proc/net/tcp and tcp6."""
+    for line in tables.splitlines():
+        columns = line.split()
+        if len(columns) > 9 and columns[3] == _LISTENING:
+            address, port = columns[1].split(":")
+            # Each group of eight digits is one 32-bit word in the machine's (little-endian) order.
+            words = [bytes.fromhex(address[start : start + 8])[::-1] for start in range(0, len(address), 8)]
+            yield ipaddress.ip_address(b"".join(words)), int(port, 16), int(columns[7]), columns[9]
+
+
+def _clash(wanted: str, actual: IPAddress) -> bool:
+    """Return whether two addresses cannot listen on one port at the same time."""
+    if actual.is_unspecified or wanted in ("*", "0.0.0.0", "::"):
+        return True
+    return {"localhost": "127.0.0.1"}.get(wanted, wanted) == str(actual)
+
+
+def _holder(socket: str, user: int) -> str:
+    """Return the number of the user's process that has a socket open, or nothing if that cannot be seen."""
+    for process in glob.glob("/proc/[0-9]*"):
+        with contextlib.suppress(OSError):  # it ended in the meantime
+            status = os.stat(process)
+            if status.st_uid == user and socket in _open_sockets(process, user, status.st_gid):
+                return os.path.basename(process)
+    return ""
+
+
+def _open_sockets(process: str, user: int, group: int) -> set[str]:
+    """Return the numbers of a process's sockets. A container's root can see them only as the process's own user."""
+    root = os.geteuid() == 0
+    identity = os.getegid()
+    if root:
+        os.setegid(group)
+        os.seteuid(user)
+    try:
+        links = [_link_target(descriptor) for descriptor in glob.glob(f"{process}/fd/*")]
+    finally:
+        if root:
+            os.seteuid(0)
+            os.setegid(identity)
+    return {link[len("socket:[") : -1] for link in links if link.startswith("socket:[")}
+
+
+def _link_target(path: str) -> str:
+    """Return the target of a link, or nothing if the link is gone."""
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
+
+
+def _unit_runs(unit: str) -> bool:
+    """Return whether a unit that matches the pattern is active."""
+    command = ["systemctl", "list-units", "--state=active", "--plain", "--no-legend", unit]
+    return bool(subprocess.run(command, capture_output=True, check=False).stdout)
+
+
+def _port_problem(address: str, port: int, unit: str) -> Iterator[Problem]:
+    for actual, number, user, socket in _listeners(read("/proc/net/tcp") + read("/proc/net/tcp6")):
+        if number != port or not _clash(address, actual):
+            continue
+        process = _holder(socket, user)
+        groups = read(f"/proc/{process}/cgroup").replace("\n", "/").split("/")
+        # In a container root may not look into other users' processes: then it is enough that the unit runs.
+        if fnmatch.filter(groups, unit) if process else _unit_runs(unit):
+            continue
+        command = read(f"/proc/{process}/comm").strip()
+        who = f"{command} (process {process})" if process else "another process"
+        yield Problem(
+            "port_in_use",
+            f"port {port}",
+            f"The port {port} on {actual} is in use by {who} and not by {unit}.",
+            "Stop that process, or choose another port.",
+        )
+        return
+
+
+def _memory_problem(needed: int) -> Iterator[Problem]:
+    sizes = [int(line.split()[1]) // 1024 for line in read("/proc/meminfo").splitlines() if line.startswith("MemTotal")]
+    limit = read("/sys/fs/cgroup/memory.max").strip()  # a container's own, where the host's is larger
+    if limit.isdecimal():
+        sizes.append(int(limit) // 1024**2)
+    if sizes and min(sizes) < needed:
+        yield Problem(
+            "memory_low",
+            "memory",
+            f"The host has {min(sizes)} MB of memory; {needed} MB are needed.",
+            "Give the host more memory, or run fewer parts on it.",
+        )
+
+
+def _disk_problem(path: str, needed: int) -> Iterator[Problem]:
+    existing = path
+    while not os.path.exists(existing):
+        existing = os.path.dirname(existing)
+    status = os.statvfs(existing)
+    free = status.f_bavail * status.f_frsize // 1024**2
+    if free < needed:
+        yield Problem(
+            "disk_low",
+            f"path {path}",
+            f"The file system of {path} has {free} MB free; {needed} MB are needed.",
+            "Free some space there, or mount a larger file system.",
+        )
+
+
+def _directory_problem(path: str, owner: str, holds: str) -> Iterator[Problem]:
+    try:
+        user = os.stat(path).st_uid
+        foreign = sorted(name for name in os.listdir(path) if not re.fullmatch(holds, name))
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        reason = "is not a directory"
+    else:
+        if user != _user_number(owner):
+            reason = f"belongs to {_user_name(user)}"
+        elif foreign:
+            reason = f"holds {', '.join(foreign[:3])}{' and more' if foreign[3:] else ''}"
+        else:
+            return
+    yield Problem(
+        "directory_taken",
+        f"path {path}",
+        f"{path} {reason}, and it would be made {owner}'s alone.",
+        "Name one that does not exist yet.",
+    )
+
+
+def _user_number(name: str) -> int | None:
+    """Return a user's number, or None if there is no such user yet."""
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        return None
+
+
+def _user_name(number: int) -> str:
+    """Return a user's name, or the number if no user has it."""
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"the user {number}"
+
+
+def _system_problem() -> Iterator[Problem]:
+    release = dict(shlex.split(line)[0].split("=", 1) for line in read("/etc/os-release").splitlines() if "=" in line)
+    name, version = release.get("ID", "an unknown system"), release.get("VERSION_ID", "")
+    if version not in SUPPORTED.get(name, ()):
+        supported = ", ".join(f"{name} {version}" for name, versions in SUPPORTED.items() for version in versions)
+        yield Problem(
+            "system_unsupported",
+            "system",
+            f"The host runs {name} {version}, which is not supported.",
+            f"Use one of {supported}.",
+        )
+
+
+def _systemd_problem() -> Iterator[Problem]:
+    state = "not PID 1"
+    if read("/proc/1/comm").strip() == "systemd" and os.path.isdir("/run/systemd/system"):
+        command = ["systemctl", "is-system-running"]
+        state = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    if state not in ("running", "degraded", "starting", "initializing"):
+        yield Problem(
+            "no_systemd",
+            "systemd",
+            f"systemd does not run this host (it is {state}); the services are its units.",
+            "Use a host or a container that boots with systemd.",
+        )

@@ -1,0 +1,166 @@
+"""A virtualenv whose packages are exactly those of a set of lock files."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible.module_utils.pgprefect.core.errors import PgprefectError
+
+# Newer and older name of the same setting: the host's own certificate store.
+_ENVIRONMENT = {
+    "UV_SYSTEM_CERTS": "1",
+    "UV_NATIVE_TLS": "1",
+    "UV_PYTHON_DOWNLOADS": "never",
+    "UV_NO_PROGRESS": "1",
+    "UV_LINK_MODE": "copy",
+    "VIRTUAL_ENV": "",
+}
+
+
+class VirtualenvError(PgprefectError):
+    """The virtualenv cannot be created or changed; the message says why."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """The packages that were, or would be, added and removed, as ``name==version``."""
+
+    installed: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Virtualenv:
+    """A virtualenv of the given Python, and the lock files whose packages it must have."""
+
+    path: str
+    requirements: Sequence[str]
+    python: str
+    uv: str
+
+    def update(self, dry_run: bool = False, scratch: str | None = None) -> dict[str, Any]:
+        """Bring the virtualenv to its locks and return the result as a module does; a dry run changes nothing.
+
+        A dry run also works if uv, the locks or the virtualenv are still missing. Temporary files are made in
+        the folder ``scratch``. Raises VirtualenvError.
+        """
+        exists = self._works()
+        missing = [name for name in (self.uv, *self.requirements) if not os.path.exists(name)]
+        if missing and not dry_run:
+            raise VirtualenvError(f"Not on this host: {', '.join(missing)}. Install or copy it before this task.")
+        with tempfile.TemporaryDirectory(dir=scratch) as cache:
+            if missing:
+                changes = Changes(installed=self._locked())
+            elif exists and self._is_current(cache):
+                changes = Changes()
+            else:
+                changes = changed_packages(self._plan(exists, cache) if dry_run else self._make(exists, cache))
+        before = "".join(f"{name}\n" for name in sorted(changes.removed))
+        after = "".join(f"{name}\n" for name in sorted(changes.installed))
+        if not exists:
+            after = f"virtualenv {self.path} of {self.python}\n{after}"
+        return {
+            "changed": bool(before or after or missing),
+            "installed": changes.installed,
+            "removed": changes.removed,
+            "diff": {"before": before, "after": after},
+        }
+
+    @property
+    def _own_python(self) -> str:
+        return os.path.join(self.path, "bin", "python")
+
+    def _works(self) -> bool:
+        """Return whether the virtualenv and its Python exist: an upgrade of the system may have removed the Python."""
+        if not os.path.exists(os.path.join(self.path, "pyvenv.cfg")):
+            if os.path.isdir(self.path) and os.listdir(self.path):
+                raise VirtualenvError(
+                    f"{self.path} is not empty and no virtualenv. Name another path, or remove the folder."
+                )
+            return False
+        return os.access(self._own_python, os.X_OK) and _run([self._own_python, "-I", "-c", ""]).returncode == 0
+
+    def _is_current(self, cache: str) -> bool:
+        run = self._sync(self._own_python, cache, "--dry-run", "--offline")
+        return run.returncode == 0 and changed_packages(run.stdout) == Changes()
+
+    def _plan(self, exists: bool, cache: str) -> str:
+        """Return what uv says it would do; a missing virtualenv is tried as an empty one."""
+        if exists:
+            return _checked(self._sync(self._own_python, cache, "--dry-run"))
+        trial = os.path.join(cache, "trial")
+        _checked(self._uv(cache, "venv", "--no-project", "--python", self.python, trial))
+        return _checked(self._sync(os.path.join(trial, "bin", "python"), cache, "--dry-run"))
+
+    def _make(self, exists: bool, cache: str) -> str:
+        """Create or change the virtualenv and return what uv says it did."""
+        if not exists:
+            shutil.rmtree(self.path, ignore_errors=True)
+            _checked(self._uv(cache, "venv", "--no-project", "--python", self.python, self.path))
+        output = _checked(self._sync(self._own_python, cache))
+        # Its users may not write into it, so without this every start would compile the sources again. Packages' own
+        # tests, a fifth of all, are never imported. A source of another Python that some package ships is no failure.
+        library = glob.glob(os.path.join(self.path, "lib", "python3*", "site-packages"))
+        _run([self._own_python, "-I", "-m", "compileall", "-q", "-j", "0", "-x", "/tests?/", *library])
+        return output
+
+    def _sync(self, python: str, cache: str, *options: str) -> subprocess.CompletedProcess[str]:
+        return self._uv(cache, "pip", "sync", "--require-hashes", "--python", python, *options, *self.requirements)
+
+    def _uv(self, cache: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return _run([self.uv, *arguments], {**_ENVIRONMENT, "UV_CACHE_DIR": cache})
+
+    def _locked(self) -> list[str]:
+        """Return the packages of the locks that exist, for the time before uv can be asked."""
+        packages: list[str] = []
+        for name in self.requirements:
+            if os.path.exists(name):
+                with open(name, encoding="utf-8") as lock:
+                    packages += locked_packages(lock.read())
+        return packages
+
+
+def changed_packages(output: str) -> Changes:
+    """Parse uv's report: the packages that it adds (+, or ~ when it installs one again) and removes (-)."""
+    lines = re.findall(r"^ ([-+~]) (\S+==\S+)", output, re.MULTILINE)
+    return Changes([name for sign, name in lines if sign in "+~"], [name for sign, name in lines if sign == "-"])
+
+
+def locked_packages(text: str) -> list[str]:
+    """Parse a lock: the packages without a condition."""
+    return re.findall(r"^([A-Za-z0-9][\w.-]*==[^\s;\\]+)(?!\s*;)(?=\s)", text, re.MULTILINE)
+
+
+def _run(command: Sequence[str], environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a program in /: uv reads settings from the folder in which it runs, and that may be another user's.
+
+    Returns its output with what it printed as errors.
+    """
+    try:
+        return subprocess.run(
+            command,
+            cwd="/",
+            env={**os.environ, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+    except OSError as error:
+        raise VirtualenvError(f"{command[0]} cannot be run: {error.strerror}.") from error
+
+
+def _checked(run: subprocess.CompletedProcess[str]) -> str:
+    """Return the output of a program that succeeded."""
+    if run.returncode:
+        raise VirtualenvError(f"uv {' '.join(run.args[1:3])} failed: {run.stdout.strip()}")
+    return run.stdout
