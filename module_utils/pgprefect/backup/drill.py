@@ -5,11 +5,8 @@ Only a set that has passed is called verified.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import glob
-import http.client
-import json
 import logging
 import os
 import secrets
@@ -27,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.connection import Login, connect
-from ..core.http import is_ready
+from ..core.http import PAGE, ApiError, PrefectApi, is_ready
 from ..core.prefect import server_environment
 from ..core.problems import ERROR, Problem, format_problems
 from ..core.process import Process, ProcessFailed, libpq_environment
@@ -59,7 +56,6 @@ _SETTINGS = {
 }
 _START_SECONDS = 120
 _MOST_JOBS = 4  # the site needs processors meanwhile
-_PAGE = 200  # the most that Prefect lists in one answer
 _log = logging.getLogger(__name__)
 
 
@@ -290,29 +286,23 @@ def _serve(login: Login, declaration: Declaration, part: Dump, virtualenv: str) 
                     log.seek(0)
                     raise _failed(f"Prefect's server did not start on the copy: {log.read()[-2000:].strip()}")
                 time.sleep(0.2)
-            listed = _list_flows(port, key)
+            listed = _list_flows(url, f"drill:{key}")
         finally:
             process.terminate()
             process.wait()
     flows = part.rows.get("flow", 0)
-    if listed != min(flows, _PAGE):
+    if listed != min(flows, PAGE):
         raise _failed(f"Prefect's server lists {listed} flows of the copy, the manifest has {flows}")
     _log.info("Prefect of %s listed %d flows after %.1f s.", part.tenant, listed, time.monotonic() - began)
     return listed
 
 
-def _list_flows(port: int, key: str) -> int:
+def _list_flows(url: str, auth_string: str) -> int:
     """Return the number of flows on the first page that the server lists. Raises BackupError."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    token = base64.b64encode(f"drill:{key}".encode()).decode()
-    headers = {"Content-Type": "application/json", "Authorization": f"Basic {token}"}
-    with contextlib.closing(connection):
-        connection.request("POST", "/api/flows/filter", json.dumps({"limit": _PAGE}), headers)
-        answer = connection.getresponse()
-        content = answer.read()
-    if answer.status != http.client.OK:
-        raise _failed(f"Prefect's server on the copy answered {answer.status} when asked for its flows")
-    return len(json.loads(content))
+    try:
+        return len(PrefectApi(url, auth_string).call("POST", "/flows/filter", {"limit": PAGE}))
+    except ApiError as error:
+        raise _failed(f"Prefect's server on the copy does not list its flows: {str(error).rstrip('.')}") from error
 
 
 def _failed(reason: str) -> BackupError:
