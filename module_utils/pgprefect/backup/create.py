@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.connection import Login, connect
+from ..core.errors import InputError
 from ..core.lock import exclusive_lock
 from ..core.problems import Problem
 from ..core.process import Process, ProcessFailed, libpq_environment
@@ -44,13 +45,13 @@ class Wanted:
 
 
 def wanted_parts(declaration: Declaration, kinds: Sequence[str], tenant: str | None = None) -> list[Wanted]:
-    """Return the dumps that kinds of backup consist of, for all tenants unless one is named. Raises ValueError."""
+    """Return the dumps that kinds of backup consist of, for all tenants unless one is named. Raises InputError."""
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown or not kinds:
-        raise ValueError(f"kinds is {list(kinds)!r}; it must be some of: {', '.join(KINDS)}.")
+        raise InputError(f"kinds is {list(kinds)!r}; it must be some of: {', '.join(KINDS)}.")
     names = [part.name for part in declaration.tenants]
     if tenant is not None and tenant not in names:
-        raise ValueError(f"There is no tenant {tenant!r}; there are: {', '.join(names)}.")
+        raise InputError(f"There is no tenant {tenant!r}; there are: {', '.join(names)}.")
     parts = []
     if {APP, FULL} & set(kinds):
         parts.append(Wanted(APP, declaration.app_schema))

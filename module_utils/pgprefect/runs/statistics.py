@@ -1,6 +1,6 @@
-"""How the flows of one Prefect server run: totals of all time, and a window by flow, by deployment and by day.
+"""Statistics of the flow runs of one Prefect server: of all time, and of a window by flow, by deployment and by day.
 
-Each question is one statement and one round trip. They read Prefect's tables with the indexes that Prefect gave them.
+Each query is one round trip, and uses the indexes that Prefect creates.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from ..core.prefect import TERMINAL_STATES_SQL, prefect_tables
 from ..core.problems import Problem
 from ..core.sql import Statement, Value
 
-# Prefect's enum state_type; no state at all, or that of a later Prefect, is counted but has no column in CSV.
+# Prefect's enum state_type. Runs without a state, or with one of a later Prefect, are counted but have no CSV column.
 STATES = ("SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING", "COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 MOST_DAYS = 36500
 MOST_ROWS = 1000
-# A busy server has millions of task runs in a window; the newest ones show which tasks are slow, in a bounded time.
+# A busy server has millions of task runs in a window; the newest ones show the slow tasks in a bounded time.
 MOST_TASK_RUNS = 100_000
 
 
 class StatisticsUnavailable(ProblemError):
-    """The tables can not be read; ``problem`` says why and what to do."""
+    """The tables cannot be read; ``problem`` says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Figures:
     """The runs of one flow, or of one deployment of it, in the window. Durations and lateness are in seconds.
 
-    The success rate is that of the runs which came to an end by themselves: a cancelled one is neither.
+    The success rate is the share of completed runs among the completed and the failed; cancelled ones do not count.
     """
 
     flow: str
@@ -53,12 +53,13 @@ class Figures:
 
     @property
     def failed(self) -> int:
+        """The number of failed and crashed runs."""
         return self.states["FAILED"] + self.states["CRASHED"]
 
 
 @dataclass(frozen=True)
 class Day:
-    """One day, in UTC. The first one of a window is cut at the hour at which the window begins."""
+    """The runs of one day, in UTC. The first day of a window begins at the time of day at which the window begins."""
 
     day: datetime.date
     runs: int
@@ -84,7 +85,7 @@ class Run:
 
 @dataclass(frozen=True)
 class SlowTask:
-    """The finished runs of one task in the window, as far as they are among its newest MOST_TASK_RUNS."""
+    """The finished runs of one task in the window, of the newest MOST_TASK_RUNS of all tasks."""
 
     task_key: str
     runs: int
@@ -96,6 +97,8 @@ class SlowTask:
 
 @dataclass(frozen=True)
 class Failing:
+    """A deployment of a flow with failed runs in the window."""
+
     flow: str
     deployment: str | None
     failed_runs: int
@@ -104,9 +107,9 @@ class Failing:
 
 @dataclass
 class Statistics:
-    """``total_flows`` to ``recent_activity`` are of all time, the rest is of the runs since ``since``.
+    """The statistics: ``total_flows`` to ``recent_activity`` are of all time, the rest of the runs since ``since``.
 
-    A run belongs to the time at which it started, or should have.
+    A run belongs to the time at which it started or should have started.
     """
 
     days: float
@@ -124,7 +127,7 @@ class Statistics:
     most_failing: list[Failing] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, as JSON takes it."""
+        """Return it as JSON has it."""
         return {name: _plain(value) for name, value in asdict(self).items()}
 
 
@@ -140,15 +143,15 @@ _WHEN = "coalesce(start_time, expected_start_time)"  # the expression of Prefect
 _WINDOW = f"{_WHEN} >= {{since}} AND {_WHEN} <= {{until}}"
 # Subtracting epochs takes half the time of taking the epoch of an interval.
 _SECONDS = "date_part('epoch', end_time) - date_part('epoch', start_time)"
-# As Prefect reckons it: what should have started and has not is late by now; else a dead worker would look prompt.
+# As Prefect computes it: a run that should have started is late until now, or a dead worker would look prompt.
 _UNFINISHED = f"state_type NOT IN {TERMINAL_STATES_SQL}"
 _LATENESS = f"""CASE WHEN start_time IS NOT NULL
                        THEN greatest(date_part('epoch', start_time) - date_part('epoch', expected_start_time), 0)
                        WHEN {_UNFINISHED}
                        THEN date_part('epoch', {{until}}::timestamptz) - date_part('epoch', expected_start_time) END"""
 
-# Compiling takes longer than these answers; the sorts fit into memory at two million runs in four months. The planner
-# takes a group for as large as a row where it groups by an expression, and would not share the scan among processes.
+# Compiling takes longer than these queries. The sorts fit into memory at two million runs in four months. Where the
+# groups are of an expression, the planner expects as many as there are rows, and would not use a parallel scan.
 _SETTINGS = (
     "SET LOCAL jit = off; SET LOCAL work_mem = '64MB'; "
     "SET LOCAL parallel_setup_cost = 0; SET LOCAL parallel_tuple_cost = 0;"
@@ -160,7 +163,7 @@ SELECT (SELECT count(*) FROM {{flow}}), count(*), count(*) FILTER (WHERE state_t
 FROM {{flow_run}}
 """
 
-# Where no run has an end, the index has nothing, instead of all runs to sort.
+# The condition lets the index answer where no run has an end, instead of sorting all runs.
 _RECENT = f"""
 SELECT r.id::text, f.name, d.name, r.name, r.state_type::text, r.state_name, r.start_time, r.end_time,
        round(r.seconds::numeric, 3)::float8
@@ -170,8 +173,8 @@ FROM (SELECT *, {_SECONDS} AS seconds FROM {{flow_run}} WHERE end_time IS NOT NU
 ORDER BY r.end_time DESC
 """
 
-# One parallel pass with few enough groups to add up here, by flow, by deployment and by day. What can be counted
-# without reckoning with times is: those expressions are most of the work.
+# One parallel pass with few enough groups to add them up in Python, by flow, by deployment and by day. Expressions of
+# times are most of the work, so what can be counted without them is.
 _COUNTS = f"""
 SELECT flow_id::text, deployment_id::text, coalesce(state_type::text, 'NONE'), date '1970-01-01' + day, runs, retries,
        ended, seconds, due, lateness, most
@@ -184,7 +187,7 @@ FROM (SELECT flow_id, deployment_id, state_type, floor(date_part('epoch', {_WHEN
       FROM {{flow_run}} WHERE {_WINDOW} GROUP BY 1, 2, 3, 4) AS groups
 """
 
-# Both sets come out of one sort, of as little as possible.
+# One sort of the narrowest rows serves both grouping sets.
 _PERCENTILES = f"""
 SELECT flow_id::text, deployment_id::text, whole_flow, percentiles
 FROM (SELECT flow_id, deployment_id, grouping(deployment_id) = 1 AS whole_flow,
@@ -218,24 +221,24 @@ def workflow_statistics(
 ) -> Statistics:
     """Read the statistics of the Prefect server whose tables are in the schema.
 
-    ``days`` is the length of the window, ``recent``, ``slowest`` and ``failing`` are how many of each are listed.
-    The connection keeps larger sort memory until the end of its transaction. Raises InputError for a number that
-    makes no sense, and StatisticsUnavailable.
+    ``days`` is the length of the window up to now; ``recent``, ``slowest`` and ``failing`` limit the lists of runs,
+    tasks and deployments. The connection keeps larger sort memory until the end of its transaction. Raises InputError
+    for a number that is not allowed, and StatisticsUnavailable.
     """
     _check(days, recent=recent, slowest=slowest, failing=failing)
     until = now or datetime.datetime.now(datetime.timezone.utc)
-    questions = _Questions(connection, schema, until - datetime.timedelta(days=days), until)
-    statistics = Statistics(days, questions.since)
+    queries = _Queries(connection, schema, until - datetime.timedelta(days=days), until)
+    statistics = Statistics(days, queries.since)
     with _explained(schema):
-        [(flows, runs, successful, failed, seconds)] = questions.ask(_TOTALS)
+        [(flows, runs, successful, failed, seconds)] = queries.run(_TOTALS)
         statistics.total_flows, statistics.total_runs = flows, runs
         statistics.successful_runs, statistics.failed_runs = successful, failed
         statistics.average_duration = _rounded(seconds)
-        statistics.recent_activity = [Run(*row) for row in questions.ask(_RECENT, recent)]
-        _add_window(statistics, questions)
+        statistics.recent_activity = [Run(*row) for row in queries.run(_RECENT, recent)]
+        _add_window(statistics, queries)
         statistics.slowest_tasks = [
             SlowTask(key, count, failed, *(round(seconds, 3) for seconds in durations))
-            for key, count, failed, *durations in questions.ask(_SLOWEST, slowest)
+            for key, count, failed, *durations in queries.run(_SLOWEST, slowest)
         ]
     worst = sorted(
         (group for group in statistics.deployments if group.failed),
@@ -248,7 +251,7 @@ def workflow_statistics(
 
 
 def to_csv(statistics: Statistics) -> str:
-    """One line for each flow, with an empty deployment, and for each deployment; one column for each state."""
+    """Return CSV with one line for each flow and for each deployment, and one column for each state."""
     output = io.StringIO()
     names = [column.name for column in fields(Figures) if column.name != "states"]
     header = ["kind", *names[:3], *(state.lower() for state in STATES), *names[3:]]
@@ -314,24 +317,24 @@ class _Sum:
         )
 
 
-def _add_window(statistics: Statistics, questions: _Questions) -> None:
-    """Add up what one pass counted, by flow, by deployment (a run may have been started without any) and by day."""
-    names: dict[str, str] = dict(questions.ask(_NAMES))
+def _add_window(statistics: Statistics, queries: _Queries) -> None:
+    """Fill in the window by flow, by deployment (a run may have none) and by day, from one pass over the runs."""
+    names: dict[str, str] = dict(queries.run(_NAMES))
     flows: dict[str, _Sum] = defaultdict(_Sum)
     deployments: dict[tuple[str, str | None], _Sum] = defaultdict(_Sum)
     days: dict[datetime.date, _Sum] = defaultdict(_Sum)
-    for flow, deployment, state, day, *counts in questions.ask(_COUNTS):
+    for flow, deployment, state, day, *counts in queries.run(_COUNTS):
         for group in (flows[flow], deployments[flow, deployment], days[day]):
             group.add(state, *counts)
     percentiles = {
         (flow, None if whole_flow else (deployment,)): values
-        for flow, deployment, whole_flow, values in questions.ask(_PERCENTILES)
+        for flow, deployment, whole_flow, values in queries.run(_PERCENTILES)
     }
     statistics.flows = _most_first(
         group.figures(names.get(flow, flow), None, percentiles.get((flow, None))) for flow, group in flows.items()
     )
     statistics.deployments = _most_first(
-        # A deployment that was deleted leaves its runs behind, and of itself only the id.
+        # Of a deployment that was deleted only the id is left, in its runs.
         group.figures(
             names.get(flow, flow),
             names.get(deployment, deployment) if deployment else None,
@@ -339,7 +342,7 @@ def _add_window(statistics: Statistics, questions: _Questions) -> None:
         )
         for (flow, deployment), group in deployments.items()
     )
-    day, last = (time.astimezone(datetime.timezone.utc).date() for time in (questions.since, questions.until))
+    day, last = (time.astimezone(datetime.timezone.utc).date() for time in (queries.since, queries.until))
     while day <= last:  # a day without a run is a day with 0 runs
         group = days[day]
         statistics.trend.append(Day(day, group.runs, group.states["COMPLETED"], group.failed, group.average_duration))
@@ -351,16 +354,18 @@ def _most_first(groups: Iterable[Figures]) -> list[Figures]:
 
 
 @dataclass(frozen=True)
-class _Questions:
+class _Queries:
+    """Queries of Prefect's tables, with the window as parameters."""
+
     connection: Any
     schema: str
     since: datetime.datetime
     until: datetime.datetime
 
-    def ask(self, question: str, limit: int = 0) -> list[tuple[Any, ...]]:
+    def run(self, query: str, limit: int = 0) -> list[tuple[Any, ...]]:
         values = {"since": Value(self.since), "until": Value(self.until), "limit": Value(limit)}
         values["newest"] = Value(MOST_TASK_RUNS)
-        text = f"{_SETTINGS} {question}"
+        text = f"{_SETTINGS} {query}"
         with self.connection.cursor() as cursor:
             Statement.named(text, {**prefect_tables(self.schema), **values}).execute(cursor)
             rows: list[tuple[Any, ...]] = cursor.fetchall()

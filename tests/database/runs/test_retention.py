@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -264,7 +265,7 @@ def test_a_lock_that_does_not_go_away(site: Site) -> None:
     with opened(site, site.tenant.migrator) as holder, holder.cursor() as cursor:
         holder.autocommit = False
         cursor.execute("LOCK prefect.log IN ACCESS EXCLUSIVE MODE")
-        with pytest.raises(RetentionError, match=r"could not look what is there: .*lock timeout"):
+        with pytest.raises(RetentionError, match=r"could not read the tables: .*lock timeout"):
             planned(site, POLICY)
         holder.rollback()
         cursor.execute("LOCK prefect.log IN SHARE MODE")
@@ -272,6 +273,19 @@ def test_a_lock_that_does_not_go_away(site: Site) -> None:
             cleaned(site, GENTLE)
     assert names(site) == {"old"}
     assert cleaned(site).rows["log"] == 1
+
+
+def test_the_steps_of_a_cleanup_are_logged(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "pgprefect")
+    run(site, "old")
+    with opened(site, site.tenant.migrator) as owner, opened(site) as connection:
+        result = clean_up(connection, "prefect", replace(POLICY, crash_zombies=True, zombie_hours=24), None, owner)
+    steps = [re.sub(r"\d+\.\d s", "n s", message) for message in caplog.messages]
+    rows = sum(result.rows.values())
+    assert f"Deleted flow runs of the schema prefect: {rows} rows in 1 transactions, n s." in steps
+    assert "Deleted old rows of events of the schema prefect: 0 rows in 0 transactions, n s." in steps
+    assert "Found 0 runs without a sign of life; set 0 of them to Crashed." in steps
+    assert "Vacuumed prefect.flow_run in n s." in steps
 
 
 def test_a_second_cleanup_is_refused(site: Site) -> None:

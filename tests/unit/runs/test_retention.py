@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -55,14 +56,14 @@ def test_a_cut_off_in_the_future_or_before_all_time_is_refused(name: str, days: 
         ({"days_to_keep": True}, "days_to_keep: True is not a number"),
         ({"days_to_keep": float("nan")}, "days_to_keep: nan is not a number"),
         ({"days_to_keep": -1}, "the cut-off would lie in the future"),
-        ({"days_by_state": {"RUNNING": 3}}, "RUNNING is no state that ends a run"),
+        ({"days_by_state": {"RUNNING": 3}}, "days_by_state: RUNNING does not end a run"),
         ({"days_by_state": {"FAILED": -3}}, r"days_by_state\[FAILED\]: -3 must be"),
         ({"days_by_state": {"FAILED": 0}}, r"days_by_state\[FAILED\]: 0 deletes everything"),
-        ({"days_by_state": [3]}, r"days_by_state: \[3\] is not of the type Mapping"),
-        ({"protected_tags": "audit"}, "protected_tags: 'audit' is not of the type tuple"),
-        ({"expired_cache": "yes"}, "expired_cache: 'yes' is not of the type bool"),
-        ({"keep_newest": 1.5}, "keep_newest: 1.5 is not of the type int"),
-        ({"keep_newest": -1}, "keep_newest: -1 can not be negative"),
+        ({"days_by_state": [3]}, r"days_by_state: \[3\] must map states to days"),
+        ({"protected_tags": "audit"}, "protected_tags: 'audit' must be a list of tags"),
+        ({"expired_cache": "yes"}, "expired_cache: 'yes' must be true or false"),
+        ({"keep_newest": 1.5}, "keep_newest: 1.5 must be a whole number"),
+        ({"keep_newest": -1}, "keep_newest: -1 cannot be negative"),
         ({"batch_size": 0}, "batch_size: 0 must be above 0"),
         ({"batch_size": None}, "batch_size: None is not a number"),
         ({"zombie_hours": -1}, "zombie_hours: -1 must be above 0"),
@@ -72,6 +73,13 @@ def test_a_cut_off_in_the_future_or_before_all_time_is_refused(name: str, days: 
 def test_nonsense_is_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(PolicyError, match=message):
         Policy.from_arguments(arguments)
+
+
+def test_a_policy_that_is_made_in_code_is_checked_too() -> None:
+    with pytest.raises(PolicyError, match="days_to_keep: nan is not a number"):
+        Policy(days_to_keep=float("nan"))
+    with pytest.raises(PolicyError, match="batch_size: 0 must be above 0"):
+        replace(Policy(), batch_size=0)
 
 
 def test_counts_have_the_promised_names() -> None:
