@@ -1,4 +1,4 @@
-"""Filters that tell what a backup can use from what it can not."""
+"""Jinja tests of what the inventory gives to the roles."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ _CHARACTERS = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 _GENERATOR = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
 
 
+def is_crontab_schedule(text: str) -> bool:
+    """Return whether this is a schedule of five fields, without names of months and days."""
+    return bool(re.fullmatch("([0-9*/,-]+ ){4}[0-9*/,-]+", text))
+
+
 def is_age_recipient(key: str) -> bool:
-    """Say whether this is a public key of age: Bech32 (BIP 173), whose checksum finds a wrong character."""
+    """Return whether this is a public key of age: Bech32 (BIP 173), whose checksum finds a wrong character."""
     if not re.fullmatch(f"age1[{_CHARACTERS}]{{58}}", key):
         return False
     checksum = 1
@@ -28,8 +33,9 @@ def is_age_recipient(key: str) -> bool:
     return checksum == 1
 
 
-class FilterModule:
-    """What Ansible finds here."""
+class TestModule:
+    """The entry point that Ansible looks for."""
 
-    def filters(self) -> dict[str, Any]:
-        return {"is_age_recipient": is_age_recipient}
+    def tests(self) -> dict[str, Any]:
+        """Return the tests by their names in Jinja."""
+        return {"age_recipient": is_age_recipient, "crontab_schedule": is_crontab_schedule}
