@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from typing import Any
 
@@ -10,16 +11,14 @@ from ansible.errors import AnsibleFilterError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from filter_plugins.prefect import (
-    env_quote,
-    hba_lines,
-    host_addresses,
-    host_networks,
-    networks,
-    prefect_tenants,
-    prefect_workers,
-    search_path,
-)
+from filter_plugins.access import hba_lines, hba_rules, networks
+from filter_plugins.hosts import host_addresses, host_networks, local_address
+from filter_plugins.jobs import enabled_jobs
+from filter_plugins.roles import role_defaults
+from filter_plugins.secrets import api_passwords, api_secrets, secrets_of
+from filter_plugins.tenants import prefect_tenants, prefect_workers
+from filter_plugins.text import created_tables, env_quote, pgpass_lines, search_path
+from tests.conftest import ROOT
 
 
 def test_one_line_is_a_whole_tenant() -> None:
@@ -197,3 +196,69 @@ def test_access_rules() -> None:
 def test_access_rules_that_postgresql_could_not_read(change: dict[str, Any], message: str) -> None:
     with pytest.raises(AnsibleFilterError, match=message):
         hba_lines([{**RULE, **change}])
+
+
+def test_access_rules_follow_a_table_of_logins() -> None:
+    table = [
+        {"roles": ["backup"]},
+        {"roles": ["app", "server"], "networks": ["127.0.0.1/32", "::1/128"]},
+        {"roles": ["server"], "networks": ["192.0.2.20/32", "192.0.2.20/32"]},
+        {"roles": ["app"], "networks": []},
+    ]
+    both, database = {"users": ["app", "server"], "databases": ["a b"]}, {"databases": ["a b"]}
+    assert hba_rules(table, "a b") == [
+        {"type": "local", **database, "users": ["backup"], "method": "peer"},
+        {"type": "host", **both, "address": "127.0.0.1/32"},
+        {"type": "host", **both, "address": "::1/128"},
+        {"type": "hostssl", **database, "users": ["server"], "address": "192.0.2.20/32"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("listening", "local"), [("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("192.0.2.20", "192.0.2.20")]
+)
+def test_a_host_reaches_its_own_service(listening: str, local: str) -> None:
+    assert local_address(listening) == local
+
+
+def test_jobs_of_the_rows_that_are_enabled() -> None:
+    table = [
+        {"names": ["backup", "drill"], "schedule": "/etc/cron.d/a", "folder": "/var/lib/b", "enabled": True},
+        {"names": ["pitr"], "schedule": "/etc/cron.d/c", "folder": "/var/lib/d", "enabled": False},
+        {"names": ["cleanup"], "schedule": "/etc/cron.d/e", "tenants": ["x", "y"], "enabled": True},
+        {"names": ["cleanup"], "schedule": "/etc/cron.d/e", "tenants": [], "enabled": True},
+    ]
+    assert enabled_jobs(table) == [
+        {"name": "backup", "schedule": "/etc/cron.d/a", "folder": "/var/lib/b"},
+        {"name": "drill", "schedule": "/etc/cron.d/a", "folder": "/var/lib/b"},
+        {"tenant": "x", "name": "cleanup", "schedule": "/etc/cron.d/e"},
+        {"tenant": "y", "name": "cleanup", "schedule": "/etc/cron.d/e"},
+    ]
+
+
+def test_secrets_go_to_those_that_they_are_for() -> None:
+    secrets = {"app": "1", "prefect_api": "2", "research_api": "3"}
+    tenants = [{"name": "prefect"}, {"name": "research"}]
+    assert api_secrets(tenants) == ["prefect_api", "research_api"]
+    assert api_passwords(secrets, tenants) == {"prefect": "2", "research": "3"}
+    assert secrets_of(secrets, ["app"]) == {"app": "1"} and secrets_of(secrets, []) == {}
+
+
+def test_a_password_file_is_quoted() -> None:
+    assert pgpass_lines({"b": "p:a\\ss", "a:c": "x"}) == "*:*:*:a\\:c:x\n*:*:*:b:p\\:a\\\\ss\n"
+
+
+def test_tables_of_a_script() -> None:
+    script = (
+        "CREATE TABLE IF NOT EXISTS one (\n);\n-- CREATE TABLE IF NOT EXISTS no (\nCREATE TABLE IF NOT EXISTS two ("
+    )
+    assert created_tables(script) == ["one", "two"]
+
+
+def test_defaults_of_the_roles() -> None:
+    defaults = role_defaults(str(ROOT / "roles"))
+    assert defaults["prefect_backup_kinds"] == ["full"] and defaults["pgbackrest_enabled"] is False
+    wiring = "".join(path.read_text() for path in (ROOT / "playbooks/group_vars/all").glob("*.yml"))
+    read = set(re.findall(r"__site_defaults\.(\w+)", wiring))
+    # A template in a default would reach the roles as text.
+    assert read and not [name for name in read if "{{" in str(defaults[name])]

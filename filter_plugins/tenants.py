@@ -1,10 +1,9 @@
-"""Filters that turn what a user writes about tenants into what the roles need."""
+"""Filters that complete what a user writes about tenants."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from ipaddress import ip_network
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,7 +26,7 @@ def _refuse(where: str, what: str, remedy: str) -> AnsibleFilterError:
 
 
 def _check_schema(where: str, schema: Any) -> None:
-    # A file of the controller is named after its role, and asyncpg can not log in as one whose name has ',' or '='.
+    # A file of the controller is named after its role, and asyncpg cannot log in as one whose name has ',' or '='.
     allowed = f"a schema is 1 to {_SCHEMA_BYTES} bytes without '/', ',', '=', control characters or the prefix pg_"
     if (
         not isinstance(schema, str)
@@ -39,7 +38,7 @@ def _check_schema(where: str, schema: Any) -> None:
     ):
         raise _refuse(
             f"{where}.schema",
-            f"{schema!r} can not be a tenant's schema",
+            f"{schema!r} cannot be a tenant's schema",
             f"Choose another: {allowed}, and none of public, extensions, information_schema.",
         )
 
@@ -63,7 +62,7 @@ def _work_pools(where: str, pools: Any) -> list[dict[str, Any]]:
         if workers and not _POOL_NAME.fullmatch(str(pool["name"])):
             raise _refuse(
                 f"{here}.name",
-                f"{pool['name']!r} can not be part of a unit's name",
+                f"{pool['name']!r} cannot be part of a unit's name",
                 "Use letters, digits, '_', '.' and single inner '-', or set workers: 0.",
             )
         resolved.append({**pool, "workers": workers})
@@ -96,7 +95,7 @@ def prefect_tenants(
         if not isinstance(name, str) or not _TENANT_NAME.fullmatch(name):
             raise _refuse(
                 f"{where}.name",
-                f"{name!r} can not name a tenant",
+                f"{name!r} cannot name a tenant",
                 "Use 1 to 24 lower-case letters, digits and '_', a letter first; 'schema' may be set apart.",
             )
         if index and "port" not in tenant:
@@ -159,92 +158,9 @@ def prefect_workers(tenants: Sequence[Mapping[str, Any]], first_health_port: int
     return [{**worker, "health_port": int(first_health_port) + index} for index, worker in enumerate(workers)]
 
 
-def host_addresses(hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return the addresses by which the hosts reach each other: private_address, ansible_host or the name."""
-    return [str(hostvars[host].get("private_address") or hostvars[host].get("ansible_host") or host) for host in hosts]
-
-
-def host_networks(addresses: Sequence[str]) -> list[str]:
-    """Return each IP address as the network of one host, which is the form that pg_hba.conf wants.
-
-    Raises AnsibleFilterError for a host name: PostgreSQL would have to look it up, both ways, at each connection.
-    """
-    try:
-        return [str(ip_network(address)) for address in addresses]
-    except ValueError as error:
-        raise AnsibleFilterError(
-            f"{error}. PostgreSQL's access rules need the IP addresses of the hosts that connect: "
-            "set private_address or ansible_host of each to an IP address."
-        ) from error
-
-
-def _network(where: str, value: Any) -> str:
-    try:
-        return str(ip_network(value if isinstance(value, str) else repr(value)))
-    except ValueError as error:
-        remedy = "Give an IP address and the length of its network's prefix, as 192.0.2.64/28 or 2001:db8::/48."
-        raise _refuse(where, str(error), remedy) from None
-
-
-def networks(values: Any, variable: str) -> list[str]:
-    """Return the networks that a user wrote, in the form that pg_hba.conf wants.
-
-    Raises AnsibleFilterError, which names the item of the variable.
-    """
-    if not isinstance(values, Sequence) or isinstance(values, str):
-        raise _refuse(variable, f"{values!r} is not a list of networks", "Example: [192.0.2.64/28]")
-    return [_network(f"{variable}[{index}]", value) for index, value in enumerate(values)]
-
-
-def hba_lines(rules: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Write access rules as lines of pg_hba.conf. Raises AnsibleFilterError for what would break the file."""
-    lines = []
-    for index, rule in enumerate(rules):
-        where = f"postgresql_hba_rules[{index}]"
-        words = [rule["type"]]
-        for key in ("databases", "users"):
-            if unfit := [name for name in rule[key] if not str(name).isprintable() or not name]:
-                raise _refuse(f"{where}.{key}", f"{unfit[0]!r} can not be a name there", "Use printable characters.")
-            words.append(",".join('"{}"'.format(str(name).replace('"', '""')) for name in rule[key]))
-        if rule["type"] != "local":
-            words.append(_network(f"{where}.address", rule.get("address")))
-        lines.append(" ".join([*words, rule.get("method", "scram-sha-256")]))
-    return lines
-
-
-def env_quote(value: Any) -> str:
-    """Quote a value for a file that both systemd's EnvironmentFile= and a shell read."""
-    text = str(value)
-    if not text.isprintable():
-        raise AnsibleFilterError("a value of an environment file has a line break or another control character")
-    return '"' + re.sub(r'(["\\`$])', r"\\\1", text) + '"'
-
-
-def search_path(schemas: Sequence[str]) -> str:
-    """Write schemas as the value of search_path, each quoted only where its name needs it."""
-    return ", ".join(
-        name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else '"{}"'.format(name.replace('"', '""')) for name in schemas
-    )
-
-
-def problems_in_words(problems: Sequence[Mapping[str, str]]) -> str:
-    """Write each problem on a line of its own: what is wrong, and what to do."""
-    return "\n".join(f"{problem['message']} {problem['remedy']}" for problem in problems)
-
-
 class FilterModule:
-    """What Ansible loads."""
+    """The filters that Ansible loads."""
 
     def filters(self) -> dict[str, Any]:
         """Return the filters by the names that playbooks use."""
-        return {
-            "prefect_tenants": prefect_tenants,
-            "prefect_workers": prefect_workers,
-            "host_addresses": host_addresses,
-            "host_networks": host_networks,
-            "networks": networks,
-            "hba_lines": hba_lines,
-            "env_quote": env_quote,
-            "search_path": search_path,
-            "problems_in_words": problems_in_words,
-        }
+        return {"prefect_tenants": prefect_tenants, "prefect_workers": prefect_workers}
