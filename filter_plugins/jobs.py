@@ -9,8 +9,8 @@ from typing import Any
 def enabled_jobs(table: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the jobs of the rows that are enabled, as pgprefect and its health check take them.
 
-    A row has ``enabled``, the ``names`` of its jobs, their ``schedule`` (cron's file), and ``folder``, where they record
-    their results, if that is not pgprefect's own; with ``tenants`` each job runs once for each tenant.
+    A row has ``enabled``, the ``names`` of its jobs, their ``schedule`` (cron's file), and ``folder``, where they
+    record their results, if that is not pgprefect's own; with ``tenants`` each job runs once for each tenant.
     """
     jobs: list[dict[str, Any]] = []
     for row in table:

@@ -18,7 +18,7 @@ from filter_plugins.roles import role_defaults
 from filter_plugins.secrets import api_passwords, api_secrets, secrets_of
 from filter_plugins.tenants import prefect_tenants, prefect_workers
 from filter_plugins.text import created_tables, env_quote, pgpass_lines, search_path
-from tests.conftest import ROOT
+from tests.support.project import ROOT
 
 
 def test_one_line_is_a_whole_tenant() -> None:
