@@ -12,8 +12,8 @@ import pytest
 import yaml
 from testinfra.host import Host
 
-from tests.support.project import ROOT
-from tests.support.scenario import PLAYBOOK, PSQL, SCENARIO, Playbook, Sql, Typed, documented
+from tests.support.pages import sections
+from tests.support.scenario import CONTROLLER, PSQL, SCENARIO, Playbook, Sql, Typed, on_the_controller
 
 
 @pytest.hookimpl(wrapper=True)
@@ -34,40 +34,30 @@ def playbook() -> Playbook:
     """Run a playbook of the project against the scenario's hosts."""
 
     def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = ["ansible-playbook", "--inventory", str(SCENARIO / "inventory"), name, *arguments]
-        environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
-        return subprocess.run(
-            command,
-            cwd=ROOT,
-            env=environment,
-            text=True,
-            check=False,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
+        return on_the_controller(".venv/bin/ansible-playbook", "-i", "inventory/mine", name, *arguments)
 
     return run
 
 
 @pytest.fixture
-def typed(host: Host, playbook: Playbook) -> Typed:
+def typed(host: Host) -> Typed:
     """Type the commands of a section, with some words replaced, and return their outputs.
 
-    tests/unit/docs/test_commands.py requires this for every section of some pages.
+    tests/unit/docs/test_commands.py requires this for every command of the pages.
     """
 
     def run(page: str, heading: str, **words: str) -> list[str]:
         answers = []
-        for kind, text in documented(page, heading):
+        for kind, text in sections(page)[heading]:
             for word, instead in words.items():
                 text = text.replace(word, instead)
             if kind == "sql":
                 answers.append(host.check_output(PSQL, text))
-            elif text.startswith(PLAYBOOK):
-                done = playbook(*shlex.split(text.removeprefix(PLAYBOOK)))
+            elif text.startswith(CONTROLLER):
+                done = on_the_controller(*shlex.split(text))
                 assert done.returncode == 0, done.stdout
                 answers.append(done.stdout)
-            else:
+            elif kind == "console":
                 answers.append(host.check_output("sh -c %s", text))
         return answers
 

@@ -1,4 +1,4 @@
-"""A molecule scenario: its folder, its hosts' commands, and what the pages say to type there."""
+"""A molecule scenario: its folder, and what its tests run on the controller and on the hosts."""
 
 from __future__ import annotations
 
@@ -19,9 +19,22 @@ SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
 Sql = Callable[[str, str], Any]
 Typed = Callable[..., list[str]]
 PSQL = "runuser --user postgres -- psql --no-psqlrc --quiet --tuples-only --no-align --dbname mltrading --command %s"
-# How the pages begin a command of Ansible; the scenario's inventory takes the place of inventory/mine.
-PLAYBOOK = ".venv/bin/ansible-playbook -i inventory/mine "
+# How the pages begin what they tell to type on the controller; all else is typed on the host.
+CONTROLLER = (".venv/bin/", "box/", "cp -r inventory/")
 Playbook = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def on_the_controller(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in the root of the repository; inventory/mine is the scenario's."""
+    return subprocess.run(
+        [part.replace("inventory/mine", str(SCENARIO / "inventory")) for part in command],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
+        text=True,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 def changed(output: str) -> list[int]:
@@ -42,12 +55,3 @@ def as_cron(host: Host, file: str, user: str, command: str) -> Any:
     known = " ".join([f"HOME={home}", f"LOGNAME={user}", *(f"{name}={value}" for name, value in settings)])
     inside = f"cd {home} && exec env --ignore-environment {known} /bin/sh -c {shlex.quote(command)} </dev/null"
     return host.run("runuser --user %s -- sh -c %s", user, inside)
-
-
-def documented(page: str, heading: str) -> list[tuple[str, str]]:
-    """Return the commands and SQL blocks below a heading of a page, each as (console, command) or (sql, block)."""
-    (section,) = re.findall(
-        rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", (ROOT / "docs" / page).read_text(), re.M | re.S
-    )
-    blocks = re.findall(r"^```(console|sql)\n(.*?)^```", section.replace("\\\n", ""), re.M | re.S)
-    return [(kind, text) for kind, block in blocks for text in (block.splitlines() if kind == "console" else [block])]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from testinfra.host import Host
 
-from tests.support.scenario import Playbook, changed
+from tests.support.scenario import Playbook, Typed, changed
 
 PSQL = "runuser --user postgres -- psql --no-psqlrc -qtA --set ON_ERROR_STOP=1 --dbname %s --command %s"
-NAIVE = ("--extra-vars", "app_database=naive app_schema=none")
+NAIVE = ("-e", "app_database=naive", "-e", "app_schema=none")
 # Prefect's own migration, as its guide has it run: by the superuser, into whatever its search path finds first.
 MIGRATE = """
 cd /tmp && PREFECT_HOME=/tmp/naive DO_NOT_TRACK=1 PREFECT_SERVER_ANALYTICS_ENABLED=false \
@@ -33,14 +33,12 @@ def naive(host: Host) -> None:
 
 
 @pytest.mark.usefixtures("naive")
-def test_adopted_by_the_playbook(host: Host, playbook: Playbook) -> None:
+def test_adopted_as_the_page_says(host: Host, typed: Typed, playbook: Playbook) -> None:
     try:
-        planned = playbook("playbooks/adopt_database.yml", *NAIVE)
-        assert planned.returncode == 0, planned.stdout
-        assert "ALTER TABLE public.flow_run SET SCHEMA prefect" in planned.stdout
-        assert changed(planned.stdout) == [0]
-        done = playbook("playbooks/adopt_database.yml", *NAIVE, "--extra-vars", "adopt_confirm=true")
-        assert done.returncode == 0, done.stdout
+        adopt = "playbooks/adopt_database.yml"
+        planned, _, _ = typed("adopt.md", "Adopt an existing Prefect", **{adopt: f"{adopt} {' '.join(NAIVE)}"})
+        assert "ALTER TABLE public.flow_run SET SCHEMA prefect" in planned
+        assert changed(planned) == [0]
         tables = "SELECT schemaname || ' ' || tableowner FROM pg_tables WHERE tablename = 'TABLE'"
         where = {
             name: host.check_output(PSQL, "naive", tables.replace("TABLE", name)) for name in ("flow_run", "orders")
@@ -48,9 +46,13 @@ def test_adopted_by_the_playbook(host: Host, playbook: Playbook) -> None:
         assert where == {"flow_run": "prefect prefect_owner", "orders": "public mltrading_owner"}
         run = "SET ROLE prefect_server; SELECT name, state_type FROM prefect.flow_run"
         assert host.check_output(PSQL, "naive", run) == "a run|COMPLETED"
-        saved = "ls /var/backups/prefect-adoption/naive-before-adoption-*.dump"
-        assert len(host.check_output(saved).split()) == 1
-        again = playbook("playbooks/adopt_database.yml", *NAIVE, "--extra-vars", "adopt_confirm=true")
+        again = playbook(adopt, *NAIVE, "-e", "adopt_confirm=true")
         assert again.returncode == 0 and changed(again.stdout) == [0], again.stdout
+        (saved,) = host.check_output("ls /var/backups/prefect-adoption/naive-before-adoption-*.dump").split()
+        time = saved.removesuffix(".dump").rpartition("-")[2]
+        as_postgres = {name: f"runuser --user postgres -- {name}" for name in ("createdb", "pg_restore")}
+        typed("adopt.md", "Undo", mltrading="naive", TIME=time, **as_postgres)
+        assert host.check_output(PSQL, "naive_before", "SELECT name FROM public.flow_run") == "a run"
     finally:
-        host.check_output(PSQL, "postgres", "DROP DATABASE naive WITH (FORCE)")
+        for database in ("naive", "naive_before"):
+            host.check_output(PSQL, "postgres", f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")

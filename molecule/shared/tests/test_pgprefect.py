@@ -9,6 +9,7 @@ import pytest
 from testinfra.host import Host
 
 from tests.support.project import ROOT
+from tests.support.scenario import Typed
 
 PYTHON = "/opt/prefect/3.8.8/bin/python"
 (EXAMPLE,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/pgprefect.md").read_text(), re.DOTALL)
@@ -56,7 +57,5 @@ def test_a_command_runs_nothing_of_the_folder_in_which_it_is_typed(host: Host, c
     assert not host.file("/tmp/trap/sprung").exists
 
 
-def test_the_commands_end_well(host: Host) -> None:
-    for command in re.findall(r"^pgprefect .*", (ROOT / "docs/pgprefect.md").read_text(), re.MULTILINE):
-        result = host.run(command)
-        assert result.rc == 0, (command, result.stdout, result.stderr)
+def test_the_documented_commands(typed: Typed) -> None:
+    typed("pgprefect.md", "From a shell")

@@ -1,0 +1,49 @@
+"""What the pages tell people to type on a finished site, typed there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from testinfra.host import Host
+
+from tests.support.scenario import Typed, changed
+
+
+def test_the_site_again(typed: Typed, tmp_path: Path) -> None:
+    words = {" --ask-become-pass": "", "example inventory/mine": f"example {tmp_path}/mine"}
+    *_, check, run = typed("README.md", "Use it on your hosts", **words)
+    assert changed(check) == changed(run) == [0], check + run
+    assert (tmp_path / "mine/hosts.yml").exists()
+
+
+@pytest.mark.usefixtures("completed_run")
+def test_a_look_at_the_site(typed: Typed) -> None:
+    typed("operate.md", "Check the site", **{"TENANT=research": "TENANT=prefect"})
+
+
+def test_a_part_of_the_site(typed: Typed) -> None:
+    host, tags = typed("operate.md", "Run a part of the site", **{"worker-2": "prefect-debian12"})
+    assert changed(host) == changed(tags) == [0], host + tags
+
+
+def test_old_runs(host: Host, typed: Typed) -> None:
+    host.check_output("pgprefect --tenant prefect cleanup")  # so that there is a record
+    check, run, _, _, record, _ = typed("operate.md", "Delete old runs")
+    assert changed(check) == changed(run) == [0], check + run
+    assert json.loads(record)["ok"]
+
+
+def test_the_flows_of_the_box(typed: Typed) -> None:
+    inside = {"docker exec --user postgres prefect-box ": "runuser --user postgres -- ", "docker exec prefect-box ": ""}
+    *runs, events = typed("flows.md", "Flows", **inside)
+    assert all("finished successfully" in run for run in runs)
+    assert "risk" in events
+    (rows,) = typed("flows.md", "Events")
+    assert "check-risk-limits" in rows
+
+
+def test_pgprefect(typed: Typed) -> None:
+    typed("pgprefect.md", "Events")
+    assert "prefect_cleanup" in typed("pgprefect.md", "From Ansible")[0].lower()
