@@ -75,7 +75,7 @@ removed:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.hosts.files import plan
-from ansible.module_utils.pgprefect_module import failures
+from ansible.module_utils.module_support.failures import failures
 
 
 def main() -> None:

@@ -50,10 +50,11 @@ problems:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.module_support.database import database_changes
+from ansible.module_utils.module_support.failures import failures
 from ansible.module_utils.pgprefect.core.connection import LOGIN_ARGUMENTS, Login
 from ansible.module_utils.pgprefect.schema.adopt import adopt
 from ansible.module_utils.pgprefect.schema.declaration import DECLARATION_ARGUMENTS, declare
-from ansible.module_utils.pgprefect_module import database_changes, failures
 
 
 def main() -> None:

@@ -122,9 +122,10 @@ from dataclasses import replace
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.module_support.database import connection
+from ansible.module_utils.module_support.failures import failures
 from ansible.module_utils.pgprefect.core.connection import LOGIN_ARGUMENTS, Login, connect
 from ansible.module_utils.pgprefect.runs.retention import CLEANED_TABLES, Policy, clean_up, plan
-from ansible.module_utils.pgprefect_module import connection, failures
 
 
 def main() -> None:

@@ -163,11 +163,11 @@ problems:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.module_support.failures import failures
 from ansible.module_utils.pgprefect.core.http import API_ARGUMENTS, PrefectApi
 from ansible.module_utils.pgprefect.core.options import from_options, options_of
 from ansible.module_utils.pgprefect.objects import deployments
 from ansible.module_utils.pgprefect.objects.flows import FlowCode
-from ansible.module_utils.pgprefect_module import failures
 
 
 def main() -> None:

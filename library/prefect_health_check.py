@@ -108,12 +108,12 @@ details:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.module_support.failures import failures
 from ansible.module_utils.pgprefect.core.connection import LOGIN_ARGUMENTS, Login
 from ansible.module_utils.pgprefect.core.jobs import Job
 from ansible.module_utils.pgprefect.health.check import check_health
 from ansible.module_utils.pgprefect.health.thresholds import Thresholds
 from ansible.module_utils.pgprefect.site.configuration import Tenant
-from ansible.module_utils.pgprefect_module import failures
 
 
 def main() -> None:

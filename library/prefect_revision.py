@@ -67,9 +67,10 @@ problems:
 from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.module_support.database import connection
+from ansible.module_utils.module_support.failures import failures
 from ansible.module_utils.pgprefect.core.connection import LOGIN_ARGUMENTS, ConnectionFailed
 from ansible.module_utils.pgprefect.schema import revision
-from ansible.module_utils.pgprefect_module import connection, failures
 
 
 def main() -> None:

@@ -70,11 +70,12 @@ import glob
 import importlib.util
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.module_support.database import database_changes
+from ansible.module_utils.module_support.failures import failures
 from ansible.module_utils.pgprefect.core.connection import LOGIN_ARGUMENTS, Login
 from ansible.module_utils.pgprefect.schema.catalog import clean_database
 from ansible.module_utils.pgprefect.schema.declaration import DECLARATION_ARGUMENTS, declare
 from ansible.module_utils.pgprefect.schema.plan import apply, make_plan
-from ansible.module_utils.pgprefect_module import database_changes, failures
 
 
 def main() -> None:

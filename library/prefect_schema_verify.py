@@ -108,10 +108,10 @@ from dataclasses import asdict
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.module_support.failures import failures
 from ansible.module_utils.pgprefect.core.connection import LOGIN_ARGUMENTS, Login
 from ansible.module_utils.pgprefect.schema.declaration import DECLARATION_ARGUMENTS, declare
 from ansible.module_utils.pgprefect.schema.verify import verify
-from ansible.module_utils.pgprefect_module import failures
 
 CHECK_ARGUMENTS: dict[str, dict[str, Any]] = {
     "virtualenv": {"type": "path"},

@@ -53,7 +53,7 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.hosts.virtualenv import Virtualenv
-from ansible.module_utils.pgprefect_module import failures
+from ansible.module_utils.module_support.failures import failures
 
 
 def main() -> None:

@@ -133,9 +133,10 @@ problems:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.module_support.database import connection
+from ansible.module_utils.module_support.failures import failures
 from ansible.module_utils.pgprefect.core.connection import LOGIN_ARGUMENTS
 from ansible.module_utils.pgprefect.runs.statistics import workflow_statistics
-from ansible.module_utils.pgprefect_module import connection, failures
 
 
 def main() -> None:

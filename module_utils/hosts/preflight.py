@@ -124,9 +124,9 @@ def _port_problem(address: str, port: int, unit: str) -> Iterator[Problem]:
         who = f"{command} (process {process})" if process else "another process"
         yield Problem(
             "port_in_use",
-            f"port {port}",
-            f"The port {port} on {actual} is in use by {who} and not by {unit}.",
-            "Stop that process, or choose another port.",
+            object=f"port {port}",
+            message=f"The port {port} on {actual} is in use by {who} and not by {unit}.",
+            remedy="Stop that process, or choose another port.",
         )
         return
 
@@ -139,9 +139,9 @@ def _memory_problem(needed: int) -> Iterator[Problem]:
     if sizes and min(sizes) < needed:
         yield Problem(
             "memory_low",
-            "memory",
-            f"The host has {min(sizes)} MB of memory; {needed} MB are needed.",
-            "Give the host more memory, or run fewer parts on it.",
+            object="memory",
+            message=f"The host has {min(sizes)} MB of memory; {needed} MB are needed.",
+            remedy="Give the host more memory, or run fewer parts on it.",
         )
 
 
@@ -154,9 +154,9 @@ def _disk_problem(path: str, needed: int) -> Iterator[Problem]:
     if free < needed:
         yield Problem(
             "disk_low",
-            f"path {path}",
-            f"The file system of {path} has {free} MB free; {needed} MB are needed.",
-            "Free some space there, or mount a larger file system.",
+            object=f"path {path}",
+            message=f"The file system of {path} has {free} MB free; {needed} MB are needed.",
+            remedy="Free some space there, or mount a larger file system.",
         )
 
 
@@ -177,9 +177,9 @@ def _directory_problem(path: str, owner: str, holds: str) -> Iterator[Problem]:
             return
     yield Problem(
         "directory_taken",
-        f"path {path}",
-        f"{path} {reason}, and it would be made {owner}'s alone.",
-        "Name one that does not exist yet.",
+        object=f"path {path}",
+        message=f"{path} {reason}, and it would be made {owner}'s alone.",
+        remedy="Name one that does not exist yet.",
     )
 
 
@@ -206,9 +206,9 @@ def _system_problem() -> Iterator[Problem]:
         supported = ", ".join(f"{name} {version}" for name, versions in SUPPORTED.items() for version in versions)
         yield Problem(
             "system_unsupported",
-            "system",
-            f"The host runs {name} {version}, which is not supported.",
-            f"Use one of {supported}.",
+            object="system",
+            message=f"The host runs {name} {version}, which is not supported.",
+            remedy=f"Use one of {supported}.",
         )
 
 
@@ -220,7 +220,7 @@ def _systemd_problem() -> Iterator[Problem]:
     if state not in ("running", "degraded", "starting", "initializing"):
         yield Problem(
             "no_systemd",
-            "systemd",
-            f"systemd does not run this host (it is {state}); the services are its units.",
-            "Use a host or a container that boots with systemd.",
+            object="systemd",
+            message=f"systemd does not run this host (it is {state}); the services are its units.",
+            remedy="Use a host or a container that boots with systemd.",
         )

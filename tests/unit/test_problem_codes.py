@@ -85,7 +85,7 @@ def wrappers(module: Tree, callers: Callers) -> Iterator[tuple[str, tuple[int, s
 
 def codes() -> dict[str, str]:
     """Each code with the place that makes it."""
-    modules = {**trees("module_utils/pgprefect"), **trees("library")}
+    modules = {**trees("module_utils"), **trees("library")}
     callers: Callers = {name: where for module in modules.values() for name, where in constructors(module)}
     while True:
         found = {name: where for module in modules.values() for name, where in wrappers(module, callers)}

@@ -18,6 +18,7 @@ from .problems import Problem
 PAGE = 200  # the most that Prefect's filters return at once
 _BUSY = (429, 503)  # how a server answers that cannot reach its database at the moment
 _PAUSES = (0.5, 1, 2, 4)  # seconds between the attempts to reach a busy server
+_ADDRESS = "Set api_url to the API's address, which ends with /api."
 
 # The services are on this host or on its own network, so a proxy of the environment must not be used.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -101,12 +102,12 @@ class PrefectApi:
                 "Check api_url, and the server's unit on its host: systemctl status 'prefect-server@*'; "
                 "journalctl -u 'prefect-server@*'"
             )
-            raise ApiUnreachable(Problem("api_not_ready", f"api {self.url}", message, remedy)) from error
+            raise ApiUnreachable(self._problem("api_not_ready", message, remedy)) from error
         try:
             return json.loads(answer) if answer else None
         except ValueError as error:
             message = f"{method} {url} answered with something that is not JSON."
-            raise ApiError(Problem("api_not_json", f"api {self.url}", message, _ADDRESS)) from error
+            raise ApiError(self._problem("api_not_json", message, _ADDRESS)) from error
 
     def _refusal(self, method: str, path: str, status: int, detail: str) -> Problem:
         who = f"user {self._user!r}" if self._user else "without authentication"
@@ -118,10 +119,10 @@ class PrefectApi:
             remedy = _ADDRESS
         elif status >= 500:
             remedy = "See the server's journal: journalctl -u 'prefect-server@*'"
-        return Problem("api_refused", f"api {self.url}", message, remedy)
+        return self._problem("api_refused", message, remedy)
 
-
-_ADDRESS = "Set api_url to the API's address, which ends with /api."
+    def _problem(self, code: str, message: str, remedy: str) -> Problem:
+        return Problem(code, object=f"api {self.url}", message=message, remedy=remedy)
 
 
 def get(url: str, timeout: float) -> bytes:

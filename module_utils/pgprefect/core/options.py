@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, cast, get_args, get_origin
 
 _TYPES = {str: "str", int: "int", float: "float", bool: "bool", dict: "dict", list: "list"}
 
@@ -17,10 +17,9 @@ def options_of(declared: type[Any]) -> dict[str, dict[str, Any]]:
     A field without a default is required. A field that is a list of another dataclass takes dictionaries of its fields.
     The dataclass must not postpone its annotations: hosts have Python 3.9, which cannot evaluate ``int | None``.
     """
-    hints = get_type_hints(declared)
     spec: dict[str, dict[str, Any]] = {}
     for field in fields(declared):
-        kind = _without_none(hints[field.name])
+        kind = _without_none(field.type)
         option: dict[str, Any] = {"type": _TYPES[get_origin(kind) or kind]}
         if option["type"] == "list":
             (element,) = get_args(kind)
@@ -38,12 +37,11 @@ def options_of(declared: type[Any]) -> dict[str, dict[str, Any]]:
 
 def from_options(declared: type[T], values: Mapping[str, Any]) -> T:
     """Make the dataclass of the values that a module got for its options."""
-    hints = get_type_hints(declared)
+    kinds = {field.name: _without_none(field.type) for field in fields(cast(Any, declared))}
     made = {}
     for name, value in values.items():
-        kind = _without_none(hints[name])
-        if get_origin(kind) is list and get_args(kind)[0] not in _TYPES:
-            value = [from_options(get_args(kind)[0], item) for item in value]
+        if get_origin(kinds[name]) is list and get_args(kinds[name])[0] not in _TYPES:
+            value = [from_options(get_args(kinds[name])[0], item) for item in value]
         made[name] = value
     return declared(**made)
 

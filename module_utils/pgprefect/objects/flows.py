@@ -130,4 +130,4 @@ def _imported_modules(file: Path, code: bytes) -> list[str]:
 
 
 def flow_problem(what: str, message: str, remedy: str) -> Problem:
-    return Problem("flow_not_loadable", what, message, remedy)
+    return Problem("flow_not_loadable", object=what, message=message, remedy=remedy)

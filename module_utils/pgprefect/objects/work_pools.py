@@ -110,7 +110,7 @@ def _plan_pool(api: PrefectApi, pool: WorkPool, current: Optional[Fields]) -> It
             "Declare a pool of another name, or delete this one first: "
             f"prefect work-pool delete {shlex.quote(pool.name)}"
         )
-        raise ProblemError(Problem("work_pool_type", name, message, remedy))
+        raise ProblemError(Problem("work_pool_type", object=name, message=message, remedy=remedy))
     else:
         yield from update(name, current, wanted, partial(api.call, "PATCH", _path(pool)))
 

@@ -1,4 +1,4 @@
-"""What the modules of library/ share: one way to log in, and one way to fail."""
+"""What the modules share that log in to a database."""
 
 from __future__ import annotations
 
@@ -8,20 +8,6 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.pgprefect.core.connection import Login, connect
-from ansible.module_utils.pgprefect.core.errors import PgprefectError, ProblemError
-from ansible.module_utils.pgprefect.core.problems import format_problems
-
-
-@contextlib.contextmanager
-def failures(module: AnsibleModule) -> Iterator[None]:
-    """Let the module fail with the message and the problems of an error of pgprefect."""
-    try:
-        yield
-    except ProblemError as error:
-        problems = [problem.as_dict() for problem in error.problems]
-        module.fail_json(msg=format_problems(error.problems), problems=problems)
-    except PgprefectError as error:
-        module.fail_json(msg=str(error), problems=[])
 
 
 @contextlib.contextmanager
