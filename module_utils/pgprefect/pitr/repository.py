@@ -18,8 +18,8 @@ from ..core.problems import Problem
 from .programs import RecoveryError, is_active, run_pgbackrest
 
 CONFIGURATION = "/etc/pgbackrest/pgbackrest.conf"
-# An annotation of the newest base backup records a restore point: it is as durable as the repository, and goes with
-# the last base backup from which the restore point could be reached.
+# An annotation of the newest base backup records a restore point: it is as durable as the repository, and
+# expires with the last base backup from which the restore point could be reached.
 _ANNOTATION = "point-"
 _POINT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _NO_STANZA = (1, 3)  # pgBackRest's status codes of a stanza that was not created
@@ -142,7 +142,7 @@ class RecoveryTarget:
 
 @dataclass(frozen=True)
 class RecoveryPlan:
-    """How a target is reached: the base backup to begin with and pgBackRest's arguments; and the target in words."""
+    """The way to a target: the base backup to begin with, pgBackRest's arguments, and the target in words."""
 
     base_backup: BaseBackup
     arguments: tuple[str, ...]

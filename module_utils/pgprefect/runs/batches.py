@@ -38,7 +38,7 @@ Progress = Callable[[Batch], None]
 
 @dataclass
 class BatchSize:
-    """How many rows a transaction deletes, as many as fit into its time."""
+    """The number of rows that a transaction deletes: as many as fit into its time."""
 
     rows: int = FIRST_ROWS
 
@@ -50,6 +50,54 @@ class BatchSize:
 
 
 @dataclass
+class Throttle:
+    """Pauses a cleanup while the database exceeds the policy's limits. ``seconds`` are those of all pauses."""
+
+    session: CleanupSession
+    seconds: float = 0
+
+    def wait(self) -> None:
+        """Wait while a replica lags or the database is busy. Raises RetentionError when that does not end."""
+        policy = self.session.policy
+        limits = (policy.max_replication_lag_bytes, policy.max_replication_lag_seconds, policy.max_active_sessions)
+        if all(limit is None for limit in limits):
+            return
+        started = time.monotonic()
+        while exceeded := self._exceeded_limits():
+            waited = time.monotonic() - started
+            _log.info("Pause because of %s, for %.1f s up to now.", exceeded, waited)
+            if waited > policy.pause_timeout:
+                raise RetentionError(
+                    f"The cleanup paused for {waited:.0f} s because of {exceeded}, and that did not end. "
+                    "What was deleted stays deleted; run it again later, or raise the limit."
+                )
+            time.sleep(min(0.2, policy.pause_timeout))
+        self.seconds += time.monotonic() - started
+
+    def _exceeded_limits(self) -> str:
+        """Return in words the limits of the policy that the database exceeds now."""
+        policy = self.session.policy
+        with self.session.transaction():
+            lag_bytes, lag_seconds, sessions = self.session.ask(
+                """SELECT lag.bytes::float8, extract(epoch FROM lag.time)::float8, busy.sessions
+                   FROM (SELECT max(pg_wal_lsn_diff(pg_current_wal_lsn(), coalesce(replay_lsn, flush_lsn))) AS bytes,
+                                max(coalesce(replay_lag, flush_lag)) AS time FROM pg_stat_replication) lag,
+                        (SELECT count(*) AS sessions FROM pg_stat_activity
+                         WHERE datname = current_database() AND state = 'active'
+                         AND backend_type = 'client backend' AND pid <> pg_backend_pid()) busy"""
+            )[0]
+        return " and ".join(
+            f"{value:g} {name}"
+            for value, limit, name in (
+                (lag_bytes, policy.max_replication_lag_bytes, "bytes of replication lag"),
+                (lag_seconds, policy.max_replication_lag_seconds, "seconds of replication lag"),
+                (sessions, policy.max_active_sessions, "active sessions"),
+            )
+            if value is not None and limit is not None and value > limit
+        )
+
+
+@dataclass
 class Batches:
     """The transactions of a cleanup, and what they deleted."""
 
@@ -58,7 +106,10 @@ class Batches:
     rows: dict[str, int] = field(default_factory=lambda: dict.fromkeys(CLEANED_TABLES, 0))
     committed: int = 0
     longest: float = 0
-    paused: float = 0
+    throttle: Throttle = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.throttle = Throttle(self.session)
 
     @contextlib.contextmanager
     def measured(self, deleting: bool = False) -> Iterator[None]:
@@ -80,7 +131,7 @@ class Batches:
         if deleted:
             self.committed += 1
             self.progress(Batch(phase, deleted, round(seconds, 4), sum(self.rows.values())))
-        self._pause()
+        self.throttle.wait()
         return done
 
     def _try(self, phase: str, size: BatchSize, delete: Callable[[int], int]) -> tuple[int, dict[str, int], float]:
@@ -119,44 +170,4 @@ class Batches:
                 schema=self.session.schema,
                 tables=list(CLEANED_TABLES),
             )
-        )
-
-    def _pause(self) -> None:
-        """Wait while a replica lags or the database is busy. Raises RetentionError when that does not end."""
-        policy = self.session.policy
-        limits = (policy.max_replication_lag_bytes, policy.max_replication_lag_seconds, policy.max_active_sessions)
-        if all(limit is None for limit in limits):
-            return
-        started = time.monotonic()
-        while exceeded := self._exceeded_limits():
-            waited = time.monotonic() - started
-            _log.info("Pause because of %s, for %.1f s up to now.", exceeded, waited)
-            if waited > policy.pause_timeout:
-                raise RetentionError(
-                    f"The cleanup paused for {waited:.0f} s because of {exceeded}, and that did not end. "
-                    "What was deleted stays deleted; run it again later, or raise the limit."
-                )
-            time.sleep(min(0.2, policy.pause_timeout))
-        self.paused += time.monotonic() - started
-
-    def _exceeded_limits(self) -> str:
-        """Return in words the limits of the policy that the database exceeds now."""
-        policy = self.session.policy
-        with self.session.transaction():
-            lag_bytes, lag_seconds, sessions = self.session.ask(
-                """SELECT lag.bytes::float8, extract(epoch FROM lag.time)::float8, busy.sessions
-                   FROM (SELECT max(pg_wal_lsn_diff(pg_current_wal_lsn(), coalesce(replay_lsn, flush_lsn))) AS bytes,
-                                max(coalesce(replay_lag, flush_lag)) AS time FROM pg_stat_replication) lag,
-                        (SELECT count(*) AS sessions FROM pg_stat_activity
-                         WHERE datname = current_database() AND state = 'active'
-                         AND backend_type = 'client backend' AND pid <> pg_backend_pid()) busy"""
-            )[0]
-        return " and ".join(
-            f"{value:g} {name}"
-            for value, limit, name in (
-                (lag_bytes, policy.max_replication_lag_bytes, "bytes of replication lag"),
-                (lag_seconds, policy.max_replication_lag_seconds, "seconds of replication lag"),
-                (sessions, policy.max_active_sessions, "active sessions"),
-            )
-            if value is not None and limit is not None and value > limit
         )

@@ -91,12 +91,12 @@ def _setting(default: Any, rule: _Rule) -> Any:
 
 @dataclass(frozen=True)
 class Policy:
-    """What is kept, and how gently the rest is deleted. None as a number of days leaves that class of rows alone.
+    """A policy. Without a number of days (None) a class of rows is left alone.
 
     Raises PolicyError for a value that is not allowed.
     """
 
-    # Flow runs go so many days after their end; a state type can have days of its own.
+    # Flow runs are deleted so many days after their end; a state type can have days of its own.
     days_to_keep: float | None = _setting(30, _optional(_days))
     days_by_state: Mapping[str, float] = field(default_factory=dict, metadata={"rule": _days_by_state})
     # So many ended runs of each deployment stay, and so do runs with one of these tags, with all that belongs to them.

@@ -43,7 +43,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CleanupPlan:
-    """What a cleanup would delete now, by table, and about how many bytes these rows take with their indexes."""
+    """The rows that a cleanup would delete now, by table, and about how many bytes they take with their indexes."""
 
     rows: dict[str, int]
     bytes: int
@@ -56,7 +56,7 @@ class CleanupPlan:
 
 @dataclass(frozen=True)
 class CleanupResult:
-    """What a cleanup deleted, by table, and how."""
+    """The rows that a cleanup deleted, by table, and how it went."""
 
     rows: dict[str, int]
     collections_repointed: int
@@ -188,7 +188,7 @@ def _clean_up(batches: Batches, vacuum_connection: Any) -> CleanupResult:
         batches=batches.committed,
         longest_transaction_seconds=round(batches.longest, 4),
         seconds=round(seconds, 3),
-        paused_seconds=round(batches.paused, 3),
+        paused_seconds=round(batches.throttle.seconds, 3),
         vacuumed=vacuumed,
         vacuum_message=message,
     )

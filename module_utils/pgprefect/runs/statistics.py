@@ -279,6 +279,7 @@ class _Sum:
     most: float | None = None
 
     def add(self, state: str, runs: int, retries: int, ended: int, seconds: float | None, *late: Any) -> None:
+        """Add one group of runs, as _COUNTS has it."""
         due, lateness, most = late
         self.states[state] = self.states.get(state, 0) + runs
         self.runs += runs
@@ -292,13 +293,16 @@ class _Sum:
 
     @property
     def failed(self) -> int:
+        """The number of failed and crashed runs."""
         return self.states["FAILED"] + self.states["CRASHED"]
 
     @property
     def average_duration(self) -> float | None:
+        """The average seconds of the runs that have a start and an end."""
         return round(self.seconds / self.ended, 3) if self.ended else None
 
     def figures(self, flow: str, deployment: str | None, percentiles: list[float] | None) -> Figures:
+        """Return the figures of a flow, or of a deployment of it."""
         completed = self.states["COMPLETED"]
         p50, p95, p99 = percentiles or (None, None, None)
         return Figures(
@@ -363,6 +367,7 @@ class _Queries:
     until: datetime.datetime
 
     def run(self, query: str, limit: int = 0) -> list[tuple[Any, ...]]:
+        """Run a query on the schema's tables and return its rows."""
         values = {"since": Value(self.since), "until": Value(self.until), "limit": Value(limit)}
         values["newest"] = Value(MOST_TASK_RUNS)
         text = f"{_SETTINGS} {query}"

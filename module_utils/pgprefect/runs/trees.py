@@ -1,4 +1,4 @@
-"""Finding and deleting trees of flow runs: a run with its subflow runs and all that belongs to them goes at once."""
+"""Finding and deleting trees of flow runs: runs that are not subflow runs, with all their subflow runs."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class TreeDeletion:
         """Delete most rows of a run that is too large for one transaction."""
         lock = f"SELECT 1 FROM flow_run r WHERE r.id = %(run)s AND {OLD_ENOUGH} FOR UPDATE SKIP LOCKED"
         no_subflow = "NOT EXISTS (SELECT FROM flow_run r WHERE r.parent_task_run_id = x.id)"
-        # With a task run go about five rows: itself and its states.
+        # A task run takes about five rows with it, its states.
         for table, condition, width in (("log", "true", 1), ("task_run", no_subflow, 5)):
             some = f"""DELETE FROM {table} WHERE id IN (
                 SELECT x.id FROM {table} x WHERE x.flow_run_id = %(run)s AND {condition} LIMIT %(rows)s)"""
