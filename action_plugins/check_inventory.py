@@ -80,7 +80,8 @@ class ActionModule(ActionBase):
     ) -> Iterator[str]:
         for found in definitions:
             spec = specification.options.get(found.name, {})
-            if not found.host or not ("options" in spec or found.name in CLASSES):
+            checked = ("options" in spec or found.name in CLASSES) and found.name not in specification.wiring
+            if not found.host or not checked:
                 continue
             host = {**variables, **variables["hostvars"].raw_get(found.host)}
             try:

@@ -10,7 +10,7 @@ from .specification import Specification
 from .suggestions import did_you_mean
 
 # A variable whose name begins like this is ours.
-PREFIXES = ("app_", "backup_", "database_", "pgbackrest_", "postgresql_", "prefect_")
+PREFIXES = ("app_", "backup_", "database_", "pgbackrest_", "pgprefect_", "postgresql_", "prefect_")
 
 
 @dataclass(frozen=True)

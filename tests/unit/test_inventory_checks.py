@@ -21,6 +21,7 @@ from plugin_utils.inventory_checks.tenants import check_tenants
 from plugin_utils.inventory_checks.values import check_dataclass, check_keys
 from plugin_utils.inventory_checks.variables import Definition, check_names
 from tests.support.project import ROOT
+from plugin_utils.inventory_checks.variables import PREFIXES, Definition, check_names
 
 SPECIFICATION = read(ROOT)
 GROUPS = {"postgresql": ["a"], "prefect_server": ["b"], "prefect_worker": ["c"]}
@@ -72,6 +73,11 @@ def test_a_variable_that_the_wiring_sets(wired: str, instead: str) -> None:
     (mistake,) = names(wired)
     assert mistake.startswith(f"{wired} (group all): the playbooks set this variable. ")
     assert instead in mistake
+
+
+def test_every_variable_begins_like_ours() -> None:
+    others = [name for name in SPECIFICATION.options if not name.startswith(PREFIXES)]
+    assert others == ["private_address", "site_other_variables", "site_explicit_inventory"]
 
 
 def test_every_place_of_a_name_is_told_once() -> None:
@@ -220,7 +226,7 @@ def test_an_inventory_with_mistakes_in_every_place(tmp_path: Path) -> None:
     (tmp_path / "group_vars/all/site.yml").write_text(
         'app_databse: s3cret\nprefect_tenants: \'{{ [{"name": shared, "prot": 1}] }}\'\nshared: prefect\n'
     )
-    (tmp_path / "group_vars/prefect_server.yml").write_text("prefect_server_tenants: []\n")
+    (tmp_path / "group_vars/prefect_server.yml").write_text("prefect_server_tenants: x\n")
     (tmp_path / "host_vars").mkdir()
     (tmp_path / "host_vars/somewhere.yml").write_text("prefect_monitoring_thresholds: {latncy_ms: {warning: 1}}\n")
     status, said = run(
