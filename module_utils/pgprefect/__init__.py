@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+__version__ = "0.1.0"
+
 # Ansible sends to a host whatever an import names, also one that is only for type checkers.
 __all__ = ["DatabaseManager", "PrefectDatabaseManager", "get_db_manager", "get_prefect_db_manager", "log_flow_run"]
 

@@ -140,6 +140,6 @@ def migrated_site(server: Server, database: str, home: Path) -> Site:
     site.apply(app_schema_sql=TRADING_SQL)
     done = migrate(site.environment(), home)
     assert "Migrations succeeded" in done.stdout, done.stdout
-    sealed = pgprefect("seal", environment=site.environment())
-    assert sealed.returncode == 0, sealed.stderr
+    revoked = pgprefect("revoke-secrets", environment=site.environment())
+    assert revoked.returncode == 0, revoked.stderr
     return site

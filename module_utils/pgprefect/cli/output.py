@@ -1,10 +1,15 @@
-"""What a command says to people, plain or by rich where that is installed and a terminal is there; how it ends."""
+"""What a command says to people and to programs, and the statuses that it ends with.
+
+Tables are plain text, as wide as their content; a terminal gets colours, unless NO_COLOR is set.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import datetime, timezone
 from typing import Any
 
 from ..core.problems import ERROR, WARNING, Problem
@@ -13,7 +18,14 @@ from ..runs.retention import Batch
 # What Nagios and its kin expect: all is well, something wants attention, is broken or was refused, could not be seen.
 FINE, ATTENTION, BROKEN, UNKNOWN = range(4)
 
-_STYLES = {"healthy": "green", "degraded": "yellow", "unhealthy": "red", ERROR: "red", WARNING: "yellow"}
+_GREEN, _YELLOW, _RED = "32", "33", "31"
+_COLOURS = {
+    **dict.fromkeys(("healthy", "Completed"), _GREEN),
+    **dict.fromkeys(("degraded", "unknown", "not yet drilled", WARNING.upper()), _YELLOW),
+    **dict.fromkeys(("unhealthy", "Failed", "Crashed", ERROR.upper()), _RED),
+}
+_VERDICTS = {FINE: _GREEN, ATTENTION: _YELLOW, BROKEN: _RED, UNKNOWN: _YELLOW}
+_SPANS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 
 
 def as_json(content: Any) -> None:
@@ -22,39 +34,89 @@ def as_json(content: Any) -> None:
     print()
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print a table with a title; nothing where it has no rows."""
+def verdict(text: str, status: int = FINE) -> None:
+    """Print the sentence that says how it is, which stands before everything else."""
+    print(_coloured(text, f"1;{_VERDICTS[status]}"))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "") -> None:
+    """Print a table below an empty line; nothing where it has no rows. No cell is ever cut."""
     texts = [[_text(cell) for cell in row] for row in rows]
-    if not texts or (sys.stdout.isatty() and _rich_table(title, columns, texts)):
+    if not texts:
         return
     widths = [max(map(len, column)) for column in zip(columns, *texts)]
-    print(title)
-    for row in (columns, ["-" * width for width in widths], *texts):
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
-    print()
+    print(f"\n{title}" if title else "")
+    for row in ([column.upper() for column in columns], *texts):
+        cells = [_coloured(cell.ljust(width), _COLOURS.get(cell, "")) for cell, width in zip(row, widths)]
+        print("  ".join(cells).rstrip())
 
 
-def _rich_table(title: str, columns: Sequence[str], rows: list[list[str]]) -> bool:
-    """Draw the table, if rich is there: the system's Python has none, and the plain table says the same."""
-    try:
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-    except ImportError:
-        return False
-    drawn = Table(*columns, title=title, title_justify="left")
-    for row in rows:
-        drawn.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-    Console().print(drawn)
-    return True
+def problems(found: Sequence[Problem]) -> None:
+    """Print each problem in three lines: what, where, what to do."""
+    for problem in found:
+        severity = problem.severity.upper()
+        print(f"\n{_coloured(severity, _COLOURS.get(severity, ''))} {problem.code}: {problem.object}")
+        print("  " + problem.message.replace("\n", "\n  "))
+        print(f"  What to do: {problem.remedy}")
+
+
+def in_two_lines(problem: Problem) -> str:
+    """Return a problem as one message: what is wrong, and what to do."""
+    return f"{problem.code}: {problem.message}\nWhat to do: {problem.remedy}"
+
+
+def refuse(message: str, status: int = BROKEN) -> int:
+    """Say why nothing was done, and return the status to end with."""
+    print(message, file=sys.stderr)
+    return status
+
+
+def _coloured(text: str, colour: str) -> str:
+    plain = not colour or not sys.stdout.isatty() or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+    return text if plain else f"\033[{colour}m{text}\033[0m"
 
 
 def _text(cell: Any) -> str:
     if cell is None:
         return "-"
-    if isinstance(cell, float):
-        return f"{cell:.3g}" if abs(cell) < 10 else f"{cell:,.1f}"
     return f"{cell:,}" if isinstance(cell, int) and not isinstance(cell, bool) else str(cell)
+
+
+def counted(count: float, thing: str) -> str:
+    """Return a number with its noun: 1 run, 2 runs, 0.5 days."""
+    number = f"{count:,}" if isinstance(count, int) else f"{count:g}"
+    return f"{number} {thing}{'' if count == 1 else 's'}"
+
+
+def size(number: float) -> str:
+    """Return a number of bytes in the unit that fits: 12.3 MiB."""
+    units = iter(("bytes", "KiB", "MiB", "GiB"))
+    unit = next(units)
+    while number >= 1024:
+        number, unit = number / 1024, next(units, "TiB")
+        if unit == "TiB":
+            break
+    return f"{number:,.0f} {unit}" if unit == "bytes" else f"{number:,.1f} {unit}"
+
+
+def duration(seconds: float | None) -> str | None:
+    """Return a span in the unit that fits: 0.35 s, 4.2 min, 3.1 h."""
+    if seconds is None or seconds < 100:
+        return None if seconds is None else f"{seconds:.3g} s"
+    unit, length = next((unit, length) for unit, length in _SPANS if seconds >= length)
+    return f"{seconds / length:.1f} {unit}"
+
+
+def age(seconds: float) -> str:
+    """Return a span as people say it: 12 min, 3 h, 5 d."""
+    unit, length = next(((unit, length) for unit, length in _SPANS if seconds >= 2 * length), ("s", 1))
+    return f"{max(seconds, 0) / length:.0f} {unit}"
+
+
+def ago(moment: datetime | str) -> str:
+    """Return how long ago a moment was, which has its time zone: 3 h ago."""
+    then = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+    return f"{age((datetime.now(timezone.utc) - then).total_seconds())} ago"
 
 
 class Progress:
@@ -71,17 +133,3 @@ class Progress:
         bar = "#" * round(share * 40)
         end = "\n" if share == 1 else ""
         print(f"\r[{bar:<40}] {share:4.0%}  {batch.total_rows:,} rows", end=end, file=sys.stderr, flush=True)
-
-
-def problems(found: Sequence[Problem]) -> None:
-    """Print each problem in three lines: what, where, what to do."""
-    for problem in found:
-        print(f"{problem.severity.upper()} {problem.code}: {problem.object}")
-        print(f"  {problem.message}")
-        print(f"  What to do: {problem.remedy}")
-
-
-def refuse(message: str, status: int = BROKEN) -> int:
-    """Say why nothing was done, and return the status to end with."""
-    print(message, file=sys.stderr)
-    return status

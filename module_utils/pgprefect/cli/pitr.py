@@ -3,169 +3,175 @@
 from __future__ import annotations
 
 import argparse
+import os
 from datetime import datetime, timezone
 from typing import Any
 
 from ..core.jobs import record
-from ..pitr.repository import (
-    Cluster,
-    RecoveryTarget,
-    Repository,
-    archive_all_wal,
-    check_archiving,
-    find_cluster,
-    make_base_backup,
-    make_recovery_plan,
-    read_repository,
-    set_restore_point,
-)
-from ..pitr.restore import (
-    check_free_space,
-    check_obstacles,
-    restore_in_place,
-    restore_lock,
-    restore_side_by_side,
-    undo_restore,
-)
-from ..site import configuration
-from ..site.configuration import Site
-from . import output as report
-from .output import FINE, refuse
+from ..pitr import repository as history
+from ..pitr import restore
+from ..pitr.repository import Cluster, RecoveryTarget, Repository
+from ..site.configuration import ConfigurationError, Site
+from . import output
+from .common import add_command, add_group, confirmed, load_site
+from .output import FINE, ago, refuse, size
 
 
 def add_to(commands: Any) -> None:
-    """Add it to those of the program: to what argparse's ``add_subparsers`` returned."""
-    command = commands.add_parser(
-        "pitr", help="back the whole cluster up by pgBackRest, and take it back to a point in time"
-    )
-    command.add_argument(
-        "action",
-        nargs="?",
-        default="backup",
-        choices=_ACTIONS,
-        help="make a backup, what changed since the last one (which is the default); list what there is; check that WAL"
-        " arrives in the repository; set a restore point; restore; undo a restore whose old data is still there",
-    )
-    command.add_argument("--full", action="store_true", help="backup: of everything")
-    command.add_argument("--time", help="restore: to this time, like '2026-01-31 15:04:05+00:00'")
-    command.add_argument("--point", metavar="NAME", help="point: its name, which gets the time; restore: to this one")
-    command.add_argument("--end", action="store_true", help="restore: to the end of the archived WAL")
-    command.add_argument(
-        "--beside", action="store_true", help="restore: into a cluster of its own beside the running one"
-    )
-    command.add_argument("--dry-run", action="store_true", help="restore: only say what there is and what it would do")
-    command.add_argument("--yes", action="store_true", help="restore, undo: really replace the running cluster")
-    command.add_argument("--json", action="store_true", help="print one JSON document")
-    command.set_defaults(run=_pitr)
+    """Add the command to what argparse's ``add_subparsers`` returned."""
+    summary = "back the whole cluster up by pgBackRest, and take it back to a point in time"
+    actions = add_group(commands, "pitr", summary, default="backup")
+
+    summary = "back up what changed since the last backup"
+    command = add_command(actions, "backup", _backup, summary, json=True, dry_run=True)
+    command.add_argument("--full", action="store_true", help="back up everything")
+
+    add_command(actions, "list", _list, "list the backups and the restore points", json=True)
+    add_command(actions, "check", _check, "check that WAL arrives in the repository")
+
+    command = add_command(actions, "point", _point, "set a restore point", dry_run=True)
+    command.add_argument("name", metavar="NAME", help="its name, to which the time is appended")
+
+    summary = "take the cluster back to a time, to a restore point or to the end of the WAL"
+    command = add_command(actions, "restore", _restore, summary, json=True, dry_run=True, confirmed=True)
+    command.add_argument("--time", help="to this time, like '2026-01-31 15:04:05+00:00'")
+    command.add_argument("--point", metavar="NAME", help="to this restore point")
+    command.add_argument("--end", action="store_true", help="to the end of the archived WAL")
+    command.add_argument("--beside", action="store_true", help="into a cluster of its own, side by side with this one")
+
+    summary = "undo a restore whose old data directory is still there"
+    add_command(actions, "undo", _undo, summary, dry_run=True, confirmed=True)
 
 
-def _pitr(options: argparse.Namespace) -> int:
-    return _ACTIONS[options.action](options, configuration.load(options.config), find_cluster())
+def _cluster(options: argparse.Namespace) -> tuple[Site, Cluster]:
+    """Return the site and its cluster. Raises ConfigurationError where this host does not keep its history."""
+    site = load_site(options)
+    if not os.path.exists(history.CONFIGURATION):
+        if site.login.host:
+            where = f"The cluster is on the host of the database, {site.login.host}: run this command there, as root."
+            raise ConfigurationError(where)
+        message = "Point-in-time recovery is off. To switch it on, set pgbackrest_enabled: true and run site.yml."
+        raise ConfigurationError(message)
+    return site, history.find_cluster()
 
 
-def _backup(options: argparse.Namespace, site: Site, cluster: Cluster) -> int:
+def _backup(options: argparse.Namespace) -> int:
+    site, cluster = _cluster(options)
+    if options.dry_run:
+        kind = "full" if options.full or not history.read_repository(cluster).base_backups else "incremental"
+        print(f"Would make the {kind} backup of {cluster.data}, and prune old ones.")
+        return FINE
     with record(site.job("pitr")) as figures:
-        made = make_base_backup(cluster, options.full)
+        made = history.make_base_backup(cluster, options.full)
         figures.update(label=made.label, bytes=made.bytes, stored=made.stored)
     if options.json:
-        report.as_json(figures)
+        output.as_json(figures)
     else:
-        print(f"The {made.kind} backup {made.label} of {made.bytes:,} bytes took {made.stored:,} in the repository.")
+        held = f"{size(made.bytes)}, {size(made.stored)} in the repository"
+        output.verdict(f"Made the {made.kind} backup {made.label}: {held}.")
     return FINE
 
 
-def _list(options: argparse.Namespace, _site: Site, cluster: Cluster) -> int:
-    repository = read_repository(cluster)
+def _list(options: argparse.Namespace) -> int:
+    _, cluster = _cluster(options)
+    repository = history.read_repository(cluster)
     if options.json:
-        report.as_json(repository.as_dict())
+        output.as_json(repository.as_dict())
     else:
         _print_repository(repository)
     return FINE
 
 
 def _print_repository(repository: Repository) -> None:
-    backups = repository.base_backups
-    rows = [(made.label, made.kind, f"{made.ended:%F %T%z}", made.bytes, made.stored) for made in backups]
-    report.table("Backups of the cluster", ["backup", "kind", "ended", "bytes", "stored"], rows)
-    points = [(point.name, f"{point.time:%F %T%z}") for point in repository.restore_points]
-    report.table("Restore points", ["name", "set"], points)
-    if backups:
-        print(f"It can be taken back to any time from {backups[0].ended:%F %T%z} up to now.")
+    if not repository.base_backups:
+        output.verdict("There is no backup yet, so the cluster cannot be taken back: pgprefect pitr backup makes one.")
+        return
+    earliest, newest = repository.base_backups[0].ended, repository.base_backups[-1].ended
+    span = f"any time from {earliest:%F %T%z} up to now"
+    output.verdict(f"The cluster can be taken back to {span}; the newest backup ended {ago(newest)}.")
+    rows = [
+        (base.label, base.kind, f"{base.ended:%F %T%z}", ago(base.ended), size(base.bytes), size(base.stored))
+        for base in repository.base_backups
+    ]
+    output.table(["backup", "kind", "ended", "age", "size", "stored"], rows, "Backups of the cluster")
+    points = [(point.name, f"{point.time:%F %T%z}", ago(point.time)) for point in repository.restore_points]
+    output.table(["name", "set", "age"], points, "Restore points")
 
 
-def _check(_options: argparse.Namespace, _site: Site, cluster: Cluster) -> int:
-    check_archiving(cluster)
+def _check(options: argparse.Namespace) -> int:
+    _, cluster = _cluster(options)
+    history.check_archiving(cluster)
     print("A piece of WAL arrived in the repository.")
     return FINE
 
 
-def _point(options: argparse.Namespace, site: Site, cluster: Cluster) -> int:
-    if not options.point:
-        return refuse("Name the restore point: pgprefect pitr point --point NAME")
-    point = set_restore_point(site.login, cluster, options.point, _now())
+def _point(options: argparse.Namespace) -> int:
+    site, cluster = _cluster(options)
+    if options.dry_run:
+        print(f"Would set a restore point {options.name}-TIME on the cluster {cluster.data}.")
+        return FINE
+    point = history.set_restore_point(site.login, cluster, options.name, _now())
     print(f"The restore point {point.name} is set.")
     return FINE
 
 
-def _restore(options: argparse.Namespace, site: Site, cluster: Cluster) -> int:
+def _restore(options: argparse.Namespace) -> int:
+    site, cluster = _cluster(options)
     now = _now()
-    repository = read_repository(cluster)
+    repository = history.read_repository(cluster)
     if not options.json:
         _print_repository(repository)
         print(flush=True)
-    plan = make_recovery_plan(repository, RecoveryTarget(options.time, options.point, options.end), now)
-    with restore_lock(cluster):
-        check_obstacles(cluster, repository, options.beside)
-        check_free_space(cluster, plan)
-        where = f"a cluster beside {cluster.data}" if options.beside else f"{cluster.data}, with all of its databases"
-        summary = f"From the backup {plan.base_backup.label} to {plan.target}, into {where}."
+    plan = history.make_recovery_plan(repository, RecoveryTarget(options.time, options.point, options.end), now)
+    with restore.restore_lock(cluster):
+        restore.check_obstacles(cluster, repository, options.beside)
+        restore.check_free_space(cluster, plan)
+        where = "a cluster of its own" if options.beside else f"{cluster.data}, with all of its databases"
+        words = f"From the backup {plan.base_backup.label} to {plan.target}, into {where}."
         if options.dry_run or not (options.yes or options.beside):
-            print(summary)
-            return FINE if options.dry_run else refuse("Nothing was changed: say --yes to restore it.")
-        point = None if options.beside else "before-restore"
-        complete = archive_all_wal(site.login, cluster, point, now)
+            print(words)
+            if options.dry_run:
+                return FINE
+            if not confirmed(options, "This stops PostgreSQL and replaces its data directory, which is kept."):
+                return refuse("Nothing was changed: say --yes to restore it.")
+        complete = history.archive_all_wal(site.login, cluster, None if options.beside else "before-restore", now)
         if options.beside:
-            copy, login = restore_side_by_side(site.login, cluster, plan)
+            copy, login = restore.restore_side_by_side(site.login, cluster, plan)
             print(
-                f"{summary} It answers the administrator: runuser -u postgres -- psql -p {login.port} {site.database}\n"
+                f"{words} It answers the administrator: runuser -u postgres -- psql -p {login.port} {site.database}\n"
                 f"Remove it when it has served: pg_dropcluster --stop {copy.version} {copy.name}"
             )
             return FINE
-        restore_in_place(site.login, cluster, plan)
+        restore.restore_in_place(site.login, cluster, plan)
+    if options.json:
         found = {
             "restored": plan.target,
             "backup": plan.base_backup.label,
             "aside": str(cluster.previous),
             "complete": complete,
         }
-        if options.json:
-            report.as_json(found)
-        else:
-            print(f"{summary} Done. What was there is in {cluster.previous}: pgprefect pitr undo --yes puts it back.")
-            print("Now make a backup of the new timeline (pgprefect pitr backup --full), and remove that directory.")
-        return FINE
+        output.as_json(found)
+    else:
+        print(f"{words} Done. What was there is in {cluster.previous}: pgprefect pitr undo --yes puts it back.")
+        print("Now make a backup of the new timeline (pgprefect pitr backup --full), and remove that directory.")
+    return FINE
 
 
-def _undo(options: argparse.Namespace, site: Site, cluster: Cluster) -> int:
+def _undo(options: argparse.Namespace) -> int:
+    site, cluster = _cluster(options)
     if not cluster.previous.exists():
         return refuse(f"There is nothing to undo: {cluster.previous} is not there.")
-    if not options.yes:
-        return refuse(f"{cluster.previous} would replace {cluster.data}. Nothing was changed: say --yes to do it.")
-    with restore_lock(cluster):
-        undo_restore(site.login, cluster, _now())
+    if options.dry_run or not options.yes:
+        print(f"{cluster.previous} would replace {cluster.data}.")
+        if options.dry_run:
+            return FINE
+        if not confirmed(options, "What was written since the restore is lost."):
+            return refuse("Nothing was changed: say --yes to do it.")
+    with restore.restore_lock(cluster):
+        restore.undo_restore(site.login, cluster, _now())
     print(f"{cluster.data} is again what it was before the restore, and PostgreSQL was started.")
     return FINE
 
 
 def _now() -> datetime:
     return datetime.now(timezone.utc)
-
-
-_ACTIONS = {
-    "backup": _backup,
-    "list": _list,
-    "check": _check,
-    "point": _point,
-    "restore": _restore,
-    "undo": _undo,
-}

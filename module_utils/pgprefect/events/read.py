@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
+from ..core.errors import InputError
 from ..schema.event_table import FIELDS, EventTable
 
 
@@ -17,18 +18,18 @@ def read_events(
 ) -> list[dict[str, Any]]:
     """Return events as dictionaries by field, the newest first. A field without a column is None.
 
-    Raises ValueError for a limit or a filter that the table cannot serve.
+    Raises InputError for a limit or a filter that the table cannot serve.
     """
     from psycopg2 import sql
 
     if not 0 < limit <= 100_000:
-        raise ValueError(f"limit is {limit!r}; it must be from 1 to 100000.")
+        raise InputError(f"limit is {limit!r}; it must be from 1 to 100000.")
     table = table or EventTable()
     stored = table.stored
     if "created_at" not in stored:
-        raise ValueError(f"The table {table.table} has no column for created_at, so its events have no order.")
+        raise InputError(f"The table {table.table} has no column for created_at, so its events have no order.")
     if workflow is not None and "workflow_name" not in stored:
-        raise ValueError(f"The table {table.table} has no column for workflow_name.")
+        raise InputError(f"The table {table.table} has no column for workflow_name.")
 
     conditions = [
         sql.SQL("{} {}").format(sql.Identifier(stored[name]), sql.SQL(f"{operator} {{}}").format(sql.Literal(value)))

@@ -25,11 +25,14 @@ from . import probes
 from .probes import Ask, Finding
 from .thresholds import Thresholds
 
-__all__ = ["DEGRADED", "HEALTHY", "UNHEALTHY", "Check", "Health", "check_health", "check_site"]
+__all__ = ["DEGRADED", "HEALTHY", "UNHEALTHY", "UNKNOWN", "Check", "Health", "check_health", "check_site"]
 
 HEALTHY = "healthy"
 DEGRADED = "degraded"
 UNHEALTHY = "unhealthy"
+UNKNOWN = "unknown"  # this login, or this Python, may not look
+
+_COULD_NOT_LOOK = ("login_refused", "driver_missing")
 
 
 @dataclass
@@ -46,7 +49,7 @@ class Health:
     @property
     def overall_status(self) -> str:
         found = {check.status for check in self.checks.values()}
-        return next((status for status in (UNHEALTHY, DEGRADED) if status in found), HEALTHY)
+        return next((status for status in (UNHEALTHY, UNKNOWN, DEGRADED) if status in found), HEALTHY)
 
     @property
     def problems(self) -> list[Problem]:
@@ -78,11 +81,12 @@ def check_health(
     thresholds: Thresholds | None = None,
     disk_paths: Sequence[str] = (),
     jobs: Sequence[Job] = (),
+    tenant: str | None = None,
 ) -> Health:
     """Run all checks, groups of them at the same time. It takes no longer than the timeout, in seconds.
 
     The disk is checked at the paths, or at the data directory where the login is over the unix socket. The jobs are
-    those that this host is to run.
+    those that this host is to run. With a tenant's name the others' checks are left out.
     """
     limits = thresholds or Thresholds()
     schemas = [part.schema for part in parts]
@@ -101,12 +105,16 @@ def check_health(
     elif not login.host:
         server["disk"] = partial(probes.data_disk, limits=limits)
     suffixes = {part.name: f":{part.name}" if index else "" for index, part in enumerate(parts)}
-    for part in parts:
+    for part in [part for part in parts if tenant in (None, part.name)]:
         suffix = suffixes[part.name]
         checks = {probe.__name__ + suffix: partial(_tenant, probe, limits, part) for probe in probes.TENANT_PROBES}
         groups.append(Group(checks))
         groups.append(Group({f"api{suffix}": partial(_api, part=part, timeout=timeout / 2)}, database=False))
-    own = {job.name + suffixes.get(job.tenant, ""): partial(_job, limits=limits, job=job) for job in jobs}
+    own = {
+        job.name + suffixes.get(job.tenant, ""): partial(_job, limits=limits, job=job)
+        for job in jobs
+        if tenant is None or job.tenant in ("", tenant)
+    }
     groups.append(Group(own, database=False))
     results: dict[str, Check] = {}
     deadline = time.monotonic() + timeout
@@ -123,13 +131,15 @@ def check_health(
     return Health({name: finished.get(name) or _silent(name, timeout) for name in names})
 
 
-def check_site(site: Site, login: Login | None = None, timeout: float = 4.0) -> Health:
+def check_site(site: Site, login: Login | None = None, timeout: float = 4.0, tenant: str | None = None) -> Health:
     """Ask the database, the servers and the workers, by this host's login or another one, within ``timeout`` seconds.
 
-    Raises ThresholdError.
+    With a tenant's name the others' checks are left out. Raises ThresholdError.
     """
     thresholds = Thresholds.from_arguments(site.health)
-    return check_health(login or site.login, site.database, site.tenants, timeout, thresholds, jobs=site.jobs)
+    return check_health(
+        login or site.login, site.database, site.tenants, timeout, thresholds, jobs=site.jobs, tenant=tenant
+    )
 
 
 def _tenant(probe: Callable[[Ask, Thresholds, Tenant], Finding], limits: Thresholds, part: Tenant, ask: Ask) -> Finding:
@@ -197,12 +207,18 @@ def _run_group(
             problems.append(
                 Problem("database_slow", name, message, "See what it is busy with: pg_stat_activity.", slow)
             )
-        severities = {problem.severity for problem in problems}
-        status = UNHEALTHY if ERROR in severities else DEGRADED if WARNING in severities else HEALTHY
+        status = _status(problems)
         details["latency_ms"] = round((time.monotonic() - started) * 1000, 1)
         results[name] = Check(status, problems, details)
     if connection is not None:
         connection.close()
+
+
+def _status(problems: Sequence[Problem]) -> str:
+    errors = [problem.code for problem in problems if problem.severity == ERROR]
+    if errors:
+        return UNKNOWN if set(errors) <= set(_COULD_NOT_LOOK) else UNHEALTHY
+    return DEGRADED if WARNING in [problem.severity for problem in problems] else HEALTHY
 
 
 def _explain(error: Exception, name: str) -> Problem:

@@ -533,8 +533,11 @@ def scheduled_job(limits: Thresholds, job: Job) -> Finding:
     else:
         details.update(record.as_dict())
         if record.ok is False:
-            message = f"The last {where} failed at {record.ended:%Y-%m-%d %H:%M:%S %Z}: {record.message}"
-            problems.append(problem("job_failed", message))
+            reason, _, own = record.message.partition(" What to do: ")  # what ended it may have said both
+            message = f"The last {where} failed at {record.ended:%Y-%m-%d %H:%M:%S %Z}: {reason}"
+            retry = "" if command in own else f"As root on this host: {command} "
+            remedy = f"{own} {retry}(if cron ran it, {log} has all that it said)".strip()
+            problems.append(problem("job_failed", message, remedy))
         elif record.ended is None and not record.running:
             began = f"The {where} began at {record.started:%Y-%m-%d %H:%M:%S %Z}"
             message = f"{began} and never ended: it was killed, or the host went down."

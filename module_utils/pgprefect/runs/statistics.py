@@ -66,6 +66,7 @@ class Day:
     successful_runs: int
     failed_runs: int
     average_duration: float | None
+    scheduled_runs: int = 0  # of the runs: these have not begun
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ class Statistics:
     total_runs: int = 0
     successful_runs: int = 0
     failed_runs: int = 0
+    scheduled_runs: int = 0  # of the total: these have not begun
     average_duration: float | None = None
     recent_activity: list[Run] = field(default_factory=list)
     flows: list[Figures] = field(default_factory=list)
@@ -159,7 +161,8 @@ _SETTINGS = (
 
 _TOTALS = f"""
 SELECT (SELECT count(*) FROM {{flow}}), count(*), count(*) FILTER (WHERE state_type = 'COMPLETED'),
-       count(*) FILTER (WHERE state_type IN ('FAILED', 'CRASHED')), avg({_SECONDS})
+       count(*) FILTER (WHERE state_type IN ('FAILED', 'CRASHED')), avg({_SECONDS}),
+       count(*) FILTER (WHERE state_type = 'SCHEDULED')
 FROM {{flow_run}}
 """
 
@@ -230,7 +233,7 @@ def workflow_statistics(
     queries = _Queries(connection, schema, until - datetime.timedelta(days=days), until)
     statistics = Statistics(days, queries.since)
     with _explained(schema):
-        [(flows, runs, successful, failed, seconds)] = queries.run(_TOTALS)
+        [(flows, runs, successful, failed, seconds, statistics.scheduled_runs)] = queries.run(_TOTALS)
         statistics.total_flows, statistics.total_runs = flows, runs
         statistics.successful_runs, statistics.failed_runs = successful, failed
         statistics.average_duration = _rounded(seconds)
@@ -349,7 +352,16 @@ def _add_window(statistics: Statistics, queries: _Queries) -> None:
     day, last = (time.astimezone(datetime.timezone.utc).date() for time in (queries.since, queries.until))
     while day <= last:  # a day without a run is a day with 0 runs
         group = days[day]
-        statistics.trend.append(Day(day, group.runs, group.states["COMPLETED"], group.failed, group.average_duration))
+        statistics.trend.append(
+            Day(
+                day=day,
+                runs=group.runs,
+                successful_runs=group.states["COMPLETED"],
+                failed_runs=group.failed,
+                average_duration=group.average_duration,
+                scheduled_runs=group.states["SCHEDULED"],
+            )
+        )
         day += datetime.timedelta(days=1)
 
 
@@ -397,7 +409,7 @@ def _explained(schema: str) -> Iterator[None]:
         yield
     except errors.UndefinedTable as error:
         message = f"The schema {schema} has no tables of Prefect."
-        remedy = "Correct the name of the schema, or run the migration (prefect-migrate@TENANT)."
+        remedy = "Correct the name of the schema, or migrate it: systemctl start prefect-migrate@TENANT"
         raise StatisticsUnavailable(Problem("statistics_no_tables", f"schema {schema}", message, remedy)) from error
     except errors.InsufficientPrivilege as error:
         message = f"This login may not read Prefect's tables in the schema {schema}: {str(error).strip()}."

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from ..core.errors import InputError
+
 
 @dataclass(frozen=True)
 class Event:
@@ -40,12 +42,16 @@ class EventTable:
     def __post_init__(self) -> None:
         strangers = sorted(set(self.columns) - set(FIELDS))
         if strangers:
-            raise ValueError(f"An event has no {', '.join(strangers)}; it has {', '.join(FIELDS)}.")
+            raise InputError(f"An event has no {', '.join(strangers)}; it has {', '.join(FIELDS)}.")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> EventTable:
         """Read PGPREFECT_EVENTS_TABLE, a name, and PGPREFECT_EVENTS_COLUMNS, a JSON object of field and column."""
-        columns = json.loads(environment.get("PGPREFECT_EVENTS_COLUMNS") or "{}")
+        text = environment.get("PGPREFECT_EVENTS_COLUMNS") or "{}"
+        try:
+            columns = dict(json.loads(text))
+        except (ValueError, TypeError) as error:
+            raise InputError(f"PGPREFECT_EVENTS_COLUMNS is {text!r}, which is no JSON object of columns.") from error
         return cls(table=environment.get("PGPREFECT_EVENTS_TABLE") or "system_logs", columns=columns)
 
     @property

@@ -75,7 +75,7 @@ def test_a_cleanup_is_recorded(
     filled(prefect, 100)
     assert main(["--config", str(site_file), "cleanup", "--dry-run"]) == 0
     assert not Path(scheduled["folder"]).exists()
-    assert main(["--config", str(site_file), "cleanup"]) == 0
+    assert main(["--config", str(site_file), "cleanup", "--yes"]) == 0
     status, problems, details = health()
     assert (status, problems, details["ok"]) == ("healthy", [], True)
     assert details["figures"]["flow_runs_deleted"] == 100 - prefect.sql("SELECT count(*) FROM prefect.flow_run")[0][0]
@@ -86,12 +86,12 @@ def test_a_refused_cleanup_is_recorded(prefect: Site, site_file: Path, health: C
     lock = "SELECT pg_advisory_lock(hashtext('pgprefect cleanup'), hashtext('prefect'))"
     with contextlib.closing(prefect.server.connect(prefect.database)) as other:
         other.cursor().execute(lock)
-        assert main(["--config", str(site_file), "cleanup"]) == 2
+        assert main(["--config", str(site_file), "cleanup", "--yes"]) == 2
     status, ((code, message),), _ = health()
     assert (status, code) == ("degraded", "job_failed")
     assert "Another cleanup of the schema prefect is running (process " in message
-    assert main(["--config", str(site_file), "cleanup"]) == 0
-    assert main(["--config", str(site_file), "cleanup", "--days", "-1"]) == 2  # a slip of the hand is no failed job
+    assert main(["--config", str(site_file), "cleanup", "--yes"]) == 0
+    assert main(["--config", str(site_file), "cleanup", "--days", "0", "--yes"]) == 3  # a slip of the hand
     assert health()[:2] == ("healthy", [])
 
 
@@ -101,20 +101,20 @@ def test_a_wrong_login_and_a_wrong_policy_are_recorded(
     passfile = site_file.parent / "pgpass"
     right = passfile.read_text()
     passfile.write_text("".join(line for line in right.splitlines(True) if f":{prefect.tenant.server}:" not in line))
-    assert main(["--config", str(site_file), "cleanup"]) == 3
+    assert main(["--config", str(site_file), "cleanup", "--yes"]) == 3
     status, ((code, message),), _ = health()
     assert (status, code) == ("degraded", "job_failed")
     assert f"refused the login as {prefect.tenant.server}" in message or "no password" in message
     passfile.write_text(right)
     content = json.loads(site_file.read_text())
     site_file.write_text(json.dumps({**content, "retention": {"days_to_keep": -3}}))
-    assert main(["--config", str(site_file), "cleanup"]) == 2
+    assert main(["--config", str(site_file), "cleanup", "--yes"]) == 3
     assert "days_to_keep: -3 must be from 0" in health()[1][0][1]
 
 
 def test_a_killed_cleanup_shows(prefect: Site, site_file: Path, health: Callable[[], Any]) -> None:
     filled(prefect, 50)
-    command = [str(VIRTUALENV / "bin/python"), "-m", "pgprefect", "--config", str(site_file), "cleanup"]
+    command = [str(VIRTUALENV / "bin/python"), "-m", "pgprefect", "--config", str(site_file), "cleanup", "--yes"]
     with contextlib.closing(prefect.server.connect(prefect.database)) as other:
         other.autocommit = False
         # The counting waits for this for ten seconds.
@@ -128,7 +128,7 @@ def test_a_killed_cleanup_shows(prefect: Site, site_file: Path, health: Callable
     status, ((code, message),), details = health()
     assert (status, code, details["ended"]) == ("degraded", "job_never_ended", None)
     assert "never ended: it was killed" in message
-    assert main(["--config", str(site_file), "cleanup"]) == 0
+    assert main(["--config", str(site_file), "cleanup", "--yes"]) == 0
     assert health()[:2] == ("healthy", [])
 
 

@@ -102,7 +102,7 @@ def test_two_tenants_keep_apart(prefect: Site, tmp_path: Path) -> None:
         assert "Migrations succeeded" in done.stdout, done.stdout
         # Readers could read the new tables' secrets until they are sealed; verification and the next run see that.
         assert "right_excess" in errors(site)
-        assert pgprefect("seal", environment=site.environment(tenant)).returncode == 0
+        assert pgprefect("revoke-secrets", environment=site.environment(tenant)).returncode == 0
         assert errors(site) == set()
         assert site.apply() == []
         assert site.sql(TABLES, "research", "research_owner") == [(36,)]
@@ -141,7 +141,7 @@ def test_names_that_need_quotes_beside_another_application(postgresql_server: Se
         )
         done = migrate(site.environment(), tmp_path)
         assert "Migrations succeeded" in done.stdout, done.stdout
-        sealed = pgprefect("seal", environment=site.environment())
+        sealed = pgprefect("revoke-secrets", environment=site.environment())
         assert sealed.returncode == 0, sealed.stderr
         assert len(sealed.stdout.splitlines()) == 6
         assert site.apply(), "the application's table needs its grants"

@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 
-from pgprefect.cli import backup as backup_commands
+from pgprefect.cli import restore
 from pgprefect.cli.main import main
-
-from tests.support.project import ROOT
-
-
-def test_the_command_explains_itself() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pgprefect", "--help"],
-        cwd=ROOT / "module_utils",
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "revision" in done.stdout and "seal" in done.stdout
 
 
 def test_the_command_starts_itself_and_nothing_of_the_folder_in_which_it_runs(tmp_path: Path) -> None:
     (tmp_path / "pgprefect").mkdir()
     for name in ("sitecustomize", "pgprefect/__init__", "pgprefect/__main__", "json"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('trapped')")
-    command = [*backup_commands._this_program(), "backup", "--help"]
+    command = [*restore._this_program(), "backup", "create", "--help"]
     done = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": "."}, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "--safety" in done.stdout, done.stderr
 

@@ -1,0 +1,63 @@
+"""What the units call: no command for people, so no help lists it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import Any
+
+from ..core.connection import Login
+from ..core.http import wait_until_ready
+from ..schema import revision
+from ..schema.revoke_secrets import revoke_secrets
+from ..site import environment
+from .common import add_command, load_site, open_connection
+from .output import FINE, refuse
+
+
+def add_to(commands: Any) -> None:
+    """Add the commands to what argparse's ``add_subparsers`` returned."""
+    command = add_command(commands, "revision", _revision, None, tenant=True)
+    command.description = "Compare the database's migration with the installed Prefect's."
+    command.add_argument("--require-current", action="store_true", help="fail where they differ")
+
+    command = add_command(commands, "revoke-secrets", _revoke_secrets, None)
+    command.description = "Revoke access to the tables that hold secrets, except the server's."
+
+    command = add_command(commands, "wait", _wait, None)
+    command.description = "Wait until an address answers with success."
+    command.add_argument("url")
+
+
+def _revision(options: argparse.Namespace) -> int:
+    login, database, schema, virtualenv = _where(options)
+    migrations = revision.installed_migrations(virtualenv)
+    with open_connection(login, database) as connection:
+        found = revision.compare(revision.stored_revisions(connection, schema), migrations)
+    if options.require_current and found.state != revision.CURRENT:
+        return refuse(found.message)
+    print(found.message)
+    return FINE
+
+
+def _where(options: argparse.Namespace) -> tuple[Login, str, str, str]:
+    """Return login, database, schema and virtualenv: of the unit that calls, or of the site's file."""
+    if os.environ.get("PREFECT_SERVER_DATABASE_HOST"):
+        return (*environment.database(os.environ), sys.prefix)
+    site = load_site(options)
+    return site.login, site.database, site.tenant(options.tenant).schema, site.virtualenv or sys.prefix
+
+
+def _revoke_secrets(_options: argparse.Namespace) -> int:
+    login, database, schema = environment.database(os.environ)
+    server = environment.setting(os.environ, "PGPREFECT_SERVER_ROLE")
+    with open_connection(login, database) as connection:
+        for statement in revoke_secrets(connection, schema, server):
+            print(statement)
+    return FINE
+
+
+def _wait(options: argparse.Namespace) -> int:
+    wait_until_ready(options.url)
+    return FINE

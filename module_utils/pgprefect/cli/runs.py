@@ -1,0 +1,164 @@
+"""The commands about flow runs: ``pgprefect stats`` and ``pgprefect cleanup``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+from ..core.errors import InputError
+from ..core.jobs import record
+from ..runs.retention import CleanupPlan, CleanupResult, Policy, clean_up, named, plan
+from ..runs.statistics import Figures, Statistics, to_csv, workflow_statistics
+from ..site.configuration import Site, Tenant
+from . import output
+from .common import MOST_DAYS, add_command, confirmed, days, load_site, number, open_connection
+from .output import FINE, ago, counted, duration, refuse, size
+
+
+def add_to(commands: Any) -> None:
+    """Add the commands to what argparse's ``add_subparsers`` returned."""
+    command = add_command(commands, "stats", _stats, "count and time the flow runs", tenant=True)
+    command.add_argument("--days", type=days, default=30.0, help="the window, up to now (%(default)g)")
+    form = command.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print one JSON document")
+    form.add_argument("--csv", action="store_true", help="print one line for each flow and deployment")
+
+    summary = "delete old flow runs with all that belongs to them"
+    command = add_command(commands, "cleanup", _cleanup, summary, tenant=True, json=True, dry_run=True, confirmed=True)
+    command.add_argument(
+        "--days", type=number(0, MOST_DAYS), help="keep the runs of so many days; else the site's policy says how many"
+    )
+    command.add_argument("--allow-zero-days", action="store_true", help="let --days 0 delete every run that has ended")
+
+
+def _stats(options: argparse.Namespace) -> int:
+    site = load_site(options)
+    tenant = site.tenant(options.tenant)
+    with open_connection(site.login, site.database) as connection:
+        found = workflow_statistics(connection, tenant.schema, options.days)
+    if options.json:
+        output.as_json(found.as_dict())
+    elif options.csv:
+        print(to_csv(found), end="")
+    else:
+        _print_statistics(found, tenant)
+    return FINE
+
+
+def _print_statistics(found: Statistics, tenant: Tenant) -> None:
+    runs = sum(map(_begun, found.flows))
+    completed, failed = (sum(map(count, found.flows)) for count in (_completed, lambda group: group.failed))
+    window = f"in the last {counted(found.days, 'day')}"
+    if runs:
+        output.verdict(
+            f"Tenant {tenant.name}: {counted(runs, 'run')} {window}, {completed} completed, {failed} failed."
+        )
+    else:
+        output.verdict(f"Tenant {tenant.name}: nothing to show, no run {window}.")
+    total = found.total_runs - found.scheduled_runs
+    print(
+        f"Of all time: {counted(found.total_flows, 'flow')}, {counted(total, 'run')}, {found.successful_runs:,} "
+        f"completed, {found.failed_runs:,} failed; {found.scheduled_runs:,} scheduled."
+    )
+    columns = ["flow", "deployment", "runs", "success", "p50", "p95", "p99", "late by", "retries"]
+    output.table(columns, [_row(group) for group in _groups(found) if _begun(group)], "By flow and deployment")
+    trend = [
+        (f"{day.day:%F}", runs, day.successful_runs, day.failed_runs, duration(day.average_duration))
+        for day in found.trend
+        if (runs := day.runs - day.scheduled_runs)
+    ]
+    output.table(["day", "runs", "completed", "failed", "average"], trend, "By day, in UTC")
+    tasks = [(task.task_key, task.runs, task.failed_runs, duration(task.p95_duration)) for task in found.slowest_tasks]
+    output.table(["task", "runs", "failed", "p95"], tasks, "Slowest tasks")
+    newest = [
+        (run.name, run.flow, run.state_name, ago(run.end_time), duration(run.duration)) for run in found.recent_activity
+    ]
+    output.table(["run", "flow", "state", "ended", "took"], newest, "Newest runs")
+
+
+def _groups(found: Statistics) -> list[Figures]:
+    """Return the deployments, and the whole of each flow that has more than one."""
+    parts = [group.flow for group in found.deployments]
+    return [*(group for group in found.flows if parts.count(group.flow) > 1), *found.deployments]
+
+
+def _begun(group: Figures) -> int:
+    return group.runs - group.states["SCHEDULED"]
+
+
+def _completed(group: Figures) -> int:
+    return group.states["COMPLETED"]
+
+
+def _row(group: Figures) -> tuple[Any, ...]:
+    rate = None if group.success_rate is None else f"{group.success_rate:.1%}".replace(".0%", "%")
+    times = (group.p50_duration, group.p95_duration, group.p99_duration, group.average_lateness)
+    return (group.flow, group.deployment, _begun(group), rate, *map(duration, times), group.retries)
+
+
+def _cleanup(options: argparse.Namespace) -> int:
+    site = load_site(options)
+    tenant = site.tenant(options.tenant)
+    given = _given_policy(options, site)
+    if given:  # a slip of the hand is no failed job
+        Policy.from_arguments({**site.retention, **given})
+    if options.dry_run or not options.yes:
+        with open_connection(site.login_as(tenant.server), site.database) as connection:
+            expected = plan(connection, tenant.schema, Policy.from_arguments({**site.retention, **given}))
+        _print_plan(options, expected)
+        if options.dry_run or not any(expected.rows.values()):
+            return FINE
+        if not confirmed(options, f"This deletes them for good from the schema {tenant.schema}."):
+            return refuse("Nothing was deleted: say --yes to delete it.")
+    with record(site.job("cleanup", tenant.name)) as figures:
+        result = _clean_up(site, tenant, Policy.from_arguments({**site.retention, **given}))
+        figures.update(named(result.rows), seconds=result.seconds)
+    if options.json:
+        output.as_json(result.as_dict())
+        return FINE
+    took = f"in {duration(result.seconds)}, the longest transaction {duration(result.longest_transaction_seconds)}"
+    _print_rows(result.rows, f"Deleted {_what(result.rows)} {took}.", result.zombies)
+    return FINE
+
+
+def _given_policy(options: argparse.Namespace, site: Site) -> dict[str, Any]:
+    """Return what the options say instead of the site's policy."""
+    if options.days is None:
+        return {}
+    if options.days == 0 and not (options.allow_zero_days or site.retention.get("allow_zero_days")):
+        raise InputError("--days 0 deletes every run that has ended. Where that is meant, say --allow-zero-days too.")
+    allowed = {"allow_zero_days": True} if options.allow_zero_days else {}
+    return {"days_to_keep": options.days, **allowed}
+
+
+def _clean_up(site: Site, tenant: Tenant, policy: Policy) -> CleanupResult:
+    with contextlib.ExitStack() as connections:
+        server, owner = (
+            connections.enter_context(open_connection(site.login_as(role), site.database))
+            for role in (tenant.server, tenant.migrator)
+        )
+        expected = plan(server, tenant.schema, policy)
+        progress = output.Progress(sum(expected.rows.values()))
+        return clean_up(server, tenant.schema, policy, progress, owner)
+
+
+def _print_plan(options: argparse.Namespace, expected: CleanupPlan) -> None:
+    if options.json and options.dry_run:
+        output.as_json(expected.as_dict())
+        return
+    headline = f"Would delete {_what(expected.rows)}, about {size(expected.bytes)}."
+    _print_rows(expected.rows, headline, expected.zombies)
+
+
+def _what(rows: Mapping[str, int]) -> str:
+    return f"{counted(rows['flow_run'], 'flow run')}, {counted(sum(rows.values()), 'row')} in all"
+
+
+def _print_rows(rows: Mapping[str, int], headline: str, zombies: Any) -> None:
+    lost = [(table, count) for table, count in rows.items() if count]
+    output.verdict(headline if lost else "Nothing is old enough to be deleted.")
+    output.table(["table", "rows"], lost)
+    found = [(run.name, run.state, duration(run.hours * 3600)) for run in zombies]
+    output.table(["run", "state", "silent for"], found, "Runs without a sign of life, left alone")
