@@ -150,8 +150,10 @@ def test_the_command_answers_on_each_host(database: Host, server: Host, worker: 
     refused = server.run("pgprefect events")
     assert refused.rc == 3 and "permission denied" in refused.stderr
     server.check_output("pgprefect cleanup --dry-run")
-    server.check_output("pgprefect cleanup")
-    assert worker.run("pgprefect cleanup").rc != 0
+    server.check_output("pgprefect cleanup --yes")
+    assert worker.run("pgprefect cleanup --yes").rc != 0
+    elsewhere = server.run("pgprefect backup list")
+    assert elsewhere.rc == 3 and "on the host of the database" in elsewhere.stderr
 
 
 def test_the_site_s_health_has_the_jobs_of_the_database_s_host(database: Host, playbook: Playbook) -> None:

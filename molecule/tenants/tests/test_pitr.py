@@ -117,7 +117,7 @@ def test_back_to_between_two_writes(host: Host, playbook: Playbook, arguments: A
         assert SECRET not in done.stdout and "PRIVATE KEY" not in done.stdout
     write = f"INSERT INTO system_logs (event_type, message) VALUES ('{repository}', "
     host.check_output(PSQL, write + "'kept')")
-    point = host.check_output("pgprefect pitr point --point between").split()[3]
+    point = host.check_output("pgprefect pitr point between").split()[3]
     host.check_output(PSQL, write + "'lost')")
     to = {"pgbackrest_restore_point": point, "pgbackrest_restore_confirmed": True}
     done = playbook("playbooks/restore_cluster.yml", *arguments[repository], "--extra-vars", json.dumps(to))
