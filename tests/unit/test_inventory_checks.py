@@ -19,9 +19,8 @@ from plugin_utils.inventory_checks.groups import check_groups
 from plugin_utils.inventory_checks.specification import read
 from plugin_utils.inventory_checks.tenants import check_tenants
 from plugin_utils.inventory_checks.values import check_dataclass, check_keys
-from plugin_utils.inventory_checks.variables import Definition, check_names
-from tests.support.project import ROOT
 from plugin_utils.inventory_checks.variables import PREFIXES, Definition, check_names
+from tests.support.project import ROOT
 
 SPECIFICATION = read(ROOT)
 GROUPS = {"postgresql": ["a"], "prefect_server": ["b"], "prefect_worker": ["c"]}
