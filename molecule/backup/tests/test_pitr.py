@@ -186,7 +186,7 @@ def test_a_repository_that_is_away(host: Host, playbook: Playbook, typed: Typed,
         wait_for(lambda: host.check_output(PSQL, failing) == "t", seconds=60)
         limits = {"prefect_monitoring_thresholds": {"archive_lag_s": {"warning": 0, "critical": 0}}}
         health = playbook("playbooks/health.yml", "--extra-vars", json.dumps(limits))
-        assert health.returncode != 0 and "The archiving of WAL fails" in " ".join(health.stdout.split())
+        assert health.returncode != 0 and "Archiving of WAL fails" in " ".join(health.stdout.split())
         assert host.run("runuser --user postgres -- pgprefect pitr backup").rc == 2
         found = json.loads(host.run("pgprefect health --json").stdout)
         assert found["checks"]["pitr"] == "degraded"

@@ -195,7 +195,7 @@ def _locked(stage: Stage) -> Seen:
         return seen(verify(stage.site.server.login, stage.site.declaration, timeout=0.2).problems)
 
 
-@shows("Another run is at work on the database")
+@shows("Another run is changing the database")
 def _another_run(stage: Stage) -> Seen:
     with contextlib.closing(stage.site.server.connect(stage.site.database)) as holder, holder.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_lock(hashtext('pgprefect'))")
@@ -304,7 +304,7 @@ ELSEWHERE = {
     "is there, of a restore before this one": (
         "tests/unit/pitr/test_repository.py::test_what_is_in_the_way_of_a_restore"
     ),
-    "The archiving of WAL fails": "tests/database/health/test_check.py::test_wal_that_is_not_archived",
+    "Archiving of WAL fails": "tests/database/health/test_check.py::test_wal_that_is_not_archived",
     "HTTP 401": "tests/api/objects/test_work_pools.py::test_a_wrong_password_is_called_by_its_name",
 }
 

@@ -441,7 +441,7 @@ def test_locks(prefect: Site, api_url: str) -> None:
     thread.join()
     waiting.close()
     assert (unhealthy(health), codes(health)) == ({"locks"}, {"lock_wait"})
-    assert health.problems[0].object == "public.orders" and "held up by" in health.problems[0].message
+    assert health.problems[0].object == "public.orders" and "blocked by" in health.problems[0].message
 
 
 def test_a_migration_holds_the_runs(prefect: Site, api_url: str) -> None:
@@ -522,9 +522,9 @@ def test_thresholds() -> None:
         ({"late": {}}, "There is no threshold 'late'; there are: latency_ms"),
         ({"late_s": 5}, "takes warning and critical"),
         ({"late_s": {"warn": 5}}, "takes warning and critical"),
-        ({"late_s": {"warning": "soon"}}, "'soon', which is no number"),
-        ({"late_s": {"warning": -1}}, "-1, which is no number"),
-        ({"late_s": {"warning": True}}, "True, which is no number"),
+        ({"late_s": {"warning": "soon"}}, "'soon', which is not a number"),
+        ({"late_s": {"warning": -1}}, "-1, which is not a number"),
+        ({"late_s": {"warning": True}}, "True, which is not a number"),
         ({"late_s": {"warning": 5000}}, "warns at 5000, beyond its critical 3600"),
     ],
 )
@@ -590,7 +590,7 @@ def test_wal_that_is_not_archived(prefect: Site) -> None:
         archive_by("false", "last_failed_time")
         assert asked(limits) == ("degraded", ["archiving_failed"])
         assert (
-            "The archiving of WAL fails"
+            "Archiving of WAL fails"
             in check_health(server.login, "postgres", [], thresholds=limits).problems[0].message
         )
         assert asked(Thresholds()) == ("healthy", [])

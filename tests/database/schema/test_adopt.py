@@ -364,7 +364,7 @@ def test_a_running_prefect_is_refused(naive: Naive, tmp_path: Path) -> None:
         wait_for(lambda: server.poll() is not None or naive.sql(listens) == [(1,)])
         assert server.poll() is None
         before = placed(naive)
-        with pytest.raises(Blocked, match="Prefect seems to run") as barred:
+        with pytest.raises(Blocked, match="Prefect seems to be running") as barred:
             naive.adopt()
         assert [problem.code for problem in barred.value.problems] == ["prefect_running"]
         planned = adopt(naive.server.login, naive.declaration, dry_run=True)
@@ -491,7 +491,7 @@ def test_the_playbook(host: tuple[Naive, Callable[..., str]]) -> None:
     pool = site.server.connect(site.database)
     with pool.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM flow_run")
-    assert "Prefect seems to run" in play("-e", "adopt_confirm=true", succeeds=False)
+    assert "Prefect seems to be running" in play("-e", "adopt_confirm=true", succeeds=False)
     pool.close()
     assert (everything(site), placed(site)) == untouched
 
