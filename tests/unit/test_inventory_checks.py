@@ -15,6 +15,7 @@ import pytest
 import yaml
 from pgprefect.runs.retention import Policy
 
+from filter_plugins.tenants import _TENANT_KEYS
 from plugin_utils.inventory_checks.groups import check_groups
 from plugin_utils.inventory_checks.specification import read
 from plugin_utils.inventory_checks.tenants import check_tenants
@@ -75,8 +76,9 @@ def test_a_variable_that_the_wiring_sets(wired: str, instead: str) -> None:
 
 
 def test_every_variable_begins_like_ours() -> None:
-    others = [name for name in SPECIFICATION.options if not name.startswith(PREFIXES)]
-    assert others == ["private_address", "site_other_variables", "site_explicit_inventory"]
+    others = {name.partition("_")[0] for name in SPECIFICATION.options if not name.startswith(PREFIXES)}
+    # `common` takes its variables from other roles. The rest are words that belong to everybody.
+    assert others <= {"common", "private", "site"}
 
 
 def test_every_place_of_a_name_is_told_once() -> None:
@@ -97,6 +99,10 @@ def test_defaults_are_the_wirings() -> None:
     found = re.findall(r"\b([a-z_]+) \| default\('?([\w./-]+)'?\)", wiring)
     said = {name: str(spec["default"]) for name, spec in SPECIFICATION.site.items() if spec.get("default")}
     assert {name: value for name, value in found if name in said} == said
+
+
+def test_a_tenant_has_the_keys_that_its_filter_takes() -> None:
+    assert list(SPECIFICATION.site["prefect_tenants"]["options"]) == list(_TENANT_KEYS)
 
 
 @pytest.mark.parametrize(
@@ -148,12 +154,12 @@ def test_keys_inside_tenants_are_told_with_their_path_and_without_a_value() -> N
     deployment = {"name": "a", "flow": "a", "entrypoint": "a.py:a", "work_pool": "default"}
     mistakes = tenant(
         prot=4300,
-        work_pools=[{"name": "default", "queues": [{"name": "urgent", "priorty": 1}]}],
+        work_pools=[{"name": "default", "queues": [{"name": "urgent", "priorities": 1}]}],
         deployments=[deployment, {**deployment, "schedules": [{"slug": "x", "crn": "s3cret"}]}, {"work_pol": "s3cret"}],
     )
     assert mistakes[:4] == [
         "prefect_tenants[0].prot: unknown key; did you mean port?",
-        "prefect_tenants[0].work_pools[0].queues[0].priorty: unknown key; did you mean priority?",
+        "prefect_tenants[0].work_pools[0].queues[0].priorities: unknown key; did you mean priority?",
         "prefect_tenants[0].deployments[1].schedules[0].crn: unknown key; did you mean cron?",
         "prefect_tenants[0].deployments[2].work_pol: unknown key; did you mean work_pool?",
     ]
