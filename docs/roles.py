@@ -64,7 +64,8 @@ def readme(role: Path) -> str:
 def main() -> int:
     """Write or check, and return the exit status."""
     stale = []
-    for role in sorted((ROOT / "roles").iterdir()):
+    for specs in sorted((ROOT / "roles").glob("*/meta/argument_specs.yml")):
+        role = specs.parent.parent
         path, text = role / "README.md", readme(role)
         if not path.exists() or path.read_text() != text:
             stale.append(str(path.relative_to(ROOT)))

@@ -1,10 +1,10 @@
-"""Check mode leaves no password on the controller."""
+"""Secrets go to those that they are for, and check mode leaves none on the controller."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from filter_plugins.secrets import secret_files
+from filter_plugins.secrets import api_passwords, api_secrets, secret_files, secrets_of
 
 
 def test_check_mode_keeps_no_new_secret(tmp_path: Path) -> None:
@@ -12,3 +12,11 @@ def test_check_mode_keeps_no_new_secret(tmp_path: Path) -> None:
     old, new = str(tmp_path / "old"), str(tmp_path / "new")
     assert secret_files(["old", "new"], str(tmp_path)) == [old, new]
     assert secret_files(["old", "new"], str(tmp_path), check_mode=True) == [old, "/dev/null"]
+
+
+def test_secrets_go_to_those_that_they_are_for() -> None:
+    secrets = {"app": "1", "prefect_api": "2", "research_api": "3"}
+    tenants = [{"name": "prefect"}, {"name": "research"}]
+    assert api_secrets(tenants) == ["prefect_api", "research_api"]
+    assert api_passwords(secrets, tenants) == {"prefect": "2", "research": "3"}
+    assert secrets_of(secrets, ["app"]) == {"app": "1"} and secrets_of(secrets, []) == {}

@@ -18,10 +18,17 @@ SFTP = {"type": "sftp", "host": "other", "user": "backup", "known_hosts": ["othe
 SFTP_KEY = {"sftp_key": "-----BEGIN OPENSSH PRIVATE KEY-----\nb3Bl\n-----END OPENSSH PRIVATE KEY-----\n"}
 PREFLIGHT = {"ansible.builtin.include_role": {"name": "pgbackrest", "tasks_from": "preflight"}}
 S3_KEYS = {"s3_key": "key", "s3_key_secret": "secret"}
+# What the wiring sets.
+WIRED = {
+    "server_version": 15,
+    "schedule_file": "/etc/cron.d/postgresql-pitr",
+    "records": "/var/lib/postgresql_pitr",
+    "passphrase": PASSPHRASE,
+}
 
 
 def play(folder: Path, *tasks: dict[str, Any], **variables: Any) -> subprocess.CompletedProcess[str]:
-    given = {"enabled": True, "passphrase": PASSPHRASE, **variables}
+    given = {"enabled": True, **WIRED, **variables}
     values = {f"pgbackrest_{name}": value for name, value in given.items()}
     return run_tasks(folder, values, *tasks)
 

@@ -28,7 +28,7 @@ def tenants(*names: str) -> list[dict[str, str]]:
 
 def preflight(folder: Path, **variables: Any) -> subprocess.CompletedProcess[str]:
     role = {"ansible.builtin.include_role": {"name": "prefect_retention", "tasks_from": "preflight"}}
-    variables = {"login": LOGIN, "passwords": {}, **variables}
+    variables = {"login": LOGIN, "passwords": {}, "schedule_file": "/etc/cron.d/prefect-retention", **variables}
     return play(folder, role, **variables)
 
 
