@@ -81,7 +81,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 overall_status:
-  description: The worst status of all checks, V(healthy), V(degraded) or V(unhealthy).
+  description: >-
+    The worst status of all checks, V(healthy), V(degraded), V(unknown) where the login was refused or the driver is
+    missing, or V(unhealthy).
   returned: success
   type: str
 checks:

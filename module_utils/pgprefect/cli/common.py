@@ -20,6 +20,7 @@ from .output import UNKNOWN
 
 Run = Callable[[argparse.Namespace], int]
 MOST_DAYS = 36_500
+COMPLETING = "_ARGCOMPLETE"  # in the environment where a shell asks what may follow
 
 
 class Parser(argparse.ArgumentParser):
@@ -33,7 +34,7 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """Parse, and refuse here what no option takes, so that the usage is that of the command."""
         words = list(sys.argv[1:] if args is None else args)
-        if self.default_action:
+        if self.default_action and COMPLETING not in os.environ:
             words = self._with_action(words)
         found, unknown = super().parse_known_args(words, namespace)
         if unknown:

@@ -15,6 +15,8 @@ from ..site import environment
 from .common import add_command, load_site, open_connection
 from .output import FINE, refuse
 
+NAMES = ("revision", "revoke-secrets", "wait")
+
 
 def add_to(commands: Any) -> None:
     """Add the commands to what argparse's ``add_subparsers`` returned."""

@@ -23,7 +23,7 @@ from ..schema.revision import RevisionError
 from ..site.configuration import ConfigurationError
 from ..site.environment import SettingMissing
 from . import backup, events, health, internal, pitr, restore, runs, verify
-from .common import Parser, add_common_options, for_this_user
+from .common import COMPLETING, Parser, add_common_options, for_this_user
 from .output import BROKEN, UNKNOWN, in_two_lines, refuse
 
 _EXAMPLES = """examples:
@@ -109,8 +109,8 @@ def build_parser() -> Parser:
 
 def _complete(parser: Parser) -> None:
     """Answer the shell that completes a command line, where argcomplete is installed."""
-    if "_ARGCOMPLETE" in os.environ:
+    if COMPLETING in os.environ:
         with contextlib.suppress(ImportError):
             import argcomplete
 
-            argcomplete.autocomplete(parser)
+            argcomplete.autocomplete(parser, exclude=internal.NAMES)

@@ -101,8 +101,10 @@ def size(number: float) -> str:
 
 def duration(seconds: float | None) -> str | None:
     """Return a span in the unit that fits: 0.35 s, 4.2 min, 3.1 h."""
-    if seconds is None or seconds < 100:
-        return None if seconds is None else f"{seconds:.3g} s"
+    if seconds is None:
+        return None
+    if seconds < 100:
+        return f"{seconds:.2g} s" if seconds < 1 else f"{seconds:.3g} s"
     unit, length = next((unit, length) for unit, length in _SPANS if seconds >= length)
     return f"{seconds / length:.1f} {unit}"
 

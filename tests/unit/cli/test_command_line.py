@@ -246,7 +246,7 @@ def test_words_for_people() -> None:
         "0 bytes", "1,023 bytes", "1.0 KiB", "5.0 MiB", "3.0 GiB", "7.0 TiB", "2,048.0 TiB",
     ]  # fmt: skip
     assert [output.duration(seconds) for seconds in (None, 0, 0.3521, 99.94, 150, 7200, 200000)] == [
-        None, "0 s", "0.352 s", "99.9 s", "2.5 min", "2.0 h", "2.3 d",
+        None, "0 s", "0.35 s", "99.9 s", "2.5 min", "2.0 h", "2.3 d",
     ]  # fmt: skip
     assert [output.age(seconds) for seconds in (-3, 0, 100, 130, 7300, 180000)] == [
         "0 s", "0 s", "100 s", "2 min", "2 h", "2 d",
