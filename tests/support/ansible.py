@@ -7,7 +7,10 @@ import importlib
 import io
 import json
 import os
+import re
 import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +21,18 @@ from ansible.module_utils.testing import patch_module_args
 from tests.support.project import ROOT
 
 Result = dict[str, Any]
+Variables = dict[str, Any]
 
 ansible.module_utils.__path__.append(str(ROOT / "module_utils"))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one case, and what Ansible said of its failures."""
+
+    failed: bool
+    changed: bool
+    text: str
 
 
 def run_module(name: str, *, check: bool = False, **arguments: Any) -> Result:
@@ -36,17 +49,37 @@ def run_module(name: str, *, check: bool = False, **arguments: Any) -> Result:
     return result
 
 
-def run_tasks(
-    folder: Path, variables: dict[str, Any], *tasks: dict[str, Any], arguments: tuple[str, ...] = ()
-) -> subprocess.CompletedProcess[str]:
+def run_tasks(folder: Path, variables: Variables, *tasks: Variables) -> subprocess.CompletedProcess[str]:
     """Run tasks on this machine as a playbook of the folder does."""
-    content = {"hosts": "localhost", "gather_facts": False, "vars": variables, "tasks": tasks}
-    playbook = folder / "play.yml"
-    playbook.write_text(json.dumps([content]))
-    python = "ansible_python_interpreter=/usr/bin/python3"  # a path without spaces, wherever the checkout is
+    return _play(folder, {"localhost": variables}, tasks)
+
+
+def run_cases(folder: Path, cases: Sequence[Variables], *tasks: Variables) -> list[Outcome]:
+    """Run the same tasks with each of some sets of variables, all in one run of Ansible: a host is a case."""
+    names = [f"case{number}" for number in range(len(cases))]
+    done = _play(folder, dict(zip(names, cases, strict=True)), tasks)
+    failures: dict[str, str] = dict.fromkeys(names, "")
+    said: list[str] = []  # of the next result: what no_log hides there stands above it
+    for line in done.stdout.splitlines():
+        said.append(line)
+        if result := re.match(r"(\w+): \[(\w+)\]", line):
+            if result[1] in ("fatal", "failed"):
+                failures[result[2]] += " ".join(" ".join(said).split())
+            said = []
+    counts = dict(re.findall(r"^(\w+) +: (.*)$", done.stdout, re.MULTILINE))
+    return [Outcome("failed=0" not in counts[name], "changed=0" not in counts[name], failures[name]) for name in names]
+
+
+def _play(folder: Path, hosts: dict[str, Variables], tasks: Sequence[Variables]) -> subprocess.CompletedProcess[str]:
+    playbook, inventory = folder / "play.yml", folder / "hosts.json"
+    playbook.write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": tasks}]))
+    # A path without spaces, wherever the checkout is.
+    common = {"ansible_connection": "local", "ansible_python_interpreter": "/usr/bin/python3"}
+    inventory.write_text(json.dumps({"all": {"hosts": hosts, "vars": common}}))
+    one_line = {"ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_CALLBACK_FORMAT_PRETTY": "false"}
     return subprocess.run(
-        [ROOT / ".venv/bin/ansible-playbook", "-i", "localhost,", "-c", "local", "-e", python, *arguments, playbook],
-        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+        [ROOT / ".venv/bin/ansible-playbook", "-i", inventory, playbook],
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), **one_line},
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -18,6 +18,7 @@ class Expectations:
         self.texts: set[str] = set()
         self._seen: set[ast.expr] = set()
         self._containers = set(CONTAINERS)
+        self._locals: dict[ast.FunctionDef, list[tuple[str, ast.expr]]] = {}
         self._calls: dict[str, list[tuple[ast.Call, Scope]]] = defaultdict(list)
         self._constants: dict[str, list[tuple[ast.expr, Scope]]] = defaultdict(list)
         comparisons = []
@@ -59,9 +60,14 @@ class Expectations:
         for part in parts:
             yield from self._result(part)
 
+    def _local(self, function: ast.FunctionDef) -> list[tuple[str, ast.expr]]:
+        if function not in self._locals:
+            self._locals[function] = list(_assignments(ast.walk(function)))
+        return self._locals[function]
+
     def _values(self, name: str, scope: Scope) -> Iterator[tuple[ast.expr, Scope]]:
         function = scope[1]
-        local = list(_assignments(ast.walk(function))) if function else []
+        local = self._local(function) if function else []
         if function and name in (names := [argument.arg for argument in function.args.args]):
             yield from self._cases(name, function, scope[0])
             position = names.index(name) - ("self" in names)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tests.support.ansible import run_tasks
+from tests.support.ansible import run_cases, run_tasks
 from tests.support.project import ROOT
 
 ROLE = ROOT / "roles/pgbackrest"
@@ -27,73 +24,66 @@ WIRED = {
 }
 
 
-def play(folder: Path, *tasks: dict[str, Any], **variables: Any) -> subprocess.CompletedProcess[str]:
-    given = {"enabled": True, **WIRED, **variables}
-    values = {f"pgbackrest_{name}": value for name, value in given.items()}
-    return run_tasks(folder, values, *tasks)
+def given(**variables: Any) -> dict[str, Any]:
+    values = {"enabled": True, **WIRED, **variables}
+    return {f"pgbackrest_{name}": value for name, value in values.items()}
 
 
-def preflight(folder: Path, **variables: Any) -> subprocess.CompletedProcess[str]:
-    return play(folder, PREFLIGHT, **variables)
+def test_what_is_well(tmp_path: Path) -> None:
+    cases = [
+        given(),
+        given(repository=S3, **S3_KEYS),
+        given(repository={**SFTP, "port": 2222}, **SFTP_KEY),
+        given(enabled=False, passphrase=""),
+    ]
+    assert [outcome.text for outcome in run_cases(tmp_path, cases, PREFLIGHT) if outcome.failed] == []
 
 
-@pytest.mark.parametrize(
-    "variables",
-    [
-        {},
-        {"repository": S3, **S3_KEYS},
-        {"repository": {**SFTP, "port": 2222}, **SFTP_KEY},
-        {"enabled": False, "passphrase": ""},
-    ],
-)
-def test_what_is_well(tmp_path: Path, variables: dict[str, Any]) -> None:
-    done = preflight(tmp_path, **variables)
-    assert done.returncode == 0, done.stdout
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"full_schedule": "weekly"}, 'pgbackrest_full_schedule is weekly, but it must be five fields'),
+    ({"incremental_schedule": "1 2 3"}, "pgbackrest_incremental_schedule is 1 2 3"),
+    ({"keep_full": 0}, "pgbackrest_keep_full is 0, but it must be from 1 to 1000"),
+    ({"archive_timeout_s": 86400}, "pgbackrest_archive_timeout_s is 86400, but it must be from 1 to 3600"),
+    ({"repository": {"path": "backups"}}, "its path must be absolute"),
+    ({"repository": {"path": "/var/lib/postgresql/backups"}}, "outside of /var/lib/postgresql"),
+    ({"repository": {"bucket": "backups"}}, "the type path needs nothing and may have nothing else"),
+    ({"repository": {"type": "s3", "bucket": "backups"}, **S3_KEYS}, "the type s3 needs bucket, endpoint, region"),
+    ({"repository": {"type": "sftp", "host": "other"}, **SFTP_KEY}, "the type sftp needs host, user, known_hosts"),
+    ({"repository": {**SFTP, "bucket": "backups"}, **SFTP_KEY}, "may have port: correct it"),
+    ({"repository": SFTP, "sftp_key": "secret"}, "pgbackrest_sftp_key is missing, or is no private key"),
+    ({"repository": {"type": "ftp"}}, "one of: path, s3, sftp, got: ftp"),
+    ({"repository": {"pth": "/x"}}, "pth"),
+    ({"passphrase": "short"}, "pgbackrest_passphrase is missing, or has less than 16 characters"),
+    ({"repository": S3}, "pgbackrest_s3_key is missing"),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("variables", "words"),
-    [
-        ({"full_schedule": "weekly"}, 'pgbackrest_full_schedule is weekly, but it must be five fields'),
-        ({"incremental_schedule": "1 2 3"}, "pgbackrest_incremental_schedule is 1 2 3"),
-        ({"keep_full": 0}, "pgbackrest_keep_full is 0, but it must be from 1 to 1000"),
-        ({"archive_timeout_s": 86400}, "pgbackrest_archive_timeout_s is 86400, but it must be from 1 to 3600"),
-        ({"repository": {"path": "backups"}}, "its path must be absolute"),
-        ({"repository": {"path": "/var/lib/postgresql/backups"}}, "outside of /var/lib/postgresql"),
-        ({"repository": {"bucket": "backups"}}, "the type path needs nothing and may have nothing else"),
-        ({"repository": {"type": "s3", "bucket": "backups"}, **S3_KEYS}, "the type s3 needs bucket, endpoint, region"),
-        ({"repository": {"type": "sftp", "host": "other"}, **SFTP_KEY}, "the type sftp needs host, user, known_hosts"),
-        ({"repository": {**SFTP, "bucket": "backups"}, **SFTP_KEY}, "may have port: correct it"),
-        ({"repository": SFTP, "sftp_key": "secret"}, "pgbackrest_sftp_key is missing, or is no private key"),
-        ({"repository": {"type": "ftp"}}, "one of: path, s3, sftp, got: ftp"),
-        ({"repository": {"pth": "/x"}}, "pth"),
-        ({"passphrase": "short"}, "pgbackrest_passphrase is missing, or has less than 16 characters"),
-        ({"repository": S3}, "pgbackrest_s3_key is missing"),
-    ],
-)  # fmt: skip
-def test_what_is_refused(tmp_path: Path, variables: dict[str, Any], words: str) -> None:
-    refused = preflight(tmp_path, **variables)
-    text = " ".join(refused.stdout.split())
-    assert refused.returncode != 0 and words in text, refused.stdout
-    assert "changed=0" in text and PASSPHRASE not in text
+def test_what_is_refused(tmp_path: Path) -> None:
+    outcomes = run_cases(tmp_path, [given(**variables) for variables, _ in REFUSED], PREFLIGHT)
+    for (_, words), outcome in zip(REFUSED, outcomes, strict=True):
+        assert outcome.failed and not outcome.changed and words in outcome.text, (words, outcome)
+        assert PASSPHRASE not in outcome.text
 
 
-@pytest.mark.parametrize("name", ["pgbackrest.conf", "secrets.conf"])
-def test_secrets_are_in_a_file_of_their_own(tmp_path: Path, name: str) -> None:
-    file = tmp_path / name
+def test_secrets_are_in_a_file_of_their_own(tmp_path: Path) -> None:
     tasks = [{"ansible.builtin.include_vars": str(ROLE / part / "main.yml")} for part in ("defaults", "vars")]
-    given = {"ansible.builtin.set_fact": {"pgbackrest_repository": S3, "pgbackrest_passphrase": PASSPHRASE,
+    facts = {"ansible.builtin.set_fact": {"pgbackrest_repository": S3, "pgbackrest_passphrase": PASSPHRASE,
              **{f"pgbackrest_{key}": value for key, value in S3_KEYS.items()}}}  # fmt: skip
-    template = {"ansible.builtin.template": {"src": str(ROLE / "templates" / f"{name}.j2"), "dest": str(file)}}
-    done = play(tmp_path, *tasks, given, template)
+    files = [tmp_path / "pgbackrest.conf", tmp_path / "secrets.conf"]
+    templates = [
+        {"ansible.builtin.template": {"src": str(ROLE / f"templates/{file.name}.j2"), "dest": str(file)}}
+        for file in files
+    ]
+    done = run_tasks(tmp_path, given(), *tasks, facts, *templates)
     assert done.returncode == 0, done.stdout
-    text = file.read_text()
-    assert ("repo1-s3-endpoint=s3.example.com" in text) == (name == "pgbackrest.conf")
-    assert (f"repo1-cipher-pass={PASSPHRASE}" in text) == (name == "secrets.conf")
-    assert ("repo1-s3-key-secret=secret" in text) == (name == "secrets.conf")
+    public, secret = (file.read_text() for file in files)
+    for words in ("repo1-s3-endpoint=s3.example.com",):
+        assert words in public and words not in secret
+    for words in (f"repo1-cipher-pass={PASSPHRASE}", "repo1-s3-key-secret=secret"):
+        assert words in secret and words not in public
 
 
 def test_sftp_is_refused_where_pgbackrest_is_too_old(tmp_path: Path) -> None:
     old = {"ansible.builtin.set_fact": {"ansible_facts": {"distribution_release": "bookworm"}}}
-    refused = play(tmp_path, old, PREFLIGHT, repository=SFTP, **SFTP_KEY)
+    refused = run_tasks(tmp_path, given(repository=SFTP, **SFTP_KEY), old, PREFLIGHT)
     assert refused.returncode != 0 and "Debian 12 has an older one" in " ".join(refused.stdout.split())
