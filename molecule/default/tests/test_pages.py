@@ -29,7 +29,7 @@ def test_a_part_of_the_site(typed: Typed) -> None:
 
 
 def test_old_runs(host: Host, typed: Typed) -> None:
-    host.check_output("pgprefect --tenant prefect cleanup")  # so that there is a record
+    host.check_output("pgprefect cleanup --tenant prefect --yes")  # so that there is a record
     check, run, _, _, record, _ = typed("operate.md", "Delete old runs")
     assert changed(check) == changed(run) == [0], check + run
     assert json.loads(record)["ok"]
