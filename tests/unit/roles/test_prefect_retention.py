@@ -58,9 +58,9 @@ def test_the_times(tmp_path: Path) -> None:
         jobs = [line.split(maxsplit=6) for line in text.splitlines() if line[:1].isdigit()]
         assert [" ".join(job[:2]) for job in jobs] == times
         assert all(job[2:6] == ["*", "*", "*", "root"] for job in jobs)
-        assert [job[6].split()[-2] for job in jobs] == ["prefect", "research", "third"]
+        assert [job[6].split()[-3] for job in jobs] == ["prefect", "research", "third"]
         # cron takes no last line without an end, and makes a new line of each percent sign.
-        assert text.endswith("cleanup\n") and "%" not in text
+        assert text.endswith("cleanup --yes\n") and "%" not in text
 
 
 def test_times_that_are_well(tmp_path: Path) -> None:
