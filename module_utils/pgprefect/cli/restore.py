@@ -78,7 +78,8 @@ def _keep_what_is_there(options: argparse.Namespace, site: Site, parts: list[Dum
     # By the user of the backups, which this process cannot become and come back from.
     kinds = [word for part in parts for word in ("--kind", part.kind)]
     tenant = ["--tenant", options.tenant] if options.tenant else []
-    command = [*_this_program(), "--config", options.config, *tenant, "backup", "create", "--safety", *kinds]
+    verbose = ["--verbose"] if options.verbose else []
+    command = [*_this_program(), "--config", options.config, *verbose, *tenant, "backup", "create", "--safety", *kinds]
     print("The safety set:", flush=True)
     return subprocess.run(command, check=False).returncode == 0
 
