@@ -122,7 +122,9 @@ def _job(details: Mapping[str, Any]) -> str:
         return f"running, begun {ago(details['started'])}"
     figures = details.get("figures") or {}
     made = f", {size(figures['bytes'])}" if details.get("ok") and "bytes" in figures else ""
-    return f"succeeded {ago(details['succeeded'])}{made}" if details.get("succeeded") else "has not run yet"
+    if details.get("succeeded"):
+        return f"succeeded {ago(details['succeeded'])}{made}"
+    return "never succeeded" if "started" in details else "has not run yet"
 
 
 _FIGURES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {

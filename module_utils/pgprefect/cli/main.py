@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.tenant and not options.takes_tenant:
         parser.error("this command is not about one tenant, so it takes no --tenant")
     if options.verbose:
-        logging.basicConfig(stream=sys.stderr, level=logging.DEBUG, format="%(asctime)s %(name)s: %(message)s")
+        logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     try:
         status = int(options.run(options))
         sys.stdout.flush()
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNKNOWN
     except Exception as error:
-        logging.getLogger(__name__).debug("The command failed.", exc_info=True)
+        logging.getLogger(__name__).info("The command failed.", exc_info=True)
         reason = " ".join(str(error).split()) or "it says no more"
         hint = "" if options.verbose else " With -v it shows where."
         return refuse(f"An unexpected error, {type(error).__name__}: {reason.rstrip('.')}.{hint}", UNKNOWN)
