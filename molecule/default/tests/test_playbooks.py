@@ -29,3 +29,17 @@ def test_the_playbooks_beside_the_site(playbook: Playbook, completed_run: str) -
         "playbooks/clean_up_runs.yml", "--extra-vars", '{"prefect_retention_policy": {"days_to_keep": -1}}'
     )
     assert refused.returncode != 0 and "days_to_keep: -1 must be from 0" in refused.stdout, refused.stdout
+
+
+def test_a_tag_alone_leaves_no_job_that_health_misses(host: Host, playbook: Playbook) -> None:
+    """pgprefect.json names the jobs that cron starts, whichever role's tag is asked for."""
+    without = ["--extra-vars", "prefect_retention_enabled=false"]
+    try:
+        done = playbook("site.yml", "--tags", "prefect_retention", *without)
+        assert done.returncode == 0, done.stdout
+        assert not host.file("/etc/cron.d/prefect-retention").exists
+        assert "job_not_scheduled" not in host.run("pgprefect health --json").stdout
+    finally:
+        done = playbook("site.yml", "--tags", "prefect_retention")
+    assert done.returncode == 0 and host.file("/etc/cron.d/prefect-retention").exists, done.stdout
+    assert '"cleanup"' in host.file("/etc/prefect/pgprefect.json").content_string
