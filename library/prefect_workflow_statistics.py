@@ -60,6 +60,10 @@ failed_runs:
   description: How many of them failed or crashed.
   returned: success
   type: int
+scheduled_runs:
+  description: How many of them have not begun.
+  returned: success
+  type: int
 average_duration:
   description: From start to end, over all finished runs; null when there are none.
   returned: success

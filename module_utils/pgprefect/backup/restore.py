@@ -40,6 +40,45 @@ _OTHERS = """
     UNION ALL SELECT 'pg_extension'::regclass, oid, 0 FROM pg_extension
     UNION ALL SELECT 'pg_constraint'::regclass, oid, 0 FROM pg_constraint WHERE connamespace NOT IN ({schemas})
 """
+# The schemas whose objects are none of the others: the replaced ones, and PostgreSQL's own.
+_REPLACED = "SELECT oid FROM pg_namespace WHERE nspname = ANY ({}) OR nspname ~ '^(pg_|information_schema$)'"
+_BEGIN = """
+BEGIN;
+SET LOCAL client_min_messages = warning;
+SET LOCAL lock_timeout = {lock_timeout};
+CREATE TEMP TABLE restore_others ON COMMIT DROP AS
+    SELECT *, pg_describe_object(class, oid, part) AS name FROM ({others}) AS others;
+"""
+_UNLINK_LARGE_OBJECTS = """
+SELECT lo_unlink(oid) FROM pg_largeobject_metadata;
+"""
+_EMPTY_SCHEMA = """
+DROP SCHEMA IF EXISTS {schema} CASCADE;
+CREATE SCHEMA {schema} AUTHORIZATION {owner};
+"""
+_REFUSE_LOSS = """
+DO $restore$ DECLARE lost bigint; names text; BEGIN
+    SELECT count(*), string_agg(name, ', ' ORDER BY name) INTO lost, names FROM pg_temp.restore_others
+        WHERE (class, oid, part) NOT IN ({others});
+    IF lost > 0 THEN
+        RAISE EXCEPTION '% objects of other schemas stand on what would be replaced: %', lost, left(names, 300);
+    END IF;
+END $restore$;
+"""
+_COUNT_LARGE_OBJECTS = """
+DO $restore$ DECLARE number bigint; BEGIN
+    SELECT count(*) INTO number FROM pg_largeobject_metadata;
+    IF number <> {count} THEN
+        RAISE EXCEPTION 'the database has % large objects, the manifest says %', number, {count};
+    END IF;
+END $restore$;
+"""
+_COUNT_ROWS = """
+DO $restore$ DECLARE rows bigint; BEGIN
+    SELECT count(*) INTO rows FROM {table};
+    IF rows <> {count} THEN RAISE EXCEPTION '% has % rows, the manifest says %', {name}, rows, {count}; END IF;
+END $restore$;
+"""
 
 
 def choose(manifest: Manifest, declaration: Declaration, kinds: Sequence[str], tenant: str | None = None) -> list[Dump]:
@@ -226,62 +265,30 @@ def _frame(login: Login, target: Declaration, parts: Sequence[Dump]) -> tuple[st
 
     owners = {part.schema: part.owner for part in target.tenants} | {target.app_schema: target.app_owner}
     schemas = [part.schema for part in parts if part.schema]
+    replaced = sql.SQL(_REPLACED).format(sql.Literal(schemas))
+    others = sql.SQL(_OTHERS).format(schemas=replaced)
+    begin: list[sql.Composable] = [sql.SQL(_BEGIN).format(lock_timeout=sql.Literal(_LOCK_TIMEOUT), others=others)]
+    if APP in [part.kind for part in parts]:  # large objects belong to no schema, and only the application has some
+        begin.append(sql.SQL(_UNLINK_LARGE_OBJECTS))
+    for schema in schemas:
+        name, owner = sql.Identifier(schema), sql.Identifier(owners[schema])
+        begin.append(sql.SQL(_EMPTY_SCHEMA).format(schema=name, owner=owner))
+    begin.append(sql.SQL(_REFUSE_LOSS).format(others=others))
+    end: list[sql.Composable] = []
+    for part in parts:
+        if part.large_objects is not None:
+            end.append(sql.SQL(_COUNT_LARGE_OBJECTS).format(count=sql.Literal(part.large_objects)))
+        end += [count_check(part.schema or "", table, count) for table, count in part.rows.items()]
+    end.append(sql.SQL("COMMIT;\n"))
     with closing(connect(login, target.database)) as connection:
-
-        def text(template: str, **values: sql.Composable) -> str:
-            return str(sql.SQL(template).format(**values).as_string(connection))
-
-        namespaces = sql.SQL(
-            "SELECT oid FROM pg_namespace WHERE nspname = ANY ({}) OR nspname ~ '^(pg_|information_schema$)'"
-        ).format(sql.Literal(schemas))
-        others = text(_OTHERS, schemas=namespaces)
-        begin = [
-            "BEGIN; SET LOCAL client_min_messages = warning;",
-            f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}';",
-            "CREATE TEMP TABLE restore_others ON COMMIT DROP AS SELECT *, pg_describe_object(class, oid, part) AS name",
-            f"FROM ({others}) AS others;",
-        ]
-        if APP in [part.kind for part in parts]:  # large objects belong to no schema, and only the application has some
-            begin.append("SELECT lo_unlink(oid) FROM pg_largeobject_metadata;")
-        for schema in schemas:
-            name, owner = sql.Identifier(schema), sql.Identifier(owners[schema])
-            begin.append(text("DROP SCHEMA IF EXISTS {schema} CASCADE;", schema=name))
-            begin.append(text("CREATE SCHEMA {schema} AUTHORIZATION {owner};", schema=name, owner=owner))
-        begin.append(
-            "DO $restore$ DECLARE lost bigint; names text; BEGIN\n"
-            "SELECT count(*), string_agg(name, ', ' ORDER BY name) INTO lost, names FROM pg_temp.restore_others\n"
-            f"WHERE (class, oid, part) NOT IN ({others});\n"
-            "IF lost > 0 THEN RAISE EXCEPTION '% objects of other schemas stand on what would be replaced: %',\n"
-            "lost, left(names, 300); END IF; END $restore$;"
-        )
-        end = []
-        for part in parts:
-            if part.large_objects is not None:
-                end.append(
-                    text(
-                        "DO $restore$ DECLARE number bigint; BEGIN SELECT count(*) INTO number FROM"
-                        " pg_largeobject_metadata; IF number <> {count} THEN RAISE EXCEPTION"
-                        " 'the database has % large objects, the manifest says %', number, {count}; END IF;"
-                        " END $restore$;",
-                        count=sql.Literal(part.large_objects),
-                    )
-                )
-            for table, count in part.rows.items():
-                end.append(count_check(part.schema or "", table, count).as_string(connection))
-        end.append("COMMIT;\n")
-    return "\n".join(begin) + "\n", "\n".join(end)
+        return str(sql.Composed(begin).as_string(connection)), str(sql.Composed(end).as_string(connection))
 
 
 def count_check(schema: str, table: str, count: int) -> Any:
     """Return the SQL that fails where a table does not have as many rows as the manifest says."""
     from psycopg2 import sql
 
-    template = (
-        "DO $restore$ DECLARE rows bigint; BEGIN SELECT count(*) INTO rows FROM {table};"
-        " IF rows <> {count} THEN RAISE EXCEPTION '% has % rows, the manifest says %',"
-        " {name}, rows, {count}; END IF; END $restore$;"
-    )
-    return sql.SQL(template).format(
+    return sql.SQL(_COUNT_ROWS).format(
         table=sql.Identifier(schema, table), count=sql.Literal(count), name=sql.Literal(f"{schema}.{table}")
     )
 
