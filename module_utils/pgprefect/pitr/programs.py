@@ -22,8 +22,8 @@ class RecoveryError(ProblemError):
     """The cluster cannot be backed up or restored."""
 
 
-def run_program(command: Sequence[str], level: int = logging.INFO) -> str:
-    """Run a program, log it at the level, and return its standard output. Raises RecoveryError."""
+def run_program(command: Sequence[str], logged: bool = True) -> str:
+    """Run a program and return its standard output. Raises RecoveryError."""
     began = time.monotonic()
     try:
         done = subprocess.run(
@@ -32,7 +32,8 @@ def run_program(command: Sequence[str], level: int = logging.INFO) -> str:
     except OSError as error:
         raise failed(f"{command[0]} cannot be run: {error.strerror}") from error
     status = f"failed with {done.returncode}" if done.returncode else "ended"
-    _log.log(level, "%s %s after %.1f s.", shlex.join(command), status, time.monotonic() - began)
+    if logged:
+        _log.info("%s %s after %.1f s.", shlex.join(command), status, time.monotonic() - began)
     if done.returncode:
         output = " ".join((done.stderr + done.stdout).split()) or f"it ended with {done.returncode}"
         name = next(word for word in command if not word.startswith("-") and word not in ("runuser", "systemd-run"))

@@ -193,7 +193,7 @@ def _recover(login: Login, cluster: Cluster) -> None:
 
 def _unit_properties(unit: str, *names: str) -> dict[str, str]:
     properties = [f"--property={name}" for name in names]
-    shown = run_program(["systemctl", "show", *properties, unit], logging.DEBUG)  # it is asked again and again
+    shown = run_program(["systemctl", "show", *properties, unit], logged=False)  # asked several times a second
     return dict(line.split("=", 1) for line in shown.splitlines())
 
 
