@@ -35,7 +35,7 @@ CONTAINERS = ("community.docker.docker", "docker")
 
 
 class ActionModule(ActionBase):
-    """What Ansible loads."""
+    """The action, as Ansible loads it."""
 
     _requires_connection = False
     _VALID_ARGS = frozenset(("explicit", "other_variables"))

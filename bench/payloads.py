@@ -1,4 +1,4 @@
-"""What each module of library/ carries to a host: its files of module_utils/, and their size."""
+"""The payload of each module of library/: the files of module_utils/ that it carries to a host, and their size."""
 
 from __future__ import annotations
 

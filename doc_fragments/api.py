@@ -1,4 +1,4 @@
-"""How a module reaches a Prefect server's API: what ``pgprefect.core.http.API_ARGUMENTS`` takes."""
+"""Documentation of the arguments in ``pgprefect.core.http.API_ARGUMENTS``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What modules support: ``reads`` for those that change nothing, ``changes`` for the others."""
+"""Documentation of what modules support: ``reads`` for those that change nothing, ``changes`` for the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a site's database must hold: what ``pgprefect.schema.declaration.DECLARATION_ARGUMENTS`` takes."""
+"""Documentation of the arguments in ``pgprefect.schema.declaration.DECLARATION_ARGUMENTS``."""
 
 from __future__ import annotations
 

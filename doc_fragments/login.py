@@ -1,4 +1,4 @@
-"""How a module reaches PostgreSQL: what ``pgprefect.core.connection.LOGIN_ARGUMENTS`` takes."""
+"""Documentation of the arguments in ``pgprefect.core.connection.LOGIN_ARGUMENTS``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the modules share that log in to a database."""
+"""Support for modules that log in to a database."""
 
 from __future__ import annotations
 

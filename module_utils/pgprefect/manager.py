@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 POOL_SIZE = 5
 POOL_TIMEOUT = 30.0  # seconds that a thread waits for a connection
-POOL_RECYCLE = 1800  # seconds after which a connection is made anew
+POOL_RECYCLE = 1800  # seconds after which a connection is replaced
 
 
 class PoolExhausted(PgprefectError):

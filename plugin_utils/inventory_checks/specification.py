@@ -16,7 +16,7 @@ _NAME = re.compile(r"[a-z_][a-z0-9_]*")
 
 @dataclass(frozen=True)
 class Specification:
-    """What an inventory may set, with each variable's argument spec, and what the wiring sets."""
+    """The variables that an inventory may set, with their argument specs, and those that the wiring sets."""
 
     site: Mapping[str, Any]
     roles: Mapping[str, Any]

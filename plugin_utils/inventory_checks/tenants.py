@@ -1,4 +1,4 @@
-"""What fits together inside a tenant: its deployments with its work pools, and with the flows on the controller."""
+"""Consistency inside a tenant: its deployments with its work pools, and with the flows on the controller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all commands share: parser, kinds of arguments, the site, a connection, and the question before harm."""
+"""Parts that all commands share: parser, types of arguments, the site, a connection, and the confirmation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the units call: no command for people, so no help lists it."""
+"""Commands that the units call. People do not need them, so no help lists them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command says to people and to programs, and the statuses that it ends with.
+"""The output of commands, for people and for programs, and their exit statuses.
 
 Tables are plain text, as wide as their content; a terminal gets colours, unless NO_COLOR is set.
 """

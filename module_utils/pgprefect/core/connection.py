@@ -33,7 +33,7 @@ LOGIN_ARGUMENTS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Login:
-    """Where and as whom to log in to a PostgreSQL server. An empty host is the unix socket."""
+    """A login at a PostgreSQL server. An empty host is the unix socket."""
 
     host: str = ""
     port: int = 5432
@@ -45,10 +45,12 @@ class Login:
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any]) -> Login:
+        """Make a login of the arguments of a module."""
         return cls(**{name[len("login_") :]: arguments[name] for name in LOGIN_ARGUMENTS})
 
     @property
     def where(self) -> str:
+        """The server's address, for messages."""
         return f"{self.host}:{self.port}" if self.host else f"the unix socket of port {self.port}"
 
 

@@ -18,6 +18,7 @@ class ProblemError(PgprefectError):
 
     @property
     def problem(self) -> Problem:
+        """The first problem."""
         return self.problems[0]
 
 

@@ -19,6 +19,7 @@ class Problem:
     severity: str = ERROR
 
     def as_dict(self) -> dict[str, str]:
+        """Return it as JSON has it."""
         return asdict(self)
 
 

@@ -65,7 +65,7 @@ def scram_verifier(password: str, salt: bytes | None = None, iterations: int = I
 
 
 def verifier_matches(verifier: str | None, password: str) -> bool:
-    """Whether a stored verifier belongs to a password. Anything that is not SCRAM (md5, none) does not."""
+    """Say whether a stored verifier belongs to a password. Anything that is not SCRAM (md5, none) does not."""
     try:
         scheme, parameters, _keys = (verifier or "").split("$")
         iterations, salt = parameters.split(":")

@@ -127,6 +127,7 @@ def _row(event: Event, table: EventTable) -> list[Any]:
 
 @contextlib.contextmanager
 def own_connection() -> Iterator[Any]:
+    """Yield a connection to where libpq's variables say."""
     import psycopg2
 
     connection = psycopg2.connect("", application_name="pgprefect", connect_timeout=5)

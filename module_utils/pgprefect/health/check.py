@@ -1,7 +1,7 @@
-"""Whether the database, Prefect's schemas, the API and the workers answer, within a bounded time.
+"""Health of the database, Prefect's schemas, the APIs and the workers, checked within a bounded time.
 
-The checks run in groups, each with a thread and at most one connection of its own: whatever hangs, be it a name that
-does not resolve or a network that drops packets, makes its own checks unhealthy and nobody wait.
+The checks run in groups, each with a thread and at most one connection of its own. What hangs, such as a name that does
+not resolve or a network that drops packets, makes the checks of its own group unhealthy and delays no other.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ _COULD_NOT_LOOK = ("login_refused", "driver_missing")
 
 @dataclass
 class Check:
+    """The result of one check."""
+
     status: str = UNHEALTHY
     problems: list[Problem] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
@@ -44,10 +46,13 @@ class Check:
 
 @dataclass
 class Health:
+    """The results of all checks, by name."""
+
     checks: dict[str, Check] = field(default_factory=dict)
 
     @property
     def overall_status(self) -> str:
+        """The worst status of a check."""
         found = {check.status for check in self.checks.values()}
         return next((status for status in (UNHEALTHY, UNKNOWN, DEGRADED) if status in found), HEALTHY)
 
@@ -57,6 +62,7 @@ class Health:
         return list(dict.fromkeys(problem for check in self.checks.values() for problem in check.problems))
 
     def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
         return {
             "overall_status": self.overall_status,
             "checks": {name: check.status for name, check in self.checks.items()},

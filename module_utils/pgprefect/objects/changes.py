@@ -1,4 +1,4 @@
-"""What must be changed at a Prefect server: the one source for the report, the diff, and what is executed."""
+"""Changes of a Prefect server's objects: the one source for the report, the diff, and what is executed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ObjectChange:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was changed, or would be in a dry run, and the identifiers of the declared objects that exist.
+    """The changes that were made, or would be in a dry run, and the identifiers of the declared objects that exist.
 
     ``unreachable`` says why a dry run took the server for an empty one.
     """
@@ -62,6 +62,7 @@ class Outcome:
 
 
 def create(name: str, after: Fields, request: Callable[[], Any]) -> ObjectChange:
+    """Return the change that creates an object."""
     return ObjectChange(f"create {name}", object=name, before=None, after=after, request=request)
 
 
@@ -77,6 +78,7 @@ def update(
 
 
 def delete(name: str, before: Fields, request: Callable[[], Any]) -> ObjectChange:
+    """Return the change that deletes an object."""
     return ObjectChange(f"delete {name}", object=name, before=before, after=None, request=request)
 
 
@@ -86,11 +88,13 @@ def limit_field(limit: int | None) -> Fields:
 
 
 def name_faults(what: str, name: str) -> Iterator[str]:
+    """Yield why a name is not allowed."""
     if not name.strip() or set(name) & set("/%&><"):
         yield f"{what}: a name must not be empty or contain one of the characters / % & > <."
 
 
 def duplicates(values: Iterable[str]) -> list[str]:
+    """Return the names that occur more than once."""
     values = list(values)
     return sorted({value for value in values if values.count(value) > 1})
 

@@ -69,7 +69,7 @@ class Deployment:
 
 
 class DeploymentStore:
-    """What a server has of the declared deployments, read with two requests."""
+    """The declared deployments that a server has, read with two requests."""
 
     def __init__(self, api: PrefectApi) -> None:
         self.api = api
@@ -77,6 +77,7 @@ class DeploymentStore:
         self.deployments: dict[str, Fields] = {}  # by full name, as the API returns them
 
     def read(self, declared: Sequence[Deployment]) -> None:
+        """Read them from the server. Raises ApiError."""
         flows = {"name": {"any_": sorted({deployment.flow for deployment in declared})}}
         names = {"name": {"any_": sorted({deployment.name for deployment in declared})}}
         self.flows = {flow["name"]: flow["id"] for flow in self.api.filter("/flows/filter", flows=flows)}
@@ -85,12 +86,14 @@ class DeploymentStore:
         self.deployments = {f"{flow_names[d['flow_id']]}/{d['name']}": d for d in found}
 
     def create(self, flow: str, body: Fields) -> None:
+        """Create a deployment."""
         if flow not in self.flows:
             self.flows[flow] = self.api.call("POST", "/flows/", {"name": flow})["id"]
         self.api.call("POST", "/deployments/", {**body, "flow_id": self.flows[flow]})
 
     def update(self, identifier: str, wanted: Fields, differing: Fields) -> None:
         # The server finds a queue by the pool's name and its own, so the two travel together.
+        """Update a deployment."""
         place = ("work_pool_name", "work_queue_name")
         if not differing.keys().isdisjoint(place):
             differing = {**differing, **{name: wanted[name] for name in place}}

@@ -133,7 +133,7 @@ class Repository:
 
 @dataclass(frozen=True)
 class RecoveryTarget:
-    """Where recovery ends: exactly one of a time, the name of a restore point, and the end of the WAL."""
+    """The end of a recovery: exactly one of a time, the name of a restore point, and the end of the WAL."""
 
     time: str | None = None
     point: str | None = None

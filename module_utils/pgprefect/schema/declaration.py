@@ -89,15 +89,18 @@ class Declaration:
 
     @property
     def schemas(self) -> tuple[str, ...]:
+        """The declared schemas."""
         return (self.app_schema, *(tenant.schema for tenant in self.tenants), self.extensions_schema)
 
     @property
     def login_roles(self) -> tuple[str, ...]:
+        """The roles that may log in."""
         services = [role for tenant in self.tenants for role in (tenant.migrator, tenant.server)]
         return (self.app_login, *services, self.monitor, self.backup)
 
     @property
     def roles(self) -> tuple[str, ...]:
+        """All declared roles."""
         return (self.app_owner, *(tenant.owner for tenant in self.tenants), *self.login_roles)
 
     @property

@@ -56,9 +56,11 @@ class EventTable:
 
     @property
     def name(self) -> tuple[str, str]:
+        """The table's schema and name."""
         return self.schema, self.table
 
     def column(self, name: str) -> str | None:
+        """Return the column of a field, or None where it has none."""
         return self.columns.get(name, name) or None
 
     @property

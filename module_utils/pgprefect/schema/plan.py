@@ -487,8 +487,8 @@ def _workflow_runs(catalog: Catalog, declaration: Declaration) -> Iterator[Chang
     found, schema, owner = catalog.workflow_runs, declaration.app_schema, declaration.app_owner
     name = f"view {quote((schema, workflow_runs.NAME))}"
     text = workflow_runs.body(declaration.events, [(tenant.name, tenant.schema) for tenant in declaration.tenants])
-    anew = workflow_runs.must_be_new(found, schema, owner, declaration.app_login)
-    if not anew and found.body == text:
+    recreate = workflow_runs.must_be_new(found, schema, owner, declaration.app_login)
+    if not recreate and found.body == text:
         return
     missing = not found.relation
     yield Change(
@@ -496,7 +496,7 @@ def _workflow_runs(catalog: Catalog, declaration: Declaration) -> Iterator[Chang
         name,
         f"The {name}, of all flow runs with the application's events, "
         + ("does not exist." if missing else "is not as declared."),
-        workflow_runs.statement(schema, owner, text, anew),
+        workflow_runs.statement(schema, owner, text, recreate),
         "" if missing else f"{name}: another definition",
         f"{name}: {', '.join(tenant.schema for tenant in declaration.tenants)} with {declaration.events.table}",
     )

@@ -21,7 +21,7 @@ class Element(NamedTuple):
 
 
 class Definition(NamedTuple):
-    """How an element is defined."""
+    """The definition of an element."""
 
     definition: str
     valid: bool  # of an index or a constraint

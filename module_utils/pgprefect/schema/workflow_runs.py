@@ -152,7 +152,7 @@ def must_be_new(found: ViewState, schema: str, owner: str, reader: str) -> bool:
     )
 
 
-def statement(schema: str, owner: str, text: str, anew: bool) -> Statement:
+def statement(schema: str, owner: str, text: str, recreate: bool) -> Statement:
     """Return the statement that creates both, or replaces the function's body, which keeps grants on the view."""
     name = Names(((schema, NAME),))
     function = f"CREATE OR REPLACE FUNCTION {{}}() RETURNS TABLE ({_RESULT}) LANGUAGE sql STABLE AS {{}}"
@@ -164,7 +164,7 @@ def statement(schema: str, owner: str, text: str, anew: bool) -> Statement:
         ("RESET check_function_bodies", ()),
         ("RESET ROLE", ()),
     ]
-    if anew:
+    if recreate:
         parts[3:3] = [
             (f"CREATE VIEW {{}} AS SELECT {_NAMES} FROM {{}}() AS run", (name, name)),
             ("COMMENT ON VIEW {} IS {}", (name, Value(COMMENT))),

@@ -53,7 +53,7 @@ class Tenant:
 
 @dataclass(frozen=True)
 class Keep:
-    """How many backup sets stay: the newest ones, and the newest of so many days, weeks and months that have one."""
+    """The backup sets to keep: the newest ones, and the newest of so many days, weeks and months that have one."""
 
     last: int = 3
     daily: int = 7
@@ -77,7 +77,7 @@ class Keep:
 
 @dataclass(frozen=True)
 class CopyTarget:
-    """Where copies of sets go.
+    """The place to which sets are copied.
 
     ``target`` is written as the tool (rsync or rclone) understands it; ``folder`` has the files with which the tool
     logs in.
@@ -96,7 +96,7 @@ class CopyTarget:
 
 @dataclass(frozen=True)
 class Backups:
-    """Where this site's backup sets are, what they hold, how many stay, and how they leave the host."""
+    """The site's backup sets: where they are, what they hold, how many stay, and how they leave the host."""
 
     directory: str
     kinds: tuple[str, ...]
@@ -126,6 +126,7 @@ class Site:
 
     @property
     def database(self) -> str:
+        """The name of the declared database."""
         return str(self.declared["database"])
 
     def tenant(self, name: str | None = None) -> Tenant:

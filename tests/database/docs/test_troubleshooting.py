@@ -199,9 +199,9 @@ def _locked(stage: Stage) -> Seen:
 def _another_run(stage: Stage) -> Seen:
     with contextlib.closing(stage.site.server.connect(stage.site.database)) as holder, holder.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_lock(hashtext('pgprefect'))")
-        with pytest.raises(Blocked) as barred:
+        with pytest.raises(Blocked) as blocked:
             stage.site.apply()
-    return seen(barred.value.problems)
+    return seen(blocked.value.problems)
 
 
 @shows("psycopg2 is not installed")

@@ -144,11 +144,11 @@ def placed(site: Site) -> Rows:
 def refused(site: Naive) -> dict[str, str]:
     """The remedies by code, of a refusal that left everything as it was."""
     before = everything(site), placed(site)
-    with pytest.raises(Blocked) as barred:
+    with pytest.raises(Blocked) as blocked:
         site.adopt()
     assert (everything(site), placed(site)) == before
-    assert all(problem.severity == "error" for problem in barred.value.problems)
-    return {problem.code: problem.remedy for problem in barred.value.problems}
+    assert all(problem.severity == "error" for problem in blocked.value.problems)
+    return {problem.code: problem.remedy for problem in blocked.value.problems}
 
 
 def test_a_naive_installation_comes_to_the_design(
@@ -364,9 +364,9 @@ def test_a_running_prefect_is_refused(naive: Naive, tmp_path: Path) -> None:
         wait_for(lambda: server.poll() is not None or naive.sql(listens) == [(1,)])
         assert server.poll() is None
         before = placed(naive)
-        with pytest.raises(Blocked, match="Prefect seems to be running") as barred:
+        with pytest.raises(Blocked, match="Prefect seems to be running") as blocked:
             naive.adopt()
-        assert [problem.code for problem in barred.value.problems] == ["prefect_running"]
+        assert [problem.code for problem in blocked.value.problems] == ["prefect_running"]
         planned = adopt(naive.server.login, naive.declaration, dry_run=True)
         assert planned.changes and placed(naive) == before
         assert [(problem.code, problem.severity) for problem in planned.warnings] == [

@@ -274,9 +274,9 @@ def test_all_barriers_are_named_at_once(clean: Site) -> None:
     clean.server.sql("postgres", f"CREATE DATABASE {clean.database}")
     clean.sql(f"CREATE EXTENSION pg_trgm; CREATE ROLE {clean.declaration.app_login} SUPERUSER")
     clean.declaration = replace(clean.declaration, extensions=("pg_trgm", "no_such"))
-    with pytest.raises(Blocked) as barred:
+    with pytest.raises(Blocked) as blocked:
         clean.apply()
-    assert {problem.code for problem in barred.value.problems} == {
+    assert {problem.code for problem in blocked.value.problems} == {
         "database_owner",
         "extension_schema",
         "extension_unavailable",
@@ -298,9 +298,9 @@ def test_the_remedy_for_the_owner_is_the_variable(clean: Site) -> None:
 def test_another_login_than_a_superuser_is_refused(prefect: Site) -> None:
     role = prefect.tenant.migrator
     login = Login("127.0.0.1", prefect.server.port, role, PASSWORD)
-    with pytest.raises(Blocked) as barred:
+    with pytest.raises(Blocked) as blocked:
         apply(replace(login), replace(prefect.declaration, database=prefect.database))
-    assert [problem.code for problem in barred.value.problems] == ["login_not_superuser"]
+    assert [problem.code for problem in blocked.value.problems] == ["login_not_superuser"]
 
 
 @pytest.mark.parametrize(
@@ -325,10 +325,10 @@ def test_verification_of_a_missing_database(clean: Site) -> None:
 
 
 def test_a_script_that_fails_leaves_nothing(clean: Site) -> None:
-    with pytest.raises(Blocked) as barred:
+    with pytest.raises(Blocked) as blocked:
         clean.apply(app_schema_sql="CREATE TABLE half (id int); SELECT 1/0")
-    assert barred.value.problems[0].code == "statement_refused"
-    assert "division by zero" in barred.value.problems[0].message
+    assert blocked.value.problems[0].code == "statement_refused"
+    assert "division by zero" in blocked.value.problems[0].message
     assert clean.sql("SELECT count(*) FROM pg_class WHERE relname = 'half'") == [(0,)]
     clean.apply(app_schema_sql=TRADING_SQL)
     assert clean.apply() == []
@@ -340,9 +340,9 @@ def test_a_right_that_somebody_else_gave_away_is_told(clean: Site) -> None:
     clean.sql(f"CREATE ROLE {lender}; GRANT USAGE ON SCHEMA public TO {lender}")
     clean.sql(f"GRANT SELECT ON orders TO {lender} WITH GRANT OPTION")
     clean.sql(f"SET ROLE {lender}; GRANT SELECT ON orders TO PUBLIC")
-    with pytest.raises(Blocked) as barred:
+    with pytest.raises(Blocked) as blocked:
         clean.apply()
-    assert barred.value.problems[0].code == "change_without_effect"
+    assert blocked.value.problems[0].code == "change_without_effect"
     clean.sql(f"REVOKE GRANT OPTION FOR SELECT ON orders FROM {lender} CASCADE")  # what its remedy says
     assert clean.apply() == []
     clean.sql(f"DROP OWNED BY {lender}; DROP ROLE {lender}")
@@ -353,8 +353,8 @@ def test_only_one_run_at_a_time(clean: Site) -> None:
     holder = clean.server.connect(clean.database)
     with holder.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_lock(hashtext('pgprefect'))")
-    with pytest.raises(Blocked) as barred:
+    with pytest.raises(Blocked) as blocked:
         clean.apply()
-    assert [problem.code for problem in barred.value.problems] == ["another_run"]
+    assert [problem.code for problem in blocked.value.problems] == ["another_run"]
     holder.close()
     assert clean.apply() == []

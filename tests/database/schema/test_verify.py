@@ -76,9 +76,9 @@ def test_naive_installation_in_public(naive: Site) -> None:
     """Refused with the way out; and the way out, followed to the letter, leads there."""
     assert naive.sql("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == [(37,)]
     assert {"prefect_in_public", "extension_schema"} <= errors(naive)
-    with pytest.raises(Blocked) as barred:
+    with pytest.raises(Blocked) as blocked:
         naive.apply()
-    remedies = {problem.code: problem.remedy for problem in barred.value.problems}
+    remedies = {problem.code: problem.remedy for problem in blocked.value.problems}
     assert set(remedies) == {"prefect_in_public", "extension_schema"}
     assert "orders" not in remedies["prefect_in_public"]
     naive.sql(remedies["prefect_in_public"].partition("application's own: ")[2])

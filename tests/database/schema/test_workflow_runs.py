@@ -161,9 +161,9 @@ def test_what_is_the_applications_stays(prefect: Site, kind: str) -> None:
     prefect.sql(f"SET ROLE mltrading_owner; CREATE {kind}")
     prefect.apply()
     before = everything(prefect)
-    with pytest.raises(Blocked) as barred:
+    with pytest.raises(Blocked) as blocked:
         with_events(prefect).apply()
-    assert [problem.code for problem in barred.value.problems] == ["workflow_runs_taken"]
+    assert [problem.code for problem in blocked.value.problems] == ["workflow_runs_taken"]
     assert "workflow_runs_taken" in codes(prefect)
     assert everything(prefect) == before
     assert prefect.sql("SELECT mine FROM workflow_runs") == [(1,)]
