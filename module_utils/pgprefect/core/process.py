@@ -75,9 +75,12 @@ class Process:
                     # Root becomes the user that PostgreSQL knows over the unix socket.
                     user=user if os.geteuid() == 0 else None,
                 )
-            except FileNotFoundError as error:
+            except OSError as error:
+                errors.close()
                 self.kill()
-                raise ProcessFailed(f"{command[0]} is not installed on this host.") from error
+                missing = isinstance(error, FileNotFoundError)
+                reason = "is not installed on this host" if missing else f"cannot be run: {error.strerror}"
+                raise ProcessFailed(f"{command[0]} {reason}.") from error
             if user is None:  # root in a container may not change another user's process
                 # Interactive work goes first, such as Prefect's API on the same host.
                 niceness = max(_NICENESS, os.getpriority(os.PRIO_PROCESS, process.pid))
@@ -129,4 +132,7 @@ class Process:
             process.kill()
         for _, process, errors in self._processes:
             process.wait()
-            errors.close()
+            for stream in (process.stdin, process.stdout, errors):
+                if stream:
+                    with contextlib.suppress(BrokenPipeError):  # of what was not read yet
+                        stream.close()

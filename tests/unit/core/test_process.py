@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from pgprefect.core.process import Process, ProcessFailed
@@ -37,3 +38,12 @@ def test_one_whose_reader_had_enough_has_not_failed() -> None:
     Process([["yes"], ["head", "-n", "1"]], dict(os.environ)).wait()
     with pytest.raises(ProcessFailed, match="false ended with 1"):
         Process([["yes"], ["false"]], dict(os.environ)).wait()
+
+
+def test_a_program_that_cannot_be_started(tmp_path: Path) -> None:
+    with pytest.raises(ProcessFailed, match=r"/missing is not installed on this host\."):
+        Process([["yes"], [str(tmp_path / "missing")]])
+    file = tmp_path / "file"
+    file.touch(mode=0o600)
+    with pytest.raises(ProcessFailed, match=r"/file cannot be run: Permission denied\."):
+        Process([[str(file)]])
