@@ -36,7 +36,8 @@ def rows(options: dict[str, Any], defaults: dict[str, Any], prefix: str = "") ->
 
 def readme(role: Path) -> str:
     """Return the text of a role's README."""
-    spec = yaml.safe_load((role / "meta/argument_specs.yml").read_text())["argument_specs"]["main"]
+    # All entry points of a role have the same options.
+    spec = next(iter(yaml.safe_load((role / "meta/argument_specs.yml").read_text())["argument_specs"].values()))
     defaults = yaml.safe_load((role / "defaults/main.yml").read_text()) or {}
     description = spec["description"]
     paragraphs = [description] if isinstance(description, str) else description

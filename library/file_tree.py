@@ -7,7 +7,7 @@ DOCUMENTATION = r"""
 module: file_tree
 short_description: Keep the text files of some folders as given, in one call
 description:
-  - Writes the files that differ, each by an atomic rename, and corrects their modes and groups; their owner is root.
+  - Writes the files that differ, each by an atomic rename, and corrects their modes, owners and groups.
   - It takes one call for many files, while M(ansible.builtin.template) and M(ansible.builtin.copy) take two for each
     file, and M(ansible.posix.synchronize) needs rsync on both sides.
 version_added: "1.0.0"
@@ -28,10 +28,23 @@ options:
     default: []
     suboptions:
       path: {description: The folder's path., type: path, required: true}
-      files: {description: The texts of its files by their paths in it., type: dict, required: true}
+      files: {description: The texts of its files by their paths in it., type: dict, default: {}}
       mode: {description: Mode of the files., type: str, default: "0644"}
+      owner: {description: Owner of the files and of a folder that is created for them., type: str, default: root}
       group: {description: Group of the files and of a folder that is created for them., type: str, default: root}
       folder_mode: {description: Mode of a folder that is created for them., type: str, default: "0755"}
+      folder_exact:
+        description: Create the folder without files too, and correct its mode, owner and group.
+        type: bool
+        default: false
+      validate:
+        description: Command that must accept a file before it replaces the former one; C(%s) stands for its path.
+        type: str
+        default: ""
+      backup:
+        description: Keep a copy of the former file, with the time in its name and a tilde at its end.
+        type: bool
+        default: false
       only:
         description: Remove all other files, except compiled Python and hidden files.
         type: bool
@@ -55,6 +68,18 @@ EXAMPLES = r"""
           sample/prices.csv: |
             symbol,price
 
+- name: Write the server's access rules, and keep the former ones
+  file_tree:
+    folders:
+      - path: /etc/postgresql/15/main
+        owner: postgres
+        group: postgres
+        mode: "0640"
+        backup: true
+        files:
+          pg_hba.conf: |
+            local all postgres peer
+
 - name: Remove unused keys
   file_tree:
     absent: [/etc/pgbackrest/sftp_key, /etc/pgbackrest/known_hosts]
@@ -62,7 +87,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 written:
-  description: Paths of the files that were written or whose mode or group was corrected (in check mode would be).
+  description: Paths of the files and exact folders that were written or corrected (in check mode would be).
   returned: success
   type: list
   elements: str
@@ -87,10 +112,14 @@ def main() -> None:
                 "default": [],
                 "options": {
                     "path": {"type": "path", "required": True},
-                    "files": {"type": "dict", "required": True},
+                    "files": {"type": "dict", "default": {}},
                     "mode": {"type": "str", "default": "0644"},
+                    "owner": {"type": "str", "default": "root"},
                     "group": {"type": "str", "default": "root"},
                     "folder_mode": {"type": "str", "default": "0755"},
+                    "folder_exact": {"type": "bool", "default": False},
+                    "validate": {"type": "str", "default": ""},
+                    "backup": {"type": "bool", "default": False},
                     "only": {"type": "bool", "default": False},
                 },
             },
@@ -99,7 +128,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     with failures(module):
-        planned = plan(module.params["folders"], module.params["absent"], new_groups=module.check_mode)
+        planned = plan(module.params["folders"], module.params["absent"], new_owners=module.check_mode)
         if not module.check_mode:
             planned.apply()
         module.exit_json(**planned.as_dict())

@@ -8,54 +8,82 @@ module: host_preflight
 short_description: Check that a host meets the requirements
 description:
   - Checks the operating system, the ports, the memory, the disk, the directories and systemd.
+  - Says what of the packages, users, files and units there is, so that a task which makes them runs only if it has to.
   - Changes nothing and does not fail on a problem; the caller decides what it means.
 version_added: "1.0.0"
 author: The ansible-prefect authors
 extends_documentation_fragment: [attributes.reads]
 options:
-  ports:
-    description: Ports that must be free, or in use by their own unit.
+  requirements:
+    description: What each of the roles requires of this host.
     type: list
     elements: dict
     default: []
     suboptions:
-      address: {description: The address to listen on., type: str, default: 0.0.0.0}
-      port: {description: The port., type: int, required: true}
-      unit:
-        description: The systemd unit that may already listen there, with its suffix; C(*) stands for any characters.
-        type: str
-        required: true
-  memory_mb: {description: Memory that the host must have., type: int, default: 0}
-  disk:
-    description: Free space that a path must have. If the path does not exist yet, its nearest parent must have it.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      path: {description: The path., type: path, required: true}
-      mb: {description: The free space., type: int, required: true}
-  directories:
-    description: Directories that must belong to one user alone. Each must not exist yet, or be that user's already.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      path: {description: The path., type: path, required: true}
-      owner: {description: The user's name., type: str, required: true}
-      holds: {description: A regular expression for the names that may be in it., type: str, required: true}
-  systemd: {description: Whether systemd must run the host., type: bool, default: false}
+      ports:
+        description: Ports that must be free, or in use by their own unit.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          address: {description: The address to listen on., type: str, default: 0.0.0.0}
+          port: {description: The port., type: int, required: true}
+          unit:
+            description: The systemd unit that may listen there already, with its suffix; C(*) stands for any text.
+            type: str
+            required: true
+      memory_mb: {description: Memory that the host must have., type: int, default: 0}
+      disk:
+        description: Free space that a path must have. If the path does not exist yet, its nearest parent must have it.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          path: {description: The path., type: path, required: true}
+          mb: {description: The free space., type: int, required: true}
+      directories:
+        description: Directories that must belong to one user alone. Each must not exist yet, or be that user's already.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          path: {description: The path., type: path, required: true}
+          owner: {description: The user's name., type: str, required: true}
+          holds: {description: A regular expression for the names that may be in it., type: str, required: true}
+          variable: {description: The variable that sets the path., type: str, required: true}
+      systemd: {description: Whether systemd must run the host., type: bool, default: false}
+      packages: {description: Packages of Debian that will be installed., type: list, elements: str, default: []}
+      users:
+        description: Users that will be created.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          name: {description: The name., type: str, required: true}
+          home: {description: The home., type: path, required: true}
+          shell: {description: The shell., type: path, default: /usr/sbin/nologin}
+      files: {description: Paths that will be created., type: list, elements: path, default: []}
+      units: {description: Units that will be started and enabled., type: list, elements: str, default: []}
+      folders: {description: Folders whose entries are of interest., type: list, elements: path, default: []}
 """
 
 EXAMPLES = r"""
 - name: Check that this host can run Prefect
   host_preflight:
-    ports:
-      - {address: 127.0.0.1, port: 4200, unit: prefect-server@prefect.service}
-    memory_mb: 1500
-    disk:
-      - {path: /opt/prefect, mb: 1000}
-    systemd: true
+    requirements:
+      - ports:
+          - {address: 127.0.0.1, port: 4200, unit: prefect-server@prefect.service}
+        memory_mb: 1500
+        disk:
+          - {path: /opt/prefect, mb: 1000}
+        systemd: true
+        packages: [python3-venv]
   register: preflight
+
+- name: Install what is missing
+  ansible.builtin.apt:
+    name: "{{ preflight.missing_packages }}"
+  when: preflight.missing_packages | length > 0
 """
 
 RETURN = r"""
@@ -70,48 +98,96 @@ problems:
       object: port 4200
       message: The port 4200 is in use by nginx (process 812) and not by prefect-server@prefect.service.
       remedy: Stop that process, or choose another port.
+checked:
+  description: How many requirements were checked.
+  returned: always
+  type: int
+missing_packages:
+  description: Packages that are not installed.
+  returned: always
+  type: list
+  elements: str
+missing_users:
+  description: Names of users that do not exist or have another home or shell.
+  returned: always
+  type: list
+  elements: str
+missing_files:
+  description: Paths that do not exist.
+  returned: always
+  type: list
+  elements: str
+stopped_units:
+  description: Units that do not run, or do not start with the system.
+  returned: always
+  type: list
+  elements: str
+folders:
+  description: The names in each folder, none if there is no such folder.
+  returned: always
+  type: dict
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.hosts.preflight import check_host
+from ansible.module_utils.hosts.preflight import check_host, missing_state
+
+REQUIREMENTS = {
+    "type": "list",
+    "elements": "dict",
+    "default": [],
+    "options": {
+        "ports": {
+            "type": "list",
+            "elements": "dict",
+            "default": [],
+            "options": {
+                "address": {"type": "str", "default": "0.0.0.0"},
+                "port": {"type": "int", "required": True},
+                "unit": {"type": "str", "required": True},
+            },
+        },
+        "memory_mb": {"type": "int", "default": 0},
+        "disk": {
+            "type": "list",
+            "elements": "dict",
+            "default": [],
+            "options": {"path": {"type": "path", "required": True}, "mb": {"type": "int", "required": True}},
+        },
+        "directories": {
+            "type": "list",
+            "elements": "dict",
+            "default": [],
+            "options": {
+                "path": {"type": "path", "required": True},
+                "owner": {"type": "str", "required": True},
+                "holds": {"type": "str", "required": True},
+                "variable": {"type": "str", "required": True},
+            },
+        },
+        "systemd": {"type": "bool", "default": False},
+        "packages": {"type": "list", "elements": "str", "default": []},
+        "users": {
+            "type": "list",
+            "elements": "dict",
+            "default": [],
+            "options": {
+                "name": {"type": "str", "required": True},
+                "home": {"type": "path", "required": True},
+                "shell": {"type": "path", "default": "/usr/sbin/nologin"},
+            },
+        },
+        "files": {"type": "list", "elements": "path", "default": []},
+        "units": {"type": "list", "elements": "str", "default": []},
+        "folders": {"type": "list", "elements": "path", "default": []},
+    },
+}
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "ports": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": {
-                    "address": {"type": "str", "default": "0.0.0.0"},
-                    "port": {"type": "int", "required": True},
-                    "unit": {"type": "str", "required": True},
-                },
-            },
-            "memory_mb": {"type": "int", "default": 0},
-            "disk": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": {"path": {"type": "path", "required": True}, "mb": {"type": "int", "required": True}},
-            },
-            "directories": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": {
-                    "path": {"type": "path", "required": True},
-                    "owner": {"type": "str", "required": True},
-                    "holds": {"type": "str", "required": True},
-                },
-            },
-            "systemd": {"type": "bool", "default": False},
-        },
-        supports_check_mode=True,
-    )
-    problems = check_host(**module.params)
-    module.exit_json(changed=False, problems=[problem.as_dict() for problem in problems])
+    module = AnsibleModule(argument_spec={"requirements": REQUIREMENTS}, supports_check_mode=True)
+    requirements = module.params["requirements"]
+    problems = [problem.as_dict() for problem in check_host(requirements)]
+    module.exit_json(changed=False, problems=problems, checked=len(requirements), **missing_state(requirements))
 
 
 if __name__ == "__main__":

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import grp
 import os
+import pwd
+import shlex
+import shutil
 import stat
+import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ansible.module_utils.pgprefect.core.errors import InputError
@@ -20,60 +25,119 @@ class FilesError(InputError):
 
 
 @dataclass(frozen=True)
+class Owner:
+    """A user and a group, None if they do not exist yet."""
+
+    user: int | None
+    group: int | None
+
+    @classmethod
+    def find(cls, user: str, group: str, new: bool) -> Owner:
+        """Look the two up by their names; with ``new`` they need not exist yet. Raises FilesError."""
+        return cls(
+            _number(f"user {user}", lambda: pwd.getpwnam(user).pw_uid, new),
+            _number(f"group {group}", lambda: grp.getgrnam(group).gr_gid, new),
+        )
+
+    def take(self, path: str | int) -> None:
+        """Make a file or a folder this owner's."""
+        os.chown(path, self.user or 0, self.group or 0)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder that is made for files; with ``exact`` it is made and corrected without any as well."""
+
+    path: str
+    mode: int
+    owner: Owner
+    exact: bool = False
+
+    @property
+    def rights(self) -> str:
+        return _rights(self.mode, self.owner)
+
+    def current(self) -> str:
+        """Return the rights of the folder, or nothing if there is none."""
+        return _rights_of(os.stat(self.path)) if os.path.isdir(self.path) else ""
+
+    def make(self) -> None:
+        """Create the folder if it is missing, and its parents with the defaults."""
+        if not os.path.isdir(self.path):
+            os.makedirs(self.path)
+            self.correct()
+
+    def correct(self) -> None:
+        self.owner.take(self.path)
+        os.chmod(self.path, self.mode)
+
+
+@dataclass(frozen=True)
 class File:
-    """A file as it must be; its owner is root, and the group is None if it does not exist yet."""
+    """A file as it must be. A program may have to accept it first, and a copy of the former one may stay."""
 
     path: str
     content: bytes
     mode: int
-    folder_mode: int
-    group: int | None
+    owner: Owner
+    folder: Folder
+    validate: str = ""
+    backup: bool = False
 
     @property
     def rights(self) -> str:
-        return _rights(self.mode, owner=0, group=self.group)
+        return _rights(self.mode, self.owner)
 
     def current(self) -> tuple[bytes, str]:
         """Return the content and the rights of what is there now, both empty if nothing is."""
         try:
             with open(self.path, "rb") as file:
-                status = os.fstat(file.fileno())
-                return file.read(), _rights(stat.S_IMODE(status.st_mode), owner=status.st_uid, group=status.st_gid)
+                return file.read(), _rights_of(os.fstat(file.fileno()))
         except FileNotFoundError:
             return b"", ""
 
     def write(self) -> None:
-        """Replace the file by an atomic rename: a reader sees the old or the new one, and never with a wrong mode."""
-        folder = os.path.dirname(self.path)
-        self._make(folder)
-        handle, temporary = tempfile.mkstemp(prefix=".", dir=folder)
+        """Replace the file by an atomic rename: a reader sees the old or the new one, and never with a wrong mode.
+
+        Raises FilesError if the program that validates it refuses it.
+        """
+        parent = os.path.dirname(self.path)
+        replace(self.folder, path=parent).make()
+        handle, temporary = tempfile.mkstemp(prefix=".", dir=parent)
         try:
             with os.fdopen(handle, "wb") as file:
-                os.fchown(handle, 0, self.group or 0)
+                self.owner.take(handle)
                 os.fchmod(handle, self.mode)
                 file.write(self.content)
+            self._check(temporary)
+            if self.backup and os.path.exists(self.path):
+                shutil.copy2(self.path, f"{self.path}.{os.getpid()}.{time.strftime('%Y-%m-%d@%H:%M:%S')}~")
             os.rename(temporary, self.path)
         except BaseException:
             os.unlink(temporary)
             raise
 
-    def _make(self, folder: str) -> None:
-        """Create the folder if it is missing, with its mode and group, and its parents with the defaults."""
-        if not os.path.isdir(folder):
-            os.makedirs(folder)
-            os.chown(folder, 0, self.group or 0)
-            os.chmod(folder, self.folder_mode)
+    def _check(self, path: str) -> None:
+        if self.validate:
+            command = [word.replace("%s", path) for word in shlex.split(self.validate)]
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise FilesError(f"{command[0]} refuses {self.path}: {(done.stderr or done.stdout).strip()}")
 
 
 @dataclass(frozen=True)
 class FilesPlan:
-    """The files to write, each with its current content and rights, and the paths to remove."""
+    """The folders to make, the files to write, each with what is there now, and the paths to remove."""
 
+    folders: list[tuple[Folder, str]]
     writes: list[tuple[File, bytes, str]]
     removals: list[str]
 
     def apply(self) -> None:
         os.umask(0o022)
+        for folder, _rights in self.folders:
+            folder.make()
+            folder.correct()
         for file, _content, _rights in self.writes:
             file.write()
         for path in self.removals:
@@ -81,45 +145,65 @@ class FilesPlan:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as a module does."""
+        changed = [{"prepared": f"folder: {folder.path} ({folder.rights})\n"} for folder, _rights in self.folders]
         removed = [{"prepared": f"removed: {path}\n"} for path in self.removals]
         return {
-            "changed": bool(self.writes or self.removals),
-            "written": sorted(file.path for file, _content, _rights in self.writes),
+            "changed": bool(self.folders or self.writes or self.removals),
+            "written": sorted([file.path for file, *_ in self.writes] + [folder.path for folder, _ in self.folders]),
             "removed": self.removals,
-            "diff": [_diff(*write) for write in self.writes] + removed,
+            "diff": changed + [_diff(*write) for write in self.writes] + removed,
         }
 
 
-def plan(folders: Iterable[Mapping[str, Any]], absent: Iterable[str], new_groups: bool = False) -> FilesPlan:
+def plan(folders: Iterable[Mapping[str, Any]], absent: Iterable[str], new_owners: bool = False) -> FilesPlan:
     """Compare the files of folders, as the module file_tree takes them, with what is there.
 
-    With ``new_groups`` a group need not exist yet. Raises FilesError.
+    With ``new_owners`` users and groups need not exist yet. Raises FilesError.
     """
-    folders = list(folders)
-    files = {file.path: file for folder in folders for file in _files_of(folder, new_groups)}
+    declared = [(declaration, _folder_of(declaration, new_owners)) for declaration in folders]
+    files = {file.path: file for declaration, folder in declared for file in _files_of(declaration, folder)}
     writes = []
     for file in files.values():
         content, rights = file.current()
         if (content, rights) != (file.content, file.rights):
             writes.append((file, content, rights))
-    found = {path for folder in folders if folder["only"] for path in _existing(os.path.normpath(folder["path"]))}
+    found = {path for declaration, folder in declared if declaration["only"] for path in _existing(folder.path)}
     found |= {path for path in absent if os.path.lexists(path)}
-    return FilesPlan(writes, sorted(found - set(files)))
+    exact = [(folder, folder.current()) for _declaration, folder in declared if folder.exact]
+    changed = [(folder, rights) for folder, rights in exact if rights != folder.rights]
+    return FilesPlan(changed, writes, sorted(found - set(files)))
 
 
-def _files_of(folder: Mapping[str, Any], new_groups: bool) -> Iterator[File]:
+def _folder_of(declaration: Mapping[str, Any], new: bool) -> Folder:
+    owner = Owner.find(declaration["owner"], declaration["group"], new)
+    return Folder(
+        os.path.normpath(declaration["path"]), int(declaration["folder_mode"], 8), owner, declaration["folder_exact"]
+    )
+
+
+def _files_of(declaration: Mapping[str, Any], folder: Folder) -> Iterator[File]:
+    for name, text in declaration["files"].items():
+        path = os.path.normpath(os.path.join(folder.path, name))
+        if not path.startswith(folder.path + os.sep):
+            raise FilesError(f"{name} is outside of {folder.path}.")
+        yield File(
+            path,
+            str(text).encode(),
+            mode=int(declaration["mode"], 8),
+            owner=folder.owner,
+            folder=folder,
+            validate=declaration["validate"],
+            backup=declaration["backup"],
+        )
+
+
+def _number(name: str, find: Callable[[], int], new: bool) -> int | None:
     try:
-        group = grp.getgrnam(folder["group"]).gr_gid
+        return find()
     except KeyError:
-        if not new_groups:
-            raise FilesError(f"There is no group {folder['group']} for the files of {folder['path']}.") from None
-        group = None
-    root = os.path.normpath(folder["path"])
-    for name, text in folder["files"].items():
-        path = os.path.normpath(os.path.join(root, name))
-        if not path.startswith(root + os.sep):
-            raise FilesError(f"{name} is outside of {root}.")
-        yield File(path, str(text).encode(), int(folder["mode"], 8), int(folder["folder_mode"], 8), group)
+        if not new:
+            raise FilesError(f"There is no {name} on this host to own the files.") from None
+        return None
 
 
 def _existing(folder: str) -> Iterator[str]:
@@ -129,8 +213,13 @@ def _existing(folder: str) -> Iterator[str]:
         yield from (os.path.join(parent, name) for name in files if not name.startswith("."))
 
 
-def _rights(mode: int, owner: int, group: int | None) -> str:
-    return f"mode {mode:04o}, owner {owner}, group {'new' if group is None else group}"
+def _rights(mode: int, owner: Owner) -> str:
+    user, group = ("new" if number is None else number for number in (owner.user, owner.group))
+    return f"mode {mode:04o}, owner {user}, group {group}"
+
+
+def _rights_of(status: os.stat_result) -> str:
+    return _rights(stat.S_IMODE(status.st_mode), Owner(status.st_uid, status.st_gid))
 
 
 def _diff(file: File, content: bytes, rights: str) -> dict[str, str]:

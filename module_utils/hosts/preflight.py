@@ -23,25 +23,58 @@ SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("24.04",)}
 IPAddress = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 
 
-def check_host(
-    ports: Sequence[Mapping[str, Any]] = (),
-    memory_mb: int = 0,
-    disk: Sequence[Mapping[str, Any]] = (),
-    directories: Sequence[Mapping[str, Any]] = (),
-    systemd: bool = False,
-) -> list[Problem]:
+def check_host(requirements: Sequence[Mapping[str, Any]]) -> list[Problem]:
     """Return what this host lacks of what is required, as the module host_preflight takes it. Changes nothing."""
     problems = list(_system_problem())
-    for port in ports:
-        problems += _port_problem(**port)
-    problems += _memory_problem(memory_mb)
-    for path in disk:
-        problems += _disk_problem(path["path"], path["mb"])
-    for directory in directories:
-        problems += _directory_problem(**directory)
-    if systemd:
+    for requirement in requirements:
+        for port in requirement["ports"]:
+            problems += _port_problem(**port)
+        problems += _memory_problem(requirement["memory_mb"])
+        for path in requirement["disk"]:
+            problems += _disk_problem(path["path"], path["mb"])
+        for directory in requirement["directories"]:
+            problems += _directory_problem(**directory)
+    if any(requirement["systemd"] for requirement in requirements):
         problems += _systemd_problem()
     return problems
+
+
+def missing_state(requirements: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what the roles would have to install, create or start, and which files some folders have."""
+
+    def every(name: str) -> list[Any]:
+        return [value for requirement in requirements for value in requirement[name]]
+
+    users = {user["name"]: (user["home"], user["shell"]) for user in every("users")}
+    return {
+        "missing_packages": _missing_packages(every("packages")),
+        "missing_users": sorted(name for name, (home, shell) in users.items() if not _has_user(name, home, shell)),
+        "missing_files": sorted({path for path in every("files") if not os.path.exists(path)}),
+        "stopped_units": sorted({unit for unit in every("units") if not _starts_and_runs(unit)}),
+        "folders": {path: sorted(os.listdir(path)) if os.path.isdir(path) else [] for path in every("folders")},
+    }
+
+
+def _missing_packages(names: Sequence[str]) -> list[str]:
+    """Return which of the packages dpkg does not call installed."""
+    command = ["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\n", *set(names)]
+    found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines() if names else []
+    return sorted({name for name in names if f"{name} installed" not in found})
+
+
+def _has_user(name: str, home: str, shell: str) -> bool:
+    """Return whether there is such a user, with this home and this shell."""
+    try:
+        user = pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return (user.pw_dir, user.pw_shell) == (home, shell)
+
+
+def _starts_and_runs(unit: str) -> bool:
+    """Return whether a unit is active, and started with the system."""
+    verbs = ("is-active", "is-enabled")
+    return all(subprocess.run(["systemctl", verb, "--quiet", unit], check=False).returncode == 0 for verb in verbs)
 
 
 def read(path: str) -> str:
@@ -160,7 +193,7 @@ def _disk_problem(path: str, needed: int) -> Iterator[Problem]:
         )
 
 
-def _directory_problem(path: str, owner: str, holds: str) -> Iterator[Problem]:
+def _directory_problem(path: str, owner: str, holds: str, variable: str) -> Iterator[Problem]:
     try:
         user = os.stat(path).st_uid
         foreign = sorted(name for name in os.listdir(path) if not re.fullmatch(holds, name))
@@ -178,8 +211,8 @@ def _directory_problem(path: str, owner: str, holds: str) -> Iterator[Problem]:
     yield Problem(
         "directory_taken",
         object=f"path {path}",
-        message=f"{path} {reason}, and it would be made {owner}'s alone.",
-        remedy="Name one that does not exist yet.",
+        message=f"{variable} is {path}: that {reason}, and it would be made {owner}'s alone.",
+        remedy=f"Set {variable} to a directory that does not exist yet.",
     )
 
 

@@ -55,5 +55,6 @@ def read(root: Path) -> Specification:
 
 
 def _options(path: Path) -> dict[str, Any]:
-    options: dict[str, Any] = yaml_load(path.read_text())["argument_specs"]["main"]["options"]
+    # All entry points of a role have the same options.
+    options: dict[str, Any] = next(iter(yaml_load(path.read_text())["argument_specs"].values()))["options"]
     return options

@@ -87,5 +87,32 @@ def test_a_file_outside_of_its_folder_is_refused(run: Run, tmp_path: Path) -> No
     assert not (tmp_path / "new").exists()
 
 
+def test_an_exact_folder_is_made_and_corrected_without_files(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "new/folder"
+    options = {"owner": "daemon", "group": "daemon", "folder_mode": "0700", "folder_exact": True}
+    assert run({}, check=True, **options)["written"] == [str(path)] and not path.exists()
+    assert run({}, **options)["written"] == [str(path)]
+    path.chmod(0o755)
+    assert run({}, **options)["changed"]
+    assert (stat.S_IMODE(path.stat().st_mode), path.owner()) == (0o700, "daemon")
+    assert not run({}, **options)["changed"]
+
+
+def test_a_file_that_a_program_refuses_is_not_written(run: Run, tmp_path: Path) -> None:
+    run({"a": "one\n"})
+    refused = run({"a": "two\n"}, validate="grep -q one %s")
+    assert "grep refuses" in refused["msg"]
+    assert [(path.name, path.read_text()) for path in (tmp_path / "new/folder").iterdir()] == [("a", "one\n")]
+    assert run({"a": "one two\n"}, validate="grep -q one %s")["changed"]
+
+
+def test_a_copy_of_the_former_file_stays(run: Run, tmp_path: Path) -> None:
+    run({"a": "one\n"}, backup=True)
+    run({"a": "two\n"}, backup=True)
+    copy, file = sorted((tmp_path / "new/folder").iterdir(), reverse=True)
+    assert (file.name, file.read_text()) == ("a", "two\n")
+    assert copy.name.startswith("a.") and copy.name.endswith("~") and copy.read_text() == "one\n"
+
+
 def test_a_group_that_does_not_exist_is_named(run: Run) -> None:
     assert "There is no group no-such-group" in run({"a": "x"}, group="no-such-group")["msg"]

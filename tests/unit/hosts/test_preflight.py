@@ -22,7 +22,7 @@ def preflight(run_module: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
     pretend(monkeypatch, host_preflight, {"/etc/os-release": 'ID=debian\nVERSION_ID="12"\n'})
 
     def run(**arguments: Any) -> dict[str, str]:
-        result = run_module("host_preflight", check=True, **arguments)
+        result = run_module("host_preflight", check=True, requirements=[arguments])
         assert not result["changed"]
         assert all(problem["remedy"] and problem["severity"] == "error" for problem in result["problems"])
         return {problem["code"]: problem["message"] for problem in result["problems"]}
@@ -96,7 +96,9 @@ def test_a_directory_of_ones_own(preflight: Callable[..., dict[str, str]], tmp_p
     me = pwd.getpwuid(os.getuid()).pw_name
 
     def look(path: Path, owner: str = me) -> str:
-        found = preflight(directories=[{"path": str(path), "owner": owner, "holds": r"set-\d|\.lock"}])
+        found = preflight(
+            directories=[{"path": str(path), "owner": owner, "holds": r"set-\d|\.lock", "variable": "sets"}]
+        )
         assert found.keys() <= {"directory_taken"}
         return found.get("directory_taken", "")
 
@@ -104,11 +106,11 @@ def test_a_directory_of_ones_own(preflight: Callable[..., dict[str, str]], tmp_p
     (tmp_path / "set-1").mkdir()
     (tmp_path / ".lock").touch()
     assert look(tmp_path) == ""
-    assert f"{tmp_path} belongs to {me}" in look(tmp_path, "daemon")
-    assert f"{tmp_path} belongs to {me}" in look(tmp_path, "nobody_yet")
-    assert f"{tmp_path / '.lock'} is not a directory" in look(tmp_path / ".lock")
+    assert f"sets is {tmp_path}: that belongs to {me}" in look(tmp_path, "daemon")
+    assert f"sets is {tmp_path}: that belongs to {me}" in look(tmp_path, "nobody_yet")
+    assert f"{tmp_path / '.lock'}: that is not a directory" in look(tmp_path / ".lock")
     (tmp_path / "photos").mkdir()
-    assert f"{tmp_path} holds photos, and it would be made {me}'s alone" in look(tmp_path)
+    assert f"{tmp_path}: that holds photos, and it would be made {me}'s alone" in look(tmp_path)
 
 
 @pytest.mark.skipif(Path("/run/systemd/system").exists(), reason="systemd runs this machine")
@@ -124,3 +126,27 @@ def test_another_system(
 ) -> None:
     pretend(monkeypatch, host_preflight, {"/etc/os-release": release})
     assert set(preflight()) == {"system_unsupported"}
+
+
+def test_what_is_missing(run_module: Callable[..., Result], tmp_path: Path) -> None:
+    me = pwd.getpwuid(os.getuid())
+    (tmp_path / "b").touch()
+    (tmp_path / "a").touch()
+    wanted = {
+        "packages": ["base-files", "no-such-package"],
+        "users": [
+            {"name": me.pw_name, "home": me.pw_dir, "shell": me.pw_shell},
+            {"name": "daemon", "home": "/elsewhere"},
+            {"name": "nobody-yet", "home": "/"},
+        ],
+        "files": [str(tmp_path / "a"), str(tmp_path / "c")],
+        "folders": [str(tmp_path), str(tmp_path / "new")],
+        "units": ["no-such-unit.service"],
+    }
+    found = run_module("host_preflight", requirements=[wanted, {"packages": ["no-such-package"]}, {}])
+    assert found["checked"] == 3
+    assert found["missing_packages"] == ["no-such-package"]
+    assert found["missing_users"] == ["daemon", "nobody-yet"]
+    assert found["missing_files"] == [str(tmp_path / "c")]
+    assert found["stopped_units"] == ["no-such-unit.service"]
+    assert found["folders"] == {str(tmp_path): ["a", "b"], str(tmp_path / "new"): []}
