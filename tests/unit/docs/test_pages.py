@@ -29,4 +29,6 @@ def test_each_link_leads_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_each_playbook_exists(page: Path) -> None:
-    assert [name for name in re.findall(r"\bplaybooks/\w+\.yml", page.read_text()) if not (ROOT / name).exists()] == []
+    # A row of the changelog that renames a playbook names the old one first.
+    text = re.sub(r"^\| `playbooks/\w+\.yml` (?=\| `playbooks/)", "", page.read_text(), flags=re.MULTILINE)
+    assert [name for name in re.findall(r"\bplaybooks/\w+\.yml", text) if not (ROOT / name).exists()] == []
