@@ -38,7 +38,7 @@ def created_tables(script: str) -> list[str]:
     return re.findall(r"^CREATE TABLE IF NOT EXISTS (\w+)", script, re.MULTILINE)
 
 
-def problems_in_words(problems: Sequence[Mapping[str, str]]) -> str:
+def format_problems(problems: Sequence[Mapping[str, str]]) -> str:
     """Write each problem on a line of its own: what is wrong, and what to do."""
     return "\n".join(f"{problem['message']} {problem['remedy']}" for problem in problems)
 
@@ -53,5 +53,5 @@ class FilterModule:
             "pgpass_lines": pgpass_lines,
             "search_path": search_path,
             "created_tables": created_tables,
-            "problems_in_words": problems_in_words,
+            "format_problems": format_problems,
         }
