@@ -250,12 +250,12 @@ class PrefectDatabaseManager(DatabaseManager):
         self._events.flush()
 
     def get_workflow_statistics(self, days: float = 30) -> dict[str, Any]:
-        """Return totals, and figures of the last days; see ``pgprefect.runs.statistics``. Raises StatisticsUnavailable."""
+        """Return totals, and figures of the last days; see ``runs.statistics``. Raises StatisticsUnavailable."""
         with self.prefect_session() as session:
             return workflow_statistics(session.driver, self.schema, days).as_dict()
 
     def health_check(self, timeout: float = 4.0) -> dict[str, Any]:
-        """Ask the database, the servers and the workers, within so many seconds; see ``pgprefect.health.check``.
+        """Ask the database, the servers and the workers, within so many seconds; see ``health.check``.
 
         ``pool`` has this manager's connections. Without the site's file only this schema and its API
         ($PREFECT_API_URL) are known.
@@ -270,7 +270,7 @@ class PrefectDatabaseManager(DatabaseManager):
         return {**health.as_dict(), "pool": self.pool.as_dict()}
 
     def cleanup_old_workflow_data(self, days_to_keep: float | None = None, **policy: Any) -> dict[str, Any]:
-        """Delete what the site's policy, or the given one, does not keep; see ``pgprefect.runs.retention``.
+        """Delete what the site's policy, or the given one, does not keep; see ``runs.retention``.
 
         It logs in as the tenant's server role where this host has its password. Raises PolicyError, ConnectionFailed
         and RetentionError, which says which role may delete.
