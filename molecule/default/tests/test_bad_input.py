@@ -47,10 +47,6 @@ def refuse(playbook: Playbook, variables: dict[str, Any], *messages: str, invent
         ({"backup_directory": "/backups"}, ("prefect_backup_directory is /backups", "/var/backups/prefect")),
         ({"backup_directory": "/var/lib"}, ("backup_directory is /var/lib: that belongs to root",)),
         ({"prefect_flows": "/nowhere"}, ("is not in the folder of the flows, /nowhere",)),
-        (
-            {"prefect_flows": "/nowhere", "prefect_tenants": [{"name": "prefect"}]},
-            ("prefect_flows is /nowhere", "is no folder of the controller with a flow"),
-        ),
         ({"app_networks": ["192.0.2.0/24", "10.0.0.0/8 trust"]}, ("app_networks[1]: '10.0.0.0/8 trust'",)),
         ({"app_networks": ["10.0.0.0/33"]}, ("app_networks[0]: '10.0.0.0/33'", "192.0.2.64/28")),
         ({"prefect_backup_copy": {"tool": "scp"}}, ("prefect_backup_copy", "rsync, rclone", "scp")),

@@ -66,8 +66,11 @@ def test_a_stopped_database_is_waited_for(host: Host, tenants: list[str]) -> Non
 
 
 def test_a_killed_database_comes_back(host: Host, tenants: list[str]) -> None:
+    version, cluster = host.check_output("pg_lsclusters --no-header").split()[:2]
+    unit = f"postgresql@{version}-{cluster}.service"
+
     def postmaster() -> str:
-        return str(host.check_output("systemctl show --property MainPID --value 'postgresql@*-main'"))
+        return str(host.check_output("systemctl show --property MainPID --value %s", unit))
 
     killed = postmaster()
     host.check_output("kill -KILL %s", killed)
@@ -76,15 +79,14 @@ def test_a_killed_database_comes_back(host: Host, tenants: list[str]) -> None:
         wait_for_health(host, tenant)
     assert host.check_output("systemctl --failed --no-legend --plain") == ""
 
-    # Who stops it means it, also by Debian's own command, which systemd does not see.
-    wait_for(lambda: host.service("postgresql@*-main").is_running, seconds=60)
-    version, cluster = host.check_output("pg_lsclusters --no-header").split()[:2]
+    # Stopped on purpose it stays stopped, also by Debian's own command, of which systemd does not know.
+    wait_for(lambda: host.service(unit).is_running, seconds=60)
     host.check_output("runuser --user postgres -- pg_ctlcluster %s %s stop", version, cluster)
-    time.sleep(5)
     try:
+        time.sleep(5)
         assert postmaster() == "0"
     finally:
-        host.check_output("systemctl reset-failed 'postgresql@*'; systemctl start postgresql")
+        host.check_output("systemctl reset-failed %s; systemctl start %s", unit, unit)
     wait_for(lambda: ready(host), seconds=90)
 
 
