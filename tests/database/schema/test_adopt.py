@@ -444,7 +444,12 @@ def host(tmp_path: Path) -> Iterator[tuple[Naive, Callable[..., str]]]:
         connection = {"ansible_connection": "community.docker.docker", "ansible_user": "root"}
         hosts = {"hosts": {"database": {"ansible_docker_host": server.container, **connection}}}
         variables = {"app_database": database, "app_schema": "trading"}
-        groups = {"postgresql": hosts, "prefect_server": hosts, "all": {"vars": variables}}
+        groups = {
+            "postgresql": hosts,
+            "prefect_server": hosts,
+            "prefect_worker": {"hosts": {}},
+            "all": {"vars": variables},
+        }
         (inventory / "hosts.json").write_text(json.dumps(groups))
 
         def play(*arguments: str, succeeds: bool = True) -> str:

@@ -15,6 +15,7 @@ from pgprefect.core.connection import Login
 from pgprefect.core.problems import Problem
 from pgprefect.schema.verify import verify
 
+from filter_plugins.access import hba_lines
 from tests.support.ansible import Result
 from tests.support.postgresql import Server, docker, running_postgresql
 from tests.support.project import ROOT
@@ -39,7 +40,7 @@ exec "$bin/postgres" -D "$data" -c unix_socket_directories=/var/run/postgresql
 def rendered(name: str, **variables: Any) -> str:
     """A template of the role as Ansible would write it."""
     environment = jinja2.Environment(trim_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters["comment"] = comment
+    environment.filters |= {"comment": comment, "hba_lines": hba_lines}
     defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
     return environment.from_string((ROLE / "templates" / name).read_text()).render(
         {**defaults, "ansible_managed": "managed", "postgresql_memory_mb": 1024, **variables}
