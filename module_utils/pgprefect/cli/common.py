@@ -70,7 +70,8 @@ def add_command(
 ) -> Parser:
     """Add a command to what argparse's ``add_subparsers`` returned. Without a summary it is not listed.
 
-    ``tenant``, ``json``, ``dry_run`` and ``confirmed`` give it the options of these kinds.
+    ``tenant``, ``json``, ``dry_run`` and ``confirmed`` give it the options of these kinds. A command that changes
+    something has ``dry_run``.
     """
     listed = {"help": summary} if summary else {}
     parser: Parser = commands.add_parser(name, **listed, description=summary and f"{summary[0].upper()}{summary[1:]}.")
@@ -81,7 +82,7 @@ def add_command(
     if confirmed:
         parser.add_argument("--yes", action="store_true", help="do it without asking")
     add_common_options(parser, tenant)
-    parser.set_defaults(run=run, takes_tenant=tenant)
+    parser.set_defaults(run=run, takes_tenant=tenant, changes=dry_run)
     return parser
 
 

@@ -51,7 +51,8 @@ _COULD_NOT_LOOK = (
     SettingMissing,
     StatisticsUnavailable,
 )
-_UNSEEN = ("backup_unreadable", "pitr_missing")  # codes of other problems that kept it from looking
+# Codes of other problems that keep a command from looking; one that would change something was refused by them.
+_UNSEEN = ("backup_unreadable", "pitr_missing")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Blocked as blocked:
         return refuse(format_problems(blocked.problems))
     except PgprefectError as error:
-        return _refuse(error)
+        return _refuse(error, looks=not options.changes)
     except KeyboardInterrupt:
         return refuse("Interrupted.", UNKNOWN)
     except BrokenPipeError:  # whoever read it has gone
@@ -83,9 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return refuse(f"An unexpected error, {type(error).__name__}: {reason.rstrip('.')}.{hint}", UNKNOWN)
 
 
-def _refuse(error: PgprefectError) -> int:
-    code = error.problem.code if isinstance(error, ProblemError) else ""
-    status = UNKNOWN if isinstance(error, _COULD_NOT_LOOK) or code in _UNSEEN else BROKEN
+def _refuse(error: PgprefectError, looks: bool) -> int:
+    unseen = looks and isinstance(error, ProblemError) and error.problem.code in _UNSEEN
+    status = UNKNOWN if isinstance(error, _COULD_NOT_LOOK) or unseen else BROKEN
     if isinstance(error, ProblemError):
         return refuse("\n".join(map(in_two_lines, for_this_user([error.problem]))), status)
     return refuse(str(error), status)
