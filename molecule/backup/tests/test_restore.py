@@ -17,7 +17,7 @@ def test_nothing_happens_without_a_word(host: Host, playbook: Playbook, typed: T
     before = host.check_output("systemctl show --property MainPID prefect-server@prefect")
     refused = playbook("playbooks/restore_backup.yml")
     assert refused.returncode != 0
-    assert "It would replace prefect in the database mltrading" in refused.stdout
+    assert "It would replace prefect in the database mltrading" in " ".join(refused.stdout.split())
     assert "prefect_backup_restore_confirmed=true" in refused.stdout
     assert host.check_output("systemctl show --property MainPID prefect-server@prefect") == before
     typed("restore.md", "In place")
