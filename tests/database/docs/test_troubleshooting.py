@@ -154,7 +154,7 @@ def _port(stage: Stage) -> Seen:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         ports = [{"address": "127.0.0.1", "port": port, "unit": "prefect-server@prefect.service"}]
-        found = stage.run_module("host_preflight", ports=ports)["problems"]
+        found = stage.run_module("host_preflight", requirements=[{"ports": ports}])["problems"]
         return stage.prefect("server", "start", "--port", str(port)), {problem["code"] for problem in found}
 
 
