@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,44 +21,52 @@ for folder in (ROOT, ROOT / "module_utils"):
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
 
-from pgprefect.health.thresholds import Thresholds  # noqa: E402
-from pgprefect.runs.retention import Policy  # noqa: E402
-
+from plugin_utils.inventory_checks.code import Flows, locked_modules  # noqa: E402
 from plugin_utils.inventory_checks.groups import GROUPS, check_groups  # noqa: E402
-from plugin_utils.inventory_checks.specification import Specification, read  # noqa: E402
-from plugin_utils.inventory_checks.tenants import check_tenants  # noqa: E402
-from plugin_utils.inventory_checks.values import check_dataclass, check_keys  # noqa: E402
+from plugin_utils.inventory_checks.secrets import check_secrets  # noqa: E402
+from plugin_utils.inventory_checks.specification import read  # noqa: E402
+from plugin_utils.inventory_checks.table import REQUIREMENTS  # noqa: E402
+from plugin_utils.inventory_checks.tenants import check_ports, check_tenants  # noqa: E402
+from plugin_utils.inventory_checks.values import check_value  # noqa: E402
 from plugin_utils.inventory_checks.variables import Definition, check_names  # noqa: E402
 
-# Variables whose keys are the fields of a class that hosts use too.
-CLASSES: dict[str, Any] = {"prefect_monitoring_thresholds": Thresholds, "prefect_retention_policy": Policy}
 CONTAINERS = ("community.docker.docker", "docker")
+# What a value has, or the message about it, that cannot be worked out before a host was asked.
+NEEDS_FACTS = re.compile("ansible_(facts|local|default_|processor|mem|distribution|hostname|fqdn|os_|env)")
 
 
 class ActionModule(ActionBase):
     """The action, as Ansible loads it."""
 
     _requires_connection = False
-    _VALID_ARGS = frozenset(("explicit", "other_variables"))
+    _VALID_ARGS = frozenset(("explicit", "later", "other_variables"))
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return a failure that lists every mistake, each with its place and what to do."""
+        """Return a failure that lists every mistake, each with its place and what to do.
+
+        With ``later``, the names of variables that need this host's facts, these alone are checked. Without it the
+        result has ``later``, the names that could not be checked yet.
+        """
         result: dict[str, Any] = super().run(tmp, task_vars)
         variables = task_vars or {}
-        specification = read(ROOT)
-        definitions = list(self._definitions(variables))
-        mistakes = [
-            *check_groups(variables["groups"], any(found.name == "database_host" for found in definitions)),
-            *check_names(definitions, specification, self._task.args["other_variables"]),
-            *self._check_values(definitions, specification, variables),
-        ]
-        if self._task.args["explicit"]:
-            mistakes += check_explicit(sys.argv[1:], variables)
+        self._specification = read(ROOT)
+        later: list[str] = []
+        if "later" in self._task.args:
+            mistakes = list(self._check_later(self._task.args["later"], variables))
+        else:
+            definitions = list(self._definitions(variables))
+            mistakes = [
+                *check_groups(variables["groups"], any(found.name == "database_host" for found in definitions)),
+                *check_names(definitions, self._specification, self._task.args["other_variables"]),
+                *self._check_values(definitions, variables, later),
+            ]
+            if self._task.args["explicit"]:
+                mistakes += check_explicit(sys.argv[1:], variables)
         if mistakes:
             count = "a mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
             listed = "\n".join(f"- {mistake}" for mistake in dict.fromkeys(mistakes))
             result |= {"failed": True, "msg": f"The inventory has {count}; nothing was changed.\n{listed}"}
-        return result
+        return result | {"later": sorted(set(later))}
 
     def _definitions(self, variables: Mapping[str, Any]) -> Iterator[Definition]:
         """Yield what the user set: in the inventory's files, its group_vars and host_vars, and on the command line."""
@@ -76,25 +85,39 @@ class ActionModule(ActionBase):
             yield Definition(name, value, "--extra-vars", some_host)
 
     def _check_values(
-        self, definitions: list[Definition], specification: Specification, variables: Mapping[str, Any]
+        self, definitions: list[Definition], variables: Mapping[str, Any], later: list[str]
     ) -> Iterator[str]:
         for found in definitions:
-            spec = specification.options.get(found.name, {})
-            checked = ("options" in spec or found.name in CLASSES) and found.name not in specification.wiring
-            if not found.host or not checked:
+            if not found.host or found.name not in self._specification.free:
                 continue
             host = {**variables, **variables["hostvars"].raw_get(found.host)}
             try:
-                value = Templar(loader=self._loader, variables=host).template(found.value)
-            except AnsibleError:
-                continue  # It needs a host's facts, or fails where it is used, with Ansible's own message.
-            mistakes = list(check_keys(found.name, value, spec))
-            if found.name in CLASSES:
-                kind = CLASSES[found.name]
-                mistakes += check_dataclass(found.name, value, kind, kind.from_arguments)
-            elif found.name == "prefect_tenants" and not mistakes:
-                mistakes += self._check_tenants(value, host)
-            yield from mistakes
+                value = self._value(found.value, host)
+            except AnsibleError as error:
+                if NEEDS_FACTS.search(f"{found.value} {error}"):
+                    later.append(found.name)
+                else:
+                    yield f"{found.name} ({found.where}): it cannot be worked out: {error}"
+                continue
+            yield from self._check_value(found.name, value, host)
+
+    def _check_later(self, names: list[str], host: dict[str, Any]) -> Iterator[str]:
+        for name in names:
+            try:
+                value = self._value(host[name], host) if name in host else None
+            except AnsibleError as error:
+                yield f"{name}: it cannot be worked out on {host['inventory_hostname']}: {error}"
+                continue
+            if name in host:
+                yield from self._check_value(name, value, host)
+
+    def _check_value(self, name: str, value: Any, host: dict[str, Any]) -> Iterator[str]:
+        mistakes = list(check_value(name, value, self._specification.options[name]))
+        if name == "prefect_tenants" and not mistakes:
+            mistakes += self._check_tenants(value, host)
+        elif name == "prefect_secrets" and not mistakes:
+            mistakes += check_secrets(value, self._tenants(host), self._get("app_login", "mltrading_app", host))
+        yield from mistakes
 
     def _check_tenants(self, tenants: Any, host: dict[str, Any]) -> Iterator[str]:
         try:
@@ -103,13 +126,39 @@ class ActionModule(ActionBase):
             yield str(error)
             return
         yield from check_tenants(resolved, self._flows(host))
+        workers = sum(pool["workers"] for tenant in resolved for pool in tenant["work_pools"])
+        port = int(self._get("database_port", 5432, host))
+        yield from check_ports(resolved, port, workers, host["groups"])
 
-    def _flows(self, host: dict[str, Any]) -> Path | None:
+    def _flows(self, host: dict[str, Any]) -> Flows | None:
         """Return the controller's folder of flows; None where the site brings its flows to the hosts by itself."""
-        if "prefect_objects_flows_directory" in host:
+        folder = Path(str(self._get("prefect_flows", ROOT / "flows", host)))
+        if "prefect_objects_flows_directory" in host or not folder.is_dir():
             return None
-        flows = host.get("prefect_flows", str(ROOT / "flows"))
-        return Path(Templar(loader=self._loader, variables=host).template(flows))
+        release = self._get("prefect_version", "3.8.8", host)
+        locks = [REQUIREMENTS / f"{kind}-{release}.txt" for kind in ("prefect", "flows")]
+        return Flows(folder, locked_modules(locks) | set(self._get("prefect_flows_modules", (), host)))
+
+    def _tenants(self, host: dict[str, Any]) -> list[dict[str, Any]] | None:
+        """Return the tenants of a host with their defaults, or None where they have mistakes."""
+        try:
+            tenants: list[dict[str, Any]] = filter_loader.get("prefect_tenants").j2_function(
+                self._get("prefect_tenants", [{"name": "prefect"}], host)
+            )
+        except AnsibleError:
+            return None
+        return tenants
+
+    def _get(self, name: str, default: Any, host: dict[str, Any]) -> Any:
+        """Return a variable that the user may have set, or its default; the default, too, where it has a mistake."""
+        try:
+            value = self._value(host[name], host) if name in host else default
+        except AnsibleError:
+            return default
+        return default if list(check_value(name, value, self._specification.options[name])) else value
+
+    def _value(self, value: Any, host: dict[str, Any]) -> Any:
+        return Templar(loader=self._loader, variables=host).template(value)
 
 
 def check_explicit(arguments: list[str], variables: Mapping[str, Any]) -> Iterator[str]:

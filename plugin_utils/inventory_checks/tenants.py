@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from .suggestions import did_you_mean
+from .code import Flows
 
 _WHEN = ("cron", "interval", "rrule")
 
 
-def check_tenants(tenants: Sequence[Mapping[str, Any]], flows: Path | None) -> Iterator[str]:
+def check_tenants(tenants: Sequence[Mapping[str, Any]], flows: Flows | None) -> Iterator[str]:
     """Yield the mistakes of tenants whose defaults are filled in; ``flows`` is the folder of the flows, if known."""
     for number, tenant in enumerate(tenants):
         queues = {
@@ -24,7 +23,7 @@ def check_tenants(tenants: Sequence[Mapping[str, Any]], flows: Path | None) -> I
             yield from _check_queue(path, deployment, queues)
             yield from _check_schedules(path, deployment.get("schedules") or ())
             if flows:
-                yield from _check_entrypoint(path, str(deployment["entrypoint"]), flows)
+                yield from flows.faults(path, deployment)
 
 
 def _check_queue(path: str, deployment: Mapping[str, Any], queues: set[str]) -> Iterator[str]:
@@ -43,10 +42,19 @@ def _check_schedules(path: str, schedules: Sequence[Mapping[str, Any]]) -> Itera
             yield f"{path}.schedules[{index}]: it needs exactly one of {', '.join(_WHEN)}"
 
 
-def _check_entrypoint(path: str, entrypoint: str, flows: Path) -> Iterator[str]:
-    file, colon, function = entrypoint.partition(":")
-    if not (file and colon and function):
-        yield f"{path}.entrypoint: {entrypoint!r} must be file.py:function"
-    elif not (flows / file).is_file():
-        known = sorted(str(found.relative_to(flows)) for found in flows.rglob("*.py"))
-        yield f"{path}.entrypoint: {file} is not in the folder of the flows, {flows}" + did_you_mean(file, known)
+def check_ports(
+    tenants: Sequence[Mapping[str, Any]], database_port: int, workers: int, groups: Mapping[str, Sequence[str]]
+) -> Iterator[str]:
+    """Yield the ports of tenants that another part of the site has on the same host.
+
+    ``workers`` is how many a worker host has; each has a port for its health check, from 8100 on.
+    """
+    servers = set(groups.get("prefect_server", ()))
+    taken: dict[int, str] = {}
+    if servers & set(groups.get("prefect_worker", ())):
+        taken |= {8100 + number: "the health check of a worker" for number in range(workers)}
+    if servers & set(groups.get("postgresql", ())):
+        taken[database_port] = "PostgreSQL, by database_port"
+    for number, tenant in enumerate(tenants):
+        if other := taken.get(tenant["port"]):
+            yield f"prefect_tenants[{number}].port is {tenant['port']}, which {other} has: choose another port."

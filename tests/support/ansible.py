@@ -23,6 +23,9 @@ from tests.support.project import ROOT
 Result = dict[str, Any]
 Variables = dict[str, Any]
 
+# What a role's preflight finds where the inventory has been checked.
+CHECKED: Variables = {"__site_checked": {"later": []}}
+
 ansible.module_utils.__path__.append(str(ROOT / "module_utils"))
 
 

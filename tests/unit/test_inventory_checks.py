@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import ast
-import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from pgprefect.runs.retention import Policy
 
 from filter_plugins.tenants import _TENANT_KEYS
+from plugin_utils.inventory_checks.code import Flows, locked_modules
 from plugin_utils.inventory_checks.groups import check_groups
 from plugin_utils.inventory_checks.specification import read
 from plugin_utils.inventory_checks.tenants import check_tenants
-from plugin_utils.inventory_checks.values import check_dataclass, check_keys
+from plugin_utils.inventory_checks.values import check_value
 from plugin_utils.inventory_checks.variables import PREFIXES, Definition, check_names
+from tests.support.ansible import run_tasks
+from tests.support.inventories import run
 from tests.support.project import ROOT
 
 SPECIFICATION = read(ROOT)
@@ -147,7 +145,7 @@ def test_a_misspelt_group(misspelt: str) -> None:
 
 
 def tenant(**keys: Any) -> list[str]:
-    return list(check_keys("prefect_tenants", [{"name": "prefect", **keys}], SPECIFICATION.site["prefect_tenants"]))
+    return list(check_value("prefect_tenants", [{"name": "prefect", **keys}], SPECIFICATION.site["prefect_tenants"]))
 
 
 def test_keys_inside_tenants_are_told_with_their_path_and_without_a_value() -> None:
@@ -168,29 +166,20 @@ def test_keys_inside_tenants_are_told_with_their_path_and_without_a_value() -> N
 
 
 def test_a_value_of_another_form() -> None:
-    assert tenant(deployments="x") == ["prefect_tenants[0].deployments: it must be a list"]
-    assert "prefect_tenants[0].deployments[0]: it must be a mapping of name, flow" in tenant(deployments=["x"])[0]
-    assert tenant(deployments=None) == []
-
-
-def policy(value: Any) -> list[str]:
-    return list(check_dataclass("policy", value, Policy, Policy.from_arguments))
-
-
-def test_a_policy_of_retention() -> None:
-    assert policy({"days_to_keep": 30}) == []
-    assert policy({"day_to_keep": 30}) == ["policy.day_to_keep: unknown key; did you mean days_to_keep?"]
-    assert "must be from 0" in policy({"days_to_keep": -1})[0]
-    assert "it must be a mapping" in policy("30 days")[0]
+    assert "prefect_tenants[0].deployments is 'x', but it must be a list" in tenant(deployments="x")[0]
+    assert "must be a mapping of name, flow" in tenant(deployments=["x"])[0]
+    assert "prefect_tenants[0].deployments is null" in tenant(deployments=None)[0]
 
 
 def test_what_does_not_fit_together(tmp_path: Path) -> None:
-    (tmp_path / "collect.py").touch()
+    (tmp_path / "collect.py").write_text("from prefect import flow\n@flow\ndef collect(): ...\n")
     daily = {"name": "daily", "flow": "collect", "entrypoint": "collect.py:collect", "work_pool": "default"}
     pools = [{"name": "default", "queues": [{"name": "urgent"}]}]
 
+    flows = Flows(tmp_path, {"prefect"})
+
     def check(**keys: Any) -> list[str]:
-        return list(check_tenants([{"work_pools": pools, "deployments": [{**daily, **keys}]}], tmp_path))
+        return list(check_tenants([{"work_pools": pools, "deployments": [{**daily, **keys}]}], flows))
 
     path = "prefect_tenants[0].deployments[0]"
     assert check(work_queue="urgent", schedules=[{"slug": "close", "cron": "30 22 * * 1-5"}]) == []
@@ -199,27 +188,113 @@ def test_what_does_not_fit_together(tmp_path: Path) -> None:
     when = f"{path}.schedules[0]: it needs exactly one of cron, interval, rrule"
     assert check(schedules=[{"slug": "never"}]) == [when]
     assert check(schedules=[{"slug": "both", "cron": "* * * * *", "interval": 60}]) == [when]
-    assert check(entrypoint="colect.py:collect") == [
-        f"{path}.entrypoint: colect.py is not in the folder of the flows, {tmp_path}; did you mean collect.py?"
-    ]
-    assert check(entrypoint="collect") == [f"{path}.entrypoint: 'collect' must be file.py:function"]
+    (lost,) = check(entrypoint="colect.py:collect")
+    assert lost.startswith(f"{path}.entrypoint: colect.py:collect: colect.py is not in the folder of the flows")
+    assert lost.endswith("; did you mean collect.py?")
 
 
-def run(folder: Path, hosts: dict[str, Any], *arguments: str, default: bool = False) -> tuple[int, str]:
-    """Check an inventory of these groups as a playbook does, and return the exit status and what was said."""
-    inventory = folder / "hosts.yml"
-    inventory.write_text(json.dumps(hosts))
-    chosen = [] if default else ["--inventory", str(inventory)]
-    done = subprocess.run(
-        [Path(sys.executable).with_name("ansible-playbook"), *chosen, "playbooks/check_inventory.yml", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_INVENTORY": str(inventory)},
-        text=True,
-        check=False,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+FLOW = """
+from os import path
+import yaml, pandas.io
+from etl.common import helpers
+from .near import thing
+import sibling
+from prefect import flow
+try:
+    import optional_one
+except ImportError:
+    optional_one = None
+if path.sep == "x":
+    import never
+@flow
+def etl_daily() -> None:
+    import late
+@flow(name="Another one")
+def named() -> None: ...
+@flow(name=json.dumps("x"))
+def computed() -> None: ...
+def plain() -> None: ...
+made = flow(plain)
+"""
+
+
+@pytest.fixture
+def code(tmp_path: Path) -> Path:
+    """A folder of flows with a package; a module of it is missing in every lock."""
+    files = {
+        "etl/daily.py": FLOW,
+        "etl/near.py": "thing = 1\n",
+        "etl/sibling.py": "",
+        "etl/common/helpers.py": "import numpy, lost_one\n",
+        "broken.py": "def (\n",
+        "old.py": "print 1\n",
+    }
+    for name, text in files.items():
+        (tmp_path / "flows" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "flows" / name).write_text(text)
+    (tmp_path / "outside.py").write_text("def x(): ...\n")
+    (tmp_path / "flows/link.py").symlink_to(tmp_path / "outside.py")
+    return tmp_path / "flows"
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "flow", "fault"),
+    [
+        ("etl/daily.py:etl_daily", "etl-daily", ""),
+        ("etl/daily.py:named", "Another one", ""),
+        ("etl/daily.py:computed", "whatever", ""),
+        ("etl/daily.py:made", "plain", ""),
+        ("etl/daily.py:etl_daily", "daily", ".flow is 'daily', but etl/daily.py:etl_daily is the flow 'etl-daily'"),
+        ("etl/daily.py:plain", "plain", "plain has no decorator @flow in daily.py"),
+        ("etl/daily.py:etl_dayly", "x", "daily.py has no function etl_dayly; did you mean etl_daily?"),
+        ("link.py:x", "x", "leaves the folder of the flows"),
+        ("lost.py:x", "x", "lost.py is not in the folder of the flows"),
+        ("broken.py:x", "x", "broken.py, line 1 cannot be read as Python"),
+        ("old.py:x", "x", "old.py, line 1 cannot be read as Python"),
+    ],
+)
+def test_the_code_of_a_deployment(code: Path, entrypoint: str, flow: str, fault: str) -> None:
+    flows = Flows(code, {"prefect", "yaml", "pandas", "numpy", "lost_one"})
+    faults = list(flows.faults("here", {"entrypoint": entrypoint, "flow": flow}))
+    assert (fault in faults[0] and len(faults) == 1) if fault else faults == []
+
+
+def test_imports_that_no_lock_has(code: Path) -> None:
+    faults = list(
+        Flows(code, {"prefect"}).faults("here", {"entrypoint": "etl/daily.py:etl_daily", "flow": "etl-daily"})
     )
-    return done.returncode, " ".join(done.stdout.split())
+    assert [re.findall(r": (\S+ imports \S+),", fault) for fault in faults] == [
+        [f"etl/daily.py imports {name}"] for name in ("yaml", "pandas")
+    ] + [[f"etl/common/helpers.py imports {name}"] for name in ("numpy", "lost_one")]
+    assert "requirements/flows.in" in faults[0] and "prefect_flows_modules" in faults[0]
+
+
+def test_the_names_by_which_packages_are_imported() -> None:
+    modules = locked_modules(ROOT / f"requirements/{kind}-3.8.8.txt" for kind in ("prefect", "flows"))
+    assert {
+        "prefect",
+        "yaml",
+        "dateutil",
+        "pydantic",
+        "pandas",
+        "yfinance",
+        "bs4",
+        "google",
+        "pydantic_core",
+    } <= modules
+    assert "not_there" not in modules
+
+
+@pytest.mark.parametrize("file", sorted(path.name for path in (ROOT / "flows").glob("*.py")))
+def test_the_example_flows_have_no_fault(file: str) -> None:
+    locks = [ROOT / f"requirements/{kind}-3.8.8.txt" for kind in ("prefect", "flows")]
+    name = file.removesuffix(".py")
+    found = list(
+        Flows(ROOT / "flows", locked_modules(locks)).faults(
+            "here", {"entrypoint": f"{file}:{name}", "flow": name.replace("_", "-")}
+        )
+    )
+    assert found == [] or name == "trading"  # which is no flow
 
 
 def site(**variables: Any) -> dict[str, Any]:
@@ -249,6 +324,15 @@ def test_an_inventory_with_mistakes_in_every_place(tmp_path: Path) -> None:
     ):
         assert mistake in said, said
     assert "s3cret" not in said
+
+
+@pytest.mark.parametrize(("megabytes", "fault"), [(8192, ""), (20, "postgresql_memory_mb is 10, but it must be")])
+def test_a_value_that_follows_from_a_hosts_facts(tmp_path: Path, megabytes: int, fault: str) -> None:
+    half = {"postgresql_memory_mb": "{{ ansible_facts['memtotal_mb'] // 2 }}"}
+    assert run(tmp_path, site(**half))[0] == 0
+    facts = {"ansible.builtin.set_fact": {"ansible_facts": {"memtotal_mb": megabytes}}}
+    done = run_tasks(tmp_path, half, facts, {"check_inventory": {"later": ["postgresql_memory_mb"]}})
+    assert (done.returncode != 0) == bool(fault) and fault in " ".join(done.stdout.split()), done.stdout
 
 
 @pytest.mark.parametrize("name", ["box", "example", "localhost"])

@@ -9,6 +9,8 @@ from typing import Any
 from ..core.errors import InputError
 from ..core.problems import ERROR, WARNING
 
+_MOST = 1e15  # of anything
+
 
 class ThresholdError(InputError):
     """A threshold that does not exist, or whose value is not allowed; the message says which."""
@@ -98,8 +100,8 @@ def _number(name: str, value: Any) -> float | None:
         return None
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = -1.0
-    if isinstance(value, bool) or not 0 <= number < float("inf"):
+    if isinstance(value, bool) or not 0 <= number <= _MOST:
         raise ThresholdError(f"The threshold {name} has {value!r}, which is not a number from 0.")
     return number

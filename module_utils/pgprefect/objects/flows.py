@@ -9,7 +9,7 @@ import os
 import pwd
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,22 +19,33 @@ from ..core.problems import Problem
 
 _LOAD_SECONDS = 300
 
-# Runs in Prefect's virtualenv: importing Prefect takes seconds, so once for all flows.
+# Runs in Prefect's virtualenv: importing Prefect takes seconds, so once for all flows. Each flow is loaded as a worker
+# does, in a process of its own: two may import different modules of one name.
 _LOAD_FLOWS = """
-import json, sys
-from prefect.flows import Flow, safe_load_flow_from_entrypoint
+import json, os, sys
+from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
+
+def load(entrypoint):
+    try:
+        flow = load_flow_from_entrypoint(entrypoint)
+        schema = parameter_schema(flow).model_dump_for_openapi()
+        return {"name": flow.name, "description": flow.description, "schema": schema}
+    except BaseException as error:
+        return {"error": f"{type(error).__name__}: {error}"}
 
 loaded = {}
 for entrypoint in json.load(sys.stdin):
-    try:
-        flow = safe_load_flow_from_entrypoint(entrypoint)
-        if not isinstance(flow, Flow):
-            raise TypeError("there is no function of this name with the decorator @flow")
-        schema = parameter_schema(flow).model_dump_for_openapi()
-        loaded[entrypoint] = {"name": flow.name, "description": flow.description, "schema": schema}
-    except Exception as error:
-        loaded[entrypoint] = {"error": f"{type(error).__name__}: {error}"}
+    reader, writer = os.pipe()
+    if not os.fork():
+        with os.fdopen(writer, "w") as answer:
+            json.dump(load(entrypoint), answer)
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as answer:
+        text = answer.read()
+    os.wait()
+    loaded[entrypoint] = json.loads(text or '{"error": "the process that loaded it was killed"}')
 print(json.dumps(loaded))
 """
 
@@ -59,7 +70,7 @@ class FlowCode:
         return os.path.join(self.virtualenv, "bin", "python")
 
     def version(self, entrypoint: str, required: bool = True) -> str | None:
-        """Return a digest of the flow's file and of the modules of the folder that it imports.
+        """Return a digest of the flow's file and of all that it imports from the folder, packages included.
 
         Raises FlowError if there is no file, or returns None where it is not required.
         """
@@ -73,18 +84,20 @@ class FlowCode:
         digest = hashlib.sha256()
         while pending:
             file = pending.pop()
-            if file in seen or not file.is_file():
+            if file in seen:
                 continue
             seen.add(file)
             code = file.read_bytes()
             digest.update(str(file.relative_to(self.directory)).encode() + b"\0" + code + b"\0")
-            pending += [flow.parent / (name.replace(".", "/") + ".py") for name in _imported_modules(file, code)]
+            for base, module in imports(ast.walk(_parse(file, code)), file):
+                # The folders that a worker puts on Python's path.
+                pending += module_files([base] if base else [flow.parent, Path(self.directory)], module)
         return digest.hexdigest()[:16]
 
     def load(self, entrypoints: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Return ``name``, ``description`` and ``schema`` of the parameters, or an ``error``, by entrypoint.
 
-        Nothing of the flows is executed but their imports. Raises FlowError.
+        Their modules run, as in a worker; where one cannot, its flow is read without what it lacks. Raises FlowError.
         """
         with tempfile.TemporaryDirectory() as home:
             identity: dict[str, Any] = {}
@@ -118,15 +131,38 @@ class FlowCode:
         return FlowError(flow_problem(f"virtualenv {self.virtualenv}", message, remedy))
 
 
-def _imported_modules(file: Path, code: bytes) -> list[str]:
+def imports(nodes: Iterable[ast.AST], file: Path) -> Iterator[tuple[Path | None, str]]:
+    """Yield the modules that statements of a file import, and of relative ones the folder where they are."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from ((None, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = file.parents[node.level - 1] if 0 < node.level <= len(file.parents) else None
+            yield base, node.module or ""
+            # What is imported from a package may be a module of it.
+            prefix = f"{node.module}." if node.module else ""
+            yield from ((base, f"{prefix}{alias.name}") for alias in node.names)
+
+
+def module_files(roots: Iterable[Path], module: str) -> list[Path]:
+    """Return the files that importing a module runs: those of its packages, and its own."""
+    parts = module.split(".") if module else []
+    for root in roots:
+        bases = [root.joinpath(*parts[:length]) for length in range(len(parts) + 1)]
+        files = [file for base in bases[1:] for file in (base / "__init__.py", base.with_suffix(".py"))]
+        # The root is a package where the import is relative.
+        found = [file for file in ([bases[0] / "__init__.py"] if not module else files) if file.is_file()]
+        if found:
+            return found
+    return []
+
+
+def _parse(file: Path, code: bytes) -> ast.Module:
     try:
-        tree = ast.parse(code)
+        return ast.parse(code)
     except SyntaxError as error:
         message = f"{file}, line {error.lineno}: {error.msg}."
         raise FlowError(flow_problem(f"file {file}", message, "Correct the code.")) from error
-    nodes = list(ast.walk(tree))
-    plain = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
-    return plain + [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
 
 
 def flow_problem(what: str, message: str, remedy: str) -> Problem:

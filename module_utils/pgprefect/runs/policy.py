@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -12,6 +11,7 @@ from ..core.errors import InputError
 from ..core.prefect import TERMINAL_STATES
 
 _MOST_DAYS = 36_500
+_MOST = 1e15  # of anything; PostgreSQL counts in 64 bits
 _Rule = Callable[[str, Any], Any]  # from a setting's name and value to the value as a policy has it
 
 
@@ -20,10 +20,10 @@ class PolicyError(InputError):
 
 
 def _number(name: str, value: Any) -> float:
-    with contextlib.suppress(TypeError, ValueError):
-        if not isinstance(value, bool) and math.isfinite(float(value)):
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        if not isinstance(value, bool) and abs(float(value)) <= _MOST:
             return float(value)
-    raise PolicyError(f"{name}: {value!r} is not a number.")
+    raise PolicyError(f"{name}: {repr(value)[:40]} is not a number up to {_MOST:g}.")
 
 
 def _above_zero(name: str, value: Any) -> float:

@@ -238,7 +238,7 @@ def test_entrypoints_that_are_not_the_flow_are_refused_together(
     assert result["failed"]
     assert [problem["code"] for problem in result["problems"]] == ["flow_not_loadable"] * 3
     assert f"Deployment {deployment.flow}/a: greet.py:lost: " in result["msg"]
-    assert "greet.py:not_a_flow: TypeError: there is no function of this name with the decorator @flow" in result["msg"]
+    assert "greet.py:not_a_flow: MissingFlowError: Function with name 'not_a_flow' is not a flow" in result["msg"]
     assert f"Deployment another/c: greet.py:greet is the flow {deployment.flow}, not another." in result["msg"]
 
 
@@ -257,3 +257,60 @@ def test_a_missing_virtualenv_is_named(deployment: Deployment) -> None:
 def test_one_flow_that_is_declared_twice_is_refused(deployment: Deployment, run_module: Callable[..., Result]) -> None:
     result = run_module("prefect_deployments", **deployment.arguments, deployments=[deployment.declaration()] * 2)
     assert result["failed"] and "declared twice" in result["msg"]
+
+
+def test_a_flow_in_a_package_is_loaded_as_a_worker_does(deployment: Deployment) -> None:
+    helpers = "import enum\n\n\nclass Mode(enum.Enum):\n    fast = 'fast'\n    full = 'full'\n"
+    daily = (
+        "from etl.common import helpers\nfrom prefect import flow\n\n\n@flow\n"
+        "def etl_daily(mode: helpers.Mode = helpers.Mode.fast) -> str:\n    return mode.value\n"
+    )
+    files = {
+        "etl/__init__.py": "",
+        "etl/common/__init__.py": "",
+        "etl/common/helpers.py": helpers,
+        "etl/daily.py": daily,
+    }
+    for name, text in files.items():
+        (deployment.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (deployment.folder / name).write_text(text)
+    deployment.flow = "etl-daily"
+    package: dict[str, Any] = {"entrypoint": "etl/daily.py:etl_daily"}
+    assert not deployment.apply(**package).get("failed")
+    stored = deployment.stored()
+    schema = stored["parameter_openapi_schema"]
+    assert schema["properties"]["mode"]["default"] == "fast"
+    assert schema["definitions"]["Mode"]["enum"] == ["fast", "full"]
+    assert not deployment.apply(**package)["changed"]
+
+    versions = {stored["version"]}
+    for name in files:
+        (deployment.folder / name).write_text(files[name] + "# a change\n")
+        assert deployment.apply(**package)["actions"] == ["update deployment etl-daily/daily: version"], name
+        versions.add(deployment.stored()["version"])
+    assert len(versions) == 1 + len(files)
+
+
+def test_modules_of_one_name_beside_two_flows_are_not_mixed_up(
+    deployment: Deployment, run_module: Callable[..., Result]
+) -> None:
+    for name, default in (("a", 1), ("b", 2)):
+        (deployment.folder / name).mkdir()
+        (deployment.folder / name / "settings.py").write_text(f"DEFAULT = {default}\n")
+        (deployment.folder / name / "run.py").write_text(
+            "import settings\nfrom prefect import flow\n"
+            f"@flow(name='{deployment.flow}-{name}')\ndef run(number: int = settings.DEFAULT) -> None: ...\n"
+        )
+    declared = [
+        deployment.declaration(flow=f"{deployment.flow}-{name}", entrypoint=f"{name}/run.py:run") for name in "ab"
+    ]
+    assert not run_module("prefect_deployments", **deployment.arguments, deployments=declared).get("failed")
+    for name, default in (("a", 1), ("b", 2)):
+        stored = deployment.api("GET", f"/deployments/name/{deployment.flow}-{name}/daily")
+        assert stored["parameter_openapi_schema"]["properties"]["number"]["default"] == default
+
+
+def test_a_flow_that_ends_the_process_is_named(deployment: Deployment) -> None:
+    (deployment.folder / "greet.py").write_text("import os\nos._exit(3)\n")
+    result = deployment.apply()
+    assert result["failed"] and "greet.py:greet: the process that loaded it was killed" in result["msg"]

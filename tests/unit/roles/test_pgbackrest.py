@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tests.support.ansible import run_cases, run_tasks
+from tests.support.ansible import CHECKED, run_cases, run_tasks
 from tests.support.project import ROOT
 
 ROLE = ROOT / "roles/pgbackrest"
@@ -26,7 +26,7 @@ WIRED = {
 
 def given(**variables: Any) -> dict[str, Any]:
     values = {"enabled": True, **WIRED, **variables}
-    return {f"pgbackrest_{name}": value for name, value in values.items()}
+    return {**CHECKED, **{f"pgbackrest_{name}": value for name, value in values.items()}}
 
 
 def test_what_is_well(tmp_path: Path) -> None:
@@ -40,10 +40,6 @@ def test_what_is_well(tmp_path: Path) -> None:
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"full_schedule": "weekly"}, 'pgbackrest_full_schedule is weekly, but it must be five fields'),
-    ({"incremental_schedule": "1 2 3"}, "pgbackrest_incremental_schedule is 1 2 3"),
-    ({"keep_full": 0}, "pgbackrest_keep_full is 0, but it must be from 1 to 1000"),
-    ({"archive_timeout_s": 86400}, "pgbackrest_archive_timeout_s is 86400, but it must be from 1 to 3600"),
     ({"repository": {"path": "backups"}}, "its path must be absolute"),
     ({"repository": {"path": "/var/lib/postgresql/backups"}}, "outside of /var/lib/postgresql"),
     ({"repository": {"bucket": "backups"}}, "the type path needs nothing and may have nothing else"),

@@ -1,0 +1,294 @@
+"""The one table of forms: what each variable that an inventory may set, and each key inside it, must look like.
+
+A test demands a row for each option of the roles' argument specs, which say the types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from pgprefect.health.thresholds import Thresholds
+from pgprefect.runs.retention import Policy
+from pgprefect.schema.event_table import FIELDS
+
+from . import forms
+from .age import AGE_RECIPIENT
+from .forms import Entries, Form, identifier, matching, number, one_of, whole
+from .suggestions import did_you_mean
+
+REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements"
+_SECONDS = whole(1, 604_800)
+_MEGABYTES = whole(0, 999_999_999)
+_PORT = whole(1, 65_535)
+_LIMIT = whole(-1, 2**31 - 1)
+_COUNT = whole(0, 100_000)
+_ROLE = identifier("role")
+# A secret's file on the controller is named after its role.
+_LOGIN = identifier("role", "/")
+_SET = matching(r"\d{8}T\d{6}Z(-safety)?", "the name of a backup set, as 20260131T020000Z").or_empty()
+TENANT = matching(r"[a-z][a-z0-9_]{0,23}", "1 to 24 lower-case letters, digits and '_', a letter first")
+ENTRYPOINT = matching(
+    r"[\w-]+(?:/[\w-]+)*\.py:[A-Za-z_]\w*",
+    "file.py:function, with the file's path in the folder of the flows",
+)
+
+
+@dataclass(frozen=True)
+class Settings(Form):
+    """A mapping whose keys are the fields of a class that hosts use too."""
+
+    kind: Any = Policy
+
+    def faults(self, path: str, value: Any) -> Iterator[str]:
+        """Yield the faults of each key, and without any, those that several keys have together."""
+        known = [field.name for field in fields(self.kind)]
+        if not isinstance(value, Mapping):
+            yield forms.refusal(path, value, f"a mapping. Known keys: {', '.join(known)}")
+            return
+        faults = [fault for name, entry in value.items() for fault in self._faults_of(path, str(name), entry, known)]
+        yield from faults or self._parse(path, value)
+
+    def _faults_of(self, path: str, name: str, value: Any, known: list[str]) -> Iterator[str]:
+        if name not in known:
+            yield f"{path}.{name}: unknown key" + (did_you_mean(name, known) or f". Known keys: {', '.join(known)}.")
+            return
+        try:
+            forms.refuse_control_characters(value)
+            if rule := self.kind.__dataclass_fields__[name].metadata.get("rule"):
+                rule(name, value)
+            else:
+                self.kind.from_arguments({name: value})
+        except ValueError as error:
+            yield f"{path}.{name}: {error}: correct it in the inventory."
+
+    def _parse(self, path: str, value: Any) -> Iterator[str]:
+        try:
+            self.kind.from_arguments(value)
+        except ValueError as error:
+            yield f"{path}: {error}"
+
+
+def _release(value: Any) -> None:
+    text = str(value)
+    if not text.replace(".", "").isdecimal() or not (REQUIREMENTS / f"prefect-{text}.txt").is_file():
+        raise ValueError(f"make another by `requirements/lock prefect {text}`, and test it")
+
+
+def _releases() -> str:
+    return ", ".join(sorted(path.stem.removeprefix("prefect-") for path in REQUIREMENTS.glob("prefect-*.txt")))
+
+
+def _tables(value: Any) -> None:
+    schema, dot, table = str(value).partition(".")
+    if not (schema and dot and table):
+        raise ValueError("it has no schema and table")
+
+
+_BOOLEAN = forms.BOOLEAN
+# Names of settings by the variable that sets them: two of one setting would be read in the order of the file.
+_OWN_SETTINGS = {
+    "listen_addresses": "it follows from the inventory's groups",
+    "port": "set database_port",
+    "max_connections": "it follows from prefect_tenants",
+    "ssl_cert_file": "set postgresql_tls_certificate",
+    "ssl_key_file": "set postgresql_tls_key",
+    "log_min_duration_statement": "set postgresql_log_min_duration_ms",
+    **dict.fromkeys(
+        ("config_file", "data_directory", "external_pid_file", "hba_file", "ident_file", "ssl", "password_encryption"),
+        "the site depends on it",
+    ),
+    **dict.fromkeys(("include", "include_dir", "include_if_exists"), "it is no setting"),
+}
+
+
+def _setting(value: Any) -> None:
+    name = str(value).lower()
+    if name in _OWN_SETTINGS:
+        raise ValueError(_OWN_SETTINGS[name])
+    matching(r"[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)*", "").check(name)
+
+
+def _event_column(value: Any) -> None:
+    if value != "":
+        identifier("column").check(value)
+
+
+FORMS: dict[str, Form] = {
+    # --- The site
+    "app_database": identifier("database"),
+    "app_owner": _ROLE,
+    "app_login": _LOGIN,
+    "app_schema": one_of("none", "trading"),
+    "app_events_table": identifier("table").or_empty(),
+    "app_events_columns": Entries(
+        "a mapping of fields and columns", key=one_of(*FIELDS), value=Form("a column's name, or empty", _event_column)
+    ),
+    "app_networks": forms.NETWORK,
+    "database_host": forms.HOST,
+    "database_port": _PORT,
+    "database_ca_file": forms.FILE.or_empty(),
+    "backup_directory": forms.OWN_DIRECTORY,
+    "private_address": forms.ADDRESS,
+    "prefect_version": Form(f"a release of Prefect that has a lock in requirements/, as {_releases()}", _release),
+    "prefect_ui_url": forms.URL.or_empty(),
+    "prefect_bind_address": forms.BIND_ADDRESS,
+    "prefect_secrets": Entries(
+        "a mapping of names and secrets", secret=True, key=Form("the name of a secret", forms.text), value=forms.SECRET
+    ),
+    "prefect_flows_modules": matching(r"[A-Za-z_]\w{0,99}", "the name of a module"),
+    "site_other_variables": matching(r"[A-Za-z_]\w{0,99}", "the name of a variable"),
+    "site_explicit_inventory": _BOOLEAN,
+    # --- Tenants
+    "prefect_tenants[].name": TENANT,
+    "prefect_tenants[].port": whole(1024, 65_535),
+    "prefect_tenants[].schema": identifier("schema", "/"),
+    "prefect_tenants[].ui_url": forms.URL.or_empty(),
+    "prefect_tenants[].event_retention": forms.DURATION,
+    "prefect_tenants[].work_pools[].name": forms.POOL_NAME,
+    "prefect_tenants[].work_pools[].type": matching(r"[a-z][a-z0-9-]{0,99}", "a type of Prefect's, as process"),
+    "prefect_tenants[].work_pools[].description": forms.PROSE,
+    "prefect_tenants[].work_pools[].concurrency_limit": _LIMIT,
+    "prefect_tenants[].work_pools[].paused": _BOOLEAN,
+    "prefect_tenants[].work_pools[].base_job_template": forms.DATA,
+    "prefect_tenants[].work_pools[].workers": whole(0, 100),
+    "prefect_tenants[].work_pools[].queues[].name": forms.PREFECT_NAME,
+    "prefect_tenants[].work_pools[].queues[].description": forms.PROSE,
+    "prefect_tenants[].work_pools[].queues[].priority": whole(1, 2**31 - 1),
+    "prefect_tenants[].work_pools[].queues[].concurrency_limit": _LIMIT,
+    "prefect_tenants[].work_pools[].queues[].paused": _BOOLEAN,
+    "prefect_tenants[].deployments[].name": forms.PREFECT_NAME,
+    "prefect_tenants[].deployments[].flow": forms.PREFECT_NAME,
+    "prefect_tenants[].deployments[].entrypoint": ENTRYPOINT,
+    "prefect_tenants[].deployments[].work_pool": forms.PREFECT_NAME,
+    "prefect_tenants[].deployments[].work_queue": forms.PREFECT_NAME,
+    "prefect_tenants[].deployments[].description": forms.PROSE,
+    "prefect_tenants[].deployments[].parameters": forms.DATA,
+    "prefect_tenants[].deployments[].tags": forms.TEXT,
+    "prefect_tenants[].deployments[].job_variables": forms.DATA,
+    "prefect_tenants[].deployments[].enforce_parameter_schema": _BOOLEAN,
+    "prefect_tenants[].deployments[].concurrency_limit": Form(
+        f"a whole number from 1 to {2**31 - 1}, or -1 for no limit",
+        lambda value: whole(1, 2**31 - 1).check(value) if str(value) != "-1" else None,
+    ),
+    "prefect_tenants[].deployments[].paused": _BOOLEAN,
+    "prefect_tenants[].deployments[].schedules[].slug": matching(
+        r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", "a name of at most 100 letters, digits, '_' and '-'"
+    ),
+    "prefect_tenants[].deployments[].schedules[].cron": forms.PREFECT_CRON,
+    "prefect_tenants[].deployments[].schedules[].interval": whole(1, 315_360_000),
+    "prefect_tenants[].deployments[].schedules[].rrule": forms.RRULE,
+    "prefect_tenants[].deployments[].schedules[].timezone": forms.TIMEZONE,
+    "prefect_tenants[].deployments[].schedules[].active": _BOOLEAN,
+    "prefect_tenants[].deployments[].schedules[].parameters": forms.DATA,
+    # --- PostgreSQL
+    "postgresql_memory_mb": whole(64, 16_777_216),
+    "postgresql_minimum_memory_mb": _MEGABYTES,
+    "postgresql_minimum_disk_mb": _MEGABYTES,
+    "postgresql_tls_certificate": forms.FILE,
+    "postgresql_tls_key": forms.FILE,
+    "postgresql_log_min_duration_ms": whole(-1, 2**31 - 1),
+    "postgresql_settings": Entries(
+        "a mapping of PostgreSQL's settings and their values",
+        key=Form("a setting of PostgreSQL's that no other variable sets", _setting),
+        value=forms.SCALAR,
+    ),
+    # --- The database
+    "prefect_database_extensions_schema": identifier("schema"),
+    "prefect_database_extensions": identifier("extension"),
+    "prefect_database_connection_limits": Entries(
+        "a mapping of roles and their numbers of connections", key=_ROLE, value=whole(1, 100_000)
+    ),
+    "prefect_database_login_host": forms.HOST.or_empty(),
+    "prefect_database_login_user": _ROLE,
+    "prefect_database_login_password": forms.SECRET.or_empty(),
+    # --- Prefect
+    "prefect_flows": forms.FLOWS_FOLDER,
+    "prefect_flows_removal_confirmed": _BOOLEAN,
+    "prefect_minimum_disk_mb": _MEGABYTES,
+    "prefect_virtualenv_seconds": _SECONDS,
+    "prefect_objects_flows_directory": forms.DIRECTORY,
+    "prefect_server_extensions_schema": identifier("schema"),
+    "prefect_server_pool_size": whole(1, 1000),
+    "prefect_server_migrate": _BOOLEAN,
+    "prefect_server_memory_max": forms.SIZE,
+    "prefect_server_tasks_max": whole(64, 4_194_304),
+    "prefect_server_ready_seconds": _SECONDS,
+    "prefect_worker_drain_seconds": _SECONDS,
+    "prefect_worker_memory_max": forms.SIZE,
+    "prefect_worker_tasks_max": whole(64, 4_194_304),
+    "prefect_worker_healthy_seconds": _SECONDS,
+    # --- Backups
+    "prefect_backup_enabled": _BOOLEAN,
+    "prefect_backup_kinds": one_of("app", "workflow", "full"),
+    "prefect_backup_keep.last": _COUNT,
+    "prefect_backup_keep.daily": _COUNT,
+    "prefect_backup_keep.weekly": _COUNT,
+    "prefect_backup_keep.monthly": _COUNT,
+    "prefect_backup_schedule": forms.CRONTAB,
+    "prefect_backup_drill_schedule": forms.CRONTAB,
+    "prefect_backup_copy.tool": one_of("rsync", "rclone"),
+    "prefect_backup_copy.target": matching(
+        r"[^-/:\s][^/:\s]*:(?!:|//)\S+",
+        "without blanks, as backup@vault.example.org:/srv/prefect for rsync or store:bucket/prefect for rclone",
+    ),
+    "prefect_backup_copy.port": _PORT,
+    "prefect_backup_copy_secret": forms.CREDENTIALS.or_empty(),
+    "prefect_backup_copy_known_hosts": forms.TEXT,
+    "prefect_backup_age_recipient": AGE_RECIPIENT.or_empty(),
+    "prefect_backup_fetch": forms.CONTROLLER_PATH.or_empty(),
+    "prefect_backup_fetch_set": _SET,
+    "prefect_backup_restore_upload": forms.CONTROLLER_PATH.or_empty(),
+    "prefect_backup_restore_confirmed": _BOOLEAN,
+    "prefect_backup_restore_set": _SET,
+    "prefect_backup_restore_kinds": one_of("app", "workflow"),
+    "prefect_backup_restore_tenant": TENANT.or_empty(),
+    "prefect_backup_restore_table": Form("SCHEMA.TABLE", _tables).or_empty(),
+    # --- Point-in-time recovery
+    "pgbackrest_enabled": _BOOLEAN,
+    "pgbackrest_repository.type": one_of("path", "s3", "sftp"),
+    "pgbackrest_repository.path": forms.DIRECTORY,
+    "pgbackrest_repository.bucket": matching(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "the name of a bucket"),
+    "pgbackrest_repository.endpoint": forms.HOST,
+    "pgbackrest_repository.port": _PORT,
+    "pgbackrest_repository.region": matching(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}", "the name of a region, as eu-central-1"),
+    "pgbackrest_repository.uri_style": one_of("host", "path"),
+    "pgbackrest_repository.ca_file": forms.FILE,
+    "pgbackrest_repository.host": forms.HOST,
+    "pgbackrest_repository.user": matching(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", "a user's name"),
+    "pgbackrest_repository.known_hosts": forms.TEXT,
+    "pgbackrest_s3_key": forms.ASCII_SECRET.or_empty(),
+    "pgbackrest_s3_key_secret": forms.ASCII_SECRET.or_empty(),
+    "pgbackrest_sftp_key": forms.PRIVATE_KEY.or_empty(),
+    "pgbackrest_keep_full": whole(1, 1000),
+    "pgbackrest_full_schedule": forms.CRONTAB,
+    "pgbackrest_incremental_schedule": forms.CRONTAB,
+    "pgbackrest_archive_timeout_s": whole(1, 3600),
+    "pgbackrest_restore_time": forms.MOMENT.or_empty(),
+    "pgbackrest_restore_point": replace(forms.TEXT, allowed="the name of a restore point").or_empty(),
+    "pgbackrest_restore_end": _BOOLEAN,
+    "pgbackrest_restore_beside": _BOOLEAN,
+    "pgbackrest_restore_confirmed": _BOOLEAN,
+    # --- Retention and monitoring
+    "prefect_retention_policy": Settings("a policy", kind=Policy),
+    "prefect_retention_enabled": _BOOLEAN,
+    "prefect_retention_hour": whole(0, 23),
+    "prefect_retention_minute": whole(0, 59),
+    "prefect_retention_stagger_minutes": whole(1, 1440),
+    "prefect_monitoring_thresholds": Settings("limits by name", kind=Thresholds),
+    "prefect_monitoring_statistics_days": number(0, 36_500),
+}
+
+# Lists that need an entry, and those in which one may stand twice.
+NEED_AN_ENTRY = ("prefect_tenants", "prefect_backup_kinds", "prefect_backup_restore_kinds")
+MAY_REPEAT = ("prefect_backup_copy_known_hosts", "pgbackrest_repository.known_hosts")
+# What must differ among the entries of a list, besides the whole entry.
+UNIQUE: dict[str, tuple[tuple[str, ...], ...]] = {
+    "prefect_tenants": (("name",), ("port",), ("schema",)),
+    "prefect_tenants[].work_pools": (("name",),),
+    "prefect_tenants[].work_pools[].queues": (("name",), ("priority",)),
+    "prefect_tenants[].deployments": (("flow", "name"),),
+    "prefect_tenants[].deployments[].schedules": (("slug",),),
+}
