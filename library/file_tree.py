@@ -96,6 +96,12 @@ removed:
   returned: success
   type: list
   elements: str
+changes:
+  description: What had been done before it failed, in order.
+  returned: failure
+  type: list
+  elements: str
+  sample: ["folder /etc/prefect", "written /etc/prefect/pgpass"]
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -127,10 +133,10 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    with failures(module):
+    with failures(module) as done:
         planned = plan(module.params["folders"], module.params["absent"], new_owners=module.check_mode)
         if not module.check_mode:
-            planned.apply()
+            planned.apply(done)
         module.exit_json(**planned.as_dict())
 
 

@@ -115,6 +115,11 @@ problems:
   returned: failure
   type: list
   elements: dict
+changes:
+  description: What had been done before it failed, in order.
+  type: list
+  elements: str
+  returned: failure
 """
 
 import contextlib
@@ -125,6 +130,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.module_support.database import connection
 from ansible.module_utils.module_support.failures import failures
 from ansible.module_utils.pgprefect.core.connection import LOGIN_ARGUMENTS, Login, connect
+from ansible.module_utils.pgprefect.runs.batches import Batch, Progress
 from ansible.module_utils.pgprefect.runs.retention import CLEANED_TABLES, Policy, clean_up, plan
 
 
@@ -141,17 +147,30 @@ def main() -> None:
         supports_check_mode=True,
     )
     schema = module.params["schema"]
-    with failures(module):
+    with failures(module) as done:
         policy = Policy.from_arguments(module.params["policy"])
         with connection(module) as opened, vacuum_connection(module) as vacuuming:
             if module.check_mode:
                 result = plan(opened, schema, policy).as_dict()
             else:
-                result = clean_up(opened, schema, policy, vacuum_connection=vacuuming).as_dict()
+                progress = record(done)
+                result = clean_up(opened, schema, policy, progress, vacuum_connection=vacuuming).as_dict()
         rows = [f"{table}: {result['rows'][table]}\n" for table in CLEANED_TABLES if result["rows"][table]]
         header = dict.fromkeys(("before_header", "after_header"), "rows to delete")
         changed = bool(rows) or bool(policy.crash_zombies and result["zombies"])
         module.exit_json(changed=changed, diff={**header, "before": "".join(rows), "after": ""}, **result)
+
+
+def record(done: list[str]) -> Progress:
+    """Return what keeps in a list how many rows of each table have been deleted."""
+    rows: dict[str, int] = {}
+
+    def add(batch: Batch) -> None:
+        for table, count in batch.deleted.items():
+            rows[table] = rows.get(table, 0) + count
+        done[:] = [f"{count} rows of {table}" for table, count in rows.items()]
+
+    return add
 
 
 def vacuum_connection(module: AnsibleModule) -> contextlib.AbstractContextManager[Any]:

@@ -160,6 +160,11 @@ problems:
   type: list
   elements: dict
   returned: failure
+changes:
+  description: What had been done before it failed, in order.
+  type: list
+  elements: str
+  returned: failure
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -185,8 +190,8 @@ def main() -> None:
     api = PrefectApi.from_arguments(module.params)
     code = FlowCode(module.params["flows_directory"], module.params["virtualenv"], module.params["user"])
     declared = [from_options(deployments.Deployment, item) for item in module.params["deployments"]]
-    with failures(module):
-        outcome = deployments.apply(api, declared, code, dry_run=module.check_mode)
+    with failures(module) as done:
+        outcome = deployments.apply(api, declared, code, module.check_mode, done)
         if outcome.unreachable:
             module.warn(f"{outcome.unreachable} Check mode takes it for a server without deployments.")
         module.exit_json(**outcome.as_dict())

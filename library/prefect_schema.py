@@ -64,6 +64,11 @@ problems:
   returned: failure
   type: list
   elements: dict
+changes:
+  description: What had been done before it failed, in order.
+  type: list
+  elements: str
+  returned: failure
 """
 
 import glob
@@ -90,12 +95,12 @@ def main() -> None:
     )
     login = Login.from_arguments(module.params)
     script = module.params["app_schema_sql"]
-    with failures(module):
+    with failures(module) as done:
         declaration = declare(**{name: module.params[name] for name in (*DECLARATION_ARGUMENTS, "passwords")})
         if module.check_mode and not is_installed(login):
             changes = make_plan(clean_database(declaration), declaration, script).changes
         else:
-            changes = apply(login, declaration, script, dry_run=module.check_mode)
+            changes = apply(login, declaration, script, module.check_mode, done)
         module.exit_json(**database_changes(changes))
 
 

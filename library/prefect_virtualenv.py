@@ -47,6 +47,11 @@ removed:
   returned: success
   type: list
   elements: str
+changes:
+  description: What had been done before it failed, in order.
+  type: list
+  elements: str
+  returned: failure
 """
 
 import os
@@ -68,9 +73,9 @@ def main() -> None:
     )
     os.umask(0o022)  # everybody on the host may use it
     os.nice(15)  # other packages may be installed at the same time, and those are waited for first
-    with failures(module):
+    with failures(module) as done:
         virtualenv = Virtualenv(**module.params)
-        module.exit_json(**virtualenv.update(dry_run=module.check_mode, scratch=module.tmpdir))
+        module.exit_json(**virtualenv.update(dry_run=module.check_mode, scratch=module.tmpdir, done=done))
 
 
 if __name__ == "__main__":

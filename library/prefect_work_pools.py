@@ -106,6 +106,11 @@ problems:
   type: list
   elements: dict
   returned: failure
+changes:
+  description: What had been done before it failed, in order.
+  type: list
+  elements: str
+  returned: failure
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -125,8 +130,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     pools = [from_options(work_pools.WorkPool, pool) for pool in module.params["pools"]]
-    with failures(module):
-        outcome = work_pools.apply(PrefectApi.from_arguments(module.params), pools, dry_run=module.check_mode)
+    with failures(module) as done:
+        outcome = work_pools.apply(PrefectApi.from_arguments(module.params), pools, module.check_mode, done)
         if outcome.unreachable:
             module.warn(f"{outcome.unreachable} Check mode takes it for a server without work pools.")
         module.exit_json(**outcome.as_dict())

@@ -133,15 +133,19 @@ class FilesPlan:
     writes: list[tuple[File, bytes, str]]
     removals: list[str]
 
-    def apply(self) -> None:
+    def apply(self, done: list[str]) -> None:
+        """Make the changes, and add each to ``done`` when it is made."""
         os.umask(0o022)
         for folder, _rights in self.folders:
             folder.make()
             folder.correct()
+            done.append(f"folder {folder.path}")
         for file, _content, _rights in self.writes:
             file.write()
+            done.append(f"written {file.path}")
         for path in self.removals:
             os.unlink(path)
+            done.append(f"removed {path}")
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as a module does."""

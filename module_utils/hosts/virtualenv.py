@@ -46,11 +46,13 @@ class Virtualenv:
     python: str
     uv: str
 
-    def update(self, dry_run: bool = False, scratch: str | None = None) -> dict[str, Any]:
+    def update(
+        self, dry_run: bool = False, scratch: str | None = None, done: list[str] | None = None
+    ) -> dict[str, Any]:
         """Bring the virtualenv to its locks and return the result as a module does; a dry run changes nothing.
 
         A dry run also works if uv, the locks or the virtualenv are still missing. Temporary files are made in
-        the folder ``scratch``. Raises VirtualenvError.
+        the folder ``scratch``. What was made before a failure is added to ``done``. Raises VirtualenvError.
         """
         exists = self._works()
         missing = [name for name in (self.uv, *self.requirements) if not os.path.exists(name)]
@@ -62,7 +64,7 @@ class Virtualenv:
             elif exists and self._is_current(cache):
                 changes = Changes()
             else:
-                changes = changed_packages(self._plan(exists, cache) if dry_run else self._make(exists, cache))
+                changes = changed_packages(self._plan(exists, cache) if dry_run else self._make(exists, cache, done))
         before = "".join(f"{name}\n" for name in sorted(changes.removed))
         after = "".join(f"{name}\n" for name in sorted(changes.installed))
         if not exists:
@@ -100,11 +102,13 @@ class Virtualenv:
         _checked(self._uv(cache, "venv", "--no-project", "--python", self.python, trial))
         return _checked(self._sync(os.path.join(trial, "bin", "python"), cache, "--dry-run"))
 
-    def _make(self, exists: bool, cache: str) -> str:
+    def _make(self, exists: bool, cache: str, done: list[str] | None) -> str:
         """Create or change the virtualenv and return what uv says it did."""
         if not exists:
             shutil.rmtree(self.path, ignore_errors=True)
             _checked(self._uv(cache, "venv", "--no-project", "--python", self.python, self.path))
+            if done is not None:
+                done.append(f"virtualenv {self.path} of {self.python}, without its packages")
         output = _checked(self._sync(self._own_python, cache))
         # Its users may not write into it, so without this every start would compile the sources again. Packages' own
         # tests, a fifth of all, are never imported. A source of another Python that some package ships is no failure.

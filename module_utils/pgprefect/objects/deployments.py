@@ -100,11 +100,18 @@ class DeploymentStore:
         self.api.call("PATCH", f"/deployments/{identifier}", differing)
 
 
-def apply(api: PrefectApi, declared: Sequence[Deployment], code: FlowCode, dry_run: bool = False) -> Outcome:
+def apply(
+    api: PrefectApi,
+    declared: Sequence[Deployment],
+    code: FlowCode,
+    dry_run: bool = False,
+    done: Optional[list[str]] = None,
+) -> Outcome:
     """Bring the declared deployments and their schedules to their declaration.
 
-    A dry run changes nothing. It takes a server that it cannot reach for one without deployments, and does without
-    code and virtualenv that are not there yet. Raises ObjectsError, ApiError, FlowError.
+    Each change is added to ``done`` when it is made. A dry run changes nothing. It takes a server that it cannot reach
+    for one without deployments, and does without code and virtualenv that are not there yet.
+    Raises ObjectsError, ApiError, FlowError.
     """
     refuse(list(_faults(declared)))
     store, unreachable = DeploymentStore(api), None
@@ -118,6 +125,8 @@ def apply(api: PrefectApi, declared: Sequence[Deployment], code: FlowCode, dry_r
     if changes and not dry_run:
         for change in changes:
             change.apply()
+            if done is not None:
+                done.append(change.action)
         store.read(declared)
     names = [deployment.full_name for deployment in declared if deployment.full_name in store.deployments]
     return Outcome(changes, {name: store.deployments[name]["id"] for name in names}, unreachable)

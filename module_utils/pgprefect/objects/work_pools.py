@@ -53,10 +53,13 @@ class StoredPools:
 _DEFAULT_QUEUE = {"name": "default", "priority": 1, "concurrency_limit": None, "is_paused": False}
 
 
-def apply(api: PrefectApi, pools: Sequence[WorkPool], dry_run: bool = False) -> Outcome:
+def apply(
+    api: PrefectApi, pools: Sequence[WorkPool], dry_run: bool = False, done: Optional[list[str]] = None
+) -> Outcome:
     """Bring the declared work pools and queues to their declaration.
 
-    A dry run changes nothing, and takes a server that it cannot reach for one without work pools.
+    Each change is added to ``done`` when it is made. A dry run changes nothing, and takes a server that it cannot reach
+    for one without work pools.
     Raises ObjectsError, ApiError, or ProblemError if a pool is of another type.
     """
     refuse(list(_faults(pools)))
@@ -71,6 +74,8 @@ def apply(api: PrefectApi, pools: Sequence[WorkPool], dry_run: bool = False) -> 
     if changes and not dry_run:
         for change in changes:
             change.apply()
+            if done is not None:
+                done.append(change.action)
         stored = read(api, pools)
     return Outcome(changes, {name: pool["id"] for name, pool in stored.pools.items()}, unreachable)
 

@@ -53,9 +53,16 @@ class Blocked(ProblemError):
         super().__init__(*problems)
 
 
-def apply(login: Login, declaration: Declaration, app_schema_sql: str = "", dry_run: bool = False) -> list[Change]:
+def apply(
+    login: Login,
+    declaration: Declaration,
+    app_schema_sql: str = "",
+    dry_run: bool = False,
+    done: list[str] | None = None,
+) -> list[Change]:
     """Apply the declaration in one transaction, except CREATE DATABASE, and return the changes.
 
+    What stays although the transaction is rolled back, as the database, is added to ``done``, as its statement.
     With ``dry_run`` return the changes that would be made. Raises Blocked and ConnectionFailed before anything is
     changed.
     """
@@ -72,7 +79,7 @@ def apply(login: Login, declaration: Declaration, app_schema_sql: str = "", dry_
                 return planned.changes
             changes = planned.changes[: _until_database(planned.changes)]
             with administration.cursor() as cursor:
-                _execute(changes, cursor)
+                _execute(changes, cursor, [] if done is None else done)
     finally:
         administration.close()
     connection = connect(login, declaration.database)
@@ -110,16 +117,16 @@ def _another_run(database: str) -> Problem:
     return Problem("another_run", f"database {database}", message, "Wait until it has ended, and run this again.")
 
 
-def _execute(changes: list[Change], cursor: Any) -> None:
+def _execute(changes: list[Change], cursor: Any, done: list[str] | None = None) -> None:
+    """Execute the changes. Without a transaction each of them stays, and is added to ``done``."""
     import psycopg2
 
     def execute(change: Change) -> None:
         try:
             change.statement.execute(cursor)
         except psycopg2.Error as error:
-            message = (
-                f"PostgreSQL refused a statement, and everything was rolled back: {change.statement}: {error}".strip()
-            )
+            rest = ", and everything was rolled back" if done is None else ""
+            message = f"PostgreSQL refused a statement{rest}: {change.statement}: {error}".strip()
             remedy = "Resolve what PostgreSQL names, and run this again."
             if error.pgcode == "55P03":
                 remedy = "Wait for the session that holds the lock (pg_locks, pg_stat_activity), and run this again."
@@ -127,6 +134,8 @@ def _execute(changes: list[Change], cursor: Any) -> None:
 
     for change in changes:
         execute(change)
+        if done is not None:
+            done.append(str(change.statement))
 
 
 def _until_database(changes: list[Change]) -> int:

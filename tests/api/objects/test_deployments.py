@@ -314,3 +314,11 @@ def test_a_flow_that_ends_the_process_is_named(deployment: Deployment) -> None:
     (deployment.folder / "greet.py").write_text("import os\nos._exit(3)\n")
     result = deployment.apply()
     assert result["failed"] and "greet.py:greet: the process that loaded it was killed" in result["msg"]
+
+
+def test_a_failure_in_the_middle_says_what_was_done(deployment: Deployment, run_module: Callable[..., Result]) -> None:
+    declared = [deployment.declaration(), deployment.declaration(name="lost", work_pool="lost")]
+    result = run_module("prefect_deployments", **deployment.arguments, deployments=declared)
+    assert result["failed"] and result["changed"]
+    assert result["changes"] == [f"create deployment {deployment.flow}/daily"]
+    assert deployment.stored()["name"] == "daily"

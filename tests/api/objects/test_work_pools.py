@@ -157,3 +157,14 @@ def test_without_an_api_only_check_mode_goes_on(apply: Apply, name: str) -> None
     foretold = apply({"name": name}, check=True, **nowhere)
     assert foretold["actions"] == [f"create work pool {name}"]
     assert "No Prefect API answers" in str(foretold["warnings"])
+
+
+def test_a_failure_in_the_middle_says_what_was_done(
+    run_module: Callable[..., Result], api_arguments: dict[str, str]
+) -> None:
+    pools = [{"name": "half"}, {"name": "broken", "base_job_template": {"variables": 1}}]
+    result = run_module("prefect_work_pools", **api_arguments, pools=pools)
+    assert result["failed"] and result["changed"], result
+    assert result["changes"] == ["create work pool half"]
+    again = run_module("prefect_work_pools", **api_arguments, pools=[{"name": "half"}])
+    assert not again["changed"] and set(again["ids"]) == {"half"}

@@ -117,6 +117,15 @@ def test_module_on_a_clean_server(run_module: Callable[..., Result], clean: Site
         assert (again["changed"], again["statements"], again["diff"]) == (False, [], {"before": "", "after": ""})
 
 
+def test_a_failure_in_the_middle_says_what_was_done(run_module: Callable[..., Result], clean: Site) -> None:
+    """The database stays, because it cannot be made in a transaction, and so do the roles before it."""
+    result = run_module("prefect_schema", **clean.arguments(), app_schema_sql="SELECT 1 / 0")
+    assert result["failed"] and result["changed"]
+    assert "division by zero" in result["msg"] and "everything was rolled back" in result["msg"]
+    assert result["changes"][-1].startswith("CREATE DATABASE") and PASSWORD not in str(result)
+    assert clean.sql("SELECT count(*) FROM pg_namespace WHERE nspname = 'prefect'") == [(0,)]
+
+
 def docker_logs(server: Server) -> str:
     """All that PostgreSQL logged: this one logs every statement."""
     run = subprocess.run(["docker", "logs", server.container], capture_output=True, text=True, check=True)

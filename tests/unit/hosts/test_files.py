@@ -116,3 +116,20 @@ def test_a_copy_of_the_former_file_stays(run: Run, tmp_path: Path) -> None:
 
 def test_a_group_that_does_not_exist_is_named(run: Run) -> None:
     assert "There is no group no-such-group" in run({"a": "x"}, group="no-such-group")["msg"]
+
+
+def test_a_failure_in_the_middle_says_what_was_done(run_module: Run, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    folders = [{"path": str(first), "files": {"a": "1\n"}}, {"path": str(second), "files": {"b": "2\n"}}]
+    refused = run_module("file_tree", folders=[folders[0], {**folders[1], "validate": "false %s"}])
+    assert refused["failed"] and refused["changed"] and refused["changes"] == [f"written {first / 'a'}"]
+    assert f"Before that, 1 of the changes were made, the last one: written {first / 'a'}." in refused["msg"]
+    assert (first / "a").exists() and not (second / "b").exists()
+
+    # An error that nobody foresaw.
+    broken = run_module("file_tree", folders=folders, absent=[str(first)])
+    assert broken["failed"] and broken["changed"] and broken["changes"] == [f"written {second / 'b'}"]
+    assert "IsADirectoryError" in broken["msg"]
+
+    untouched = run_module("file_tree", folders=[{**folders[1], "files": {"c": ""}, "group": "no-such-group"}])
+    assert untouched["failed"] and not untouched["changed"] and untouched["changes"] == []

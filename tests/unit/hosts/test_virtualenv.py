@@ -165,3 +165,11 @@ def test_packages_of_a_lock() -> None:
     packages = locked_packages(text)
     assert any(package.startswith("prefect==") for package in packages) and len(packages) > 80
     assert not any(package.startswith("pywin32==") for package in packages)  # it has a condition
+
+
+def test_a_failure_in_the_middle_says_what_was_done(workshop: Workshop) -> None:
+    workshop.write(("alpha", "1.0"))
+    next(workshop.packages.glob("alpha-*")).unlink()
+    result = workshop.run()
+    assert result["failed"] and result["changed"] and workshop.path.exists()
+    assert result["changes"] == [f"virtualenv {workshop.path} of {sys.executable}, without its packages"]
