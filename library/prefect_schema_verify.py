@@ -11,7 +11,8 @@ description:
   - Checks the same declaration that M(prefect_schema) applies - schemas, owners, extensions, search paths, role
     attributes, memberships, all rights with the default ones, PUBLIC - and what only happens in a database that is in
     use, such as tables in the wrong schema, rights through a group, or a stray C(alembic_version).
-  - Compares columns, indexes, constraints and enums with those of the schema's release of Prefect.
+  - Compares tables, columns, indexes, constraints and enums with those of the schema's release of Prefect, and names
+    every other object that somebody added to Prefect's tables or schema.
 version_added: "1.0.0"
 author: The ansible-prefect authors
 extends_documentation_fragment: [attributes.reads, declaration, login]

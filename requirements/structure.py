@@ -7,6 +7,7 @@ import json
 import tempfile
 from pathlib import Path
 
+from pgprefect.schema.foreign import read_objects
 from pgprefect.schema.revision import head_of, installed_migrations
 from pgprefect.schema.structure import as_text, read_structures
 from pgprefect.schema.structure_data import STRUCTURES
@@ -31,8 +32,9 @@ def fresh_structure(site: Site) -> str:
     """Return the structure of a migrated site in the format of the file."""
     with contextlib.closing(site.server.connect(site.database)) as connection, connection.cursor() as cursor:
         cursor.execute("SET search_path TO pg_catalog")
-        schema = site.tenant.schema
-        return as_text(read_structures(cursor, [schema], site.declaration.extensions_schema)[schema])
+        schema, extensions = site.tenant.schema, site.declaration.extensions_schema
+        parts = [read(cursor, [schema], extensions)[schema] for read in (read_structures, read_objects)]
+        return as_text({**parts[0], **parts[1]})
 
 
 def main() -> None:

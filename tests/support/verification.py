@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import psycopg2
+from pgprefect.core.problems import NOTICE
 from pgprefect.schema.verify import verify
 
 from tests.support.site import Site
@@ -17,9 +18,10 @@ def errors(site: Site) -> set[str]:
     }
 
 
-def codes(site: Site) -> set[str]:
+def codes(site: Site, *, notices: bool = True) -> set[str]:
     """The codes of all problems that verification finds."""
-    return {problem.code for problem in verify(site.server.login, site.declaration).problems}
+    found = verify(site.server.login, site.declaration).problems
+    return {problem.code for problem in found if notices or problem.severity != NOTICE}
 
 
 def refusal(site: Site, role: str, statement: str) -> str | None:

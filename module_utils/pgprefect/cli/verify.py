@@ -7,7 +7,7 @@ import re
 from dataclasses import asdict, replace
 from typing import Any
 
-from ..core.problems import ERROR, Problem
+from ..core.problems import ERROR, NOTICE, WARNING, Problem
 from ..schema.declaration import declaration_of
 from ..schema.verify import SchemaReport, Verification, verify_site
 from ..site.configuration import Site
@@ -69,21 +69,19 @@ def _status(problems: list[Problem]) -> int:
         return UNKNOWN
     if any(problem.severity == ERROR for problem in problems):
         return BROKEN
-    return ATTENTION if problems else FINE
+    return ATTENTION if any(problem.severity != NOTICE for problem in problems) else FINE
 
 
 def _print(site: Site, found: Verification, problems: list[Problem], status: int) -> None:
-    errors = sum(problem.severity == ERROR for problem in problems)
-    differences = " and ".join(
-        counted(count, word) for count, word in ((errors, "error"), (len(problems) - errors, "warning")) if count
-    )
+    counts = ((sum(problem.severity == word for problem in problems), word) for word in (ERROR, WARNING))
+    differences = " and ".join(counted(count, word) for count, word in counts if count)
     public: tuple[str, SchemaReport, str | None, str | None]
     public = (declaration_of(site).app_schema, found.public_schema, found.search_path, None)
     schemas = [public, *((part.schema, part, part.search_path, part.revision) for part in found.tenants.values())]
     tables = sum(len(part.tables) for _, part, *_ in schemas)
     if status == UNKNOWN:
         output.verdict(f"{site.database} was not looked at as a whole.", status)
-    elif problems:
+    elif differences:
         output.verdict(f"{site.database} differs from what is declared: {differences}.", status)
     else:
         things = f"{counted(len(schemas), 'schema')}, {counted(tables, 'table')}"

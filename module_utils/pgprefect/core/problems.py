@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 
 ERROR = "error"
 WARNING = "warning"
+NOTICE = "notice"  # worth saying, and no reason to call anything degraded or different
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,10 @@ from typing import Any, Callable
 from ..core.errors import ProblemError
 from ..core.jobs import Job, RecordBroken, last
 from ..core.prefect import SIGNATURE, prefect_tables
-from ..core.problems import ERROR, WARNING, Problem
+from ..core.problems import ERROR, NOTICE, WARNING, Problem
 from ..core.sql import Names, Statement, Value, quote
 from ..site.configuration import Tenant
 from .thresholds import Limit, Thresholds
-
-NOTICE = "notice"  # worth saying, and no reason to call anything degraded
 
 Finding = tuple[list[Problem], dict[str, Any]]
 Ask = Callable[[Statement], list[tuple[Any, ...]]]

@@ -611,5 +611,41 @@ index work_queue trgm_ix_work_queue_name CREATE INDEX trgm_ix_work_queue_name ON
 index worker ix_worker__updated CREATE INDEX ix_worker__updated ON $schema.worker USING btree (updated)
 index worker ix_worker__work_pool_id CREATE INDEX ix_worker__work_pool_id ON $schema.worker USING btree (work_pool_id)
 index worker ix_worker__work_pool_id_last_heartbeat_time CREATE INDEX ix_worker__work_pool_id_last_heartbeat_time ON $schema.worker USING btree (work_pool_id, last_heartbeat_time)
+table  agent TABLE
+table  alembic_version TABLE
+table  artifact TABLE
+table  artifact_collection TABLE
+table  automation TABLE
+table  automation_bucket TABLE
+table  automation_event_follower TABLE
+table  automation_related_resource TABLE
+table  block_document TABLE
+table  block_document_reference TABLE
+table  block_schema TABLE
+table  block_schema_reference TABLE
+table  block_type TABLE
+table  composite_trigger_child_firing TABLE
+table  concurrency_limit TABLE
+table  concurrency_limit_v2 TABLE
+table  configuration TABLE
+table  csrf_token TABLE
+table  deployment TABLE
+table  deployment_schedule TABLE
+table  deployment_version TABLE
+table  event_resources TABLE
+table  events TABLE
+table  flow TABLE
+table  flow_run TABLE
+table  flow_run_input TABLE
+table  flow_run_state TABLE
+table  log TABLE
+table  saved_search TABLE
+table  task_run TABLE
+table  task_run_state TABLE
+table  task_run_state_cache TABLE
+table  variable TABLE
+table  work_pool TABLE
+table  work_queue TABLE
+table  worker TABLE
 """,
 }

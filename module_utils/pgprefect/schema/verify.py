@@ -13,6 +13,7 @@ from ..core.sql import Names, Statement, quote, search_path_names
 from ..site.configuration import Site, Tenant
 from .catalog import Catalog, Object, read
 from .declaration import PUBLIC, Declaration, declaration_of
+from .foreign import event_triggers, foreign, read_objects
 from .plan import make_plan
 from .revision import BEHIND, UNKNOWN, RevisionError, compare, head_of, installed_migrations
 from .server_checks import server_problems
@@ -223,6 +224,7 @@ def _verify(connection: Any, declaration: Declaration, report: Verification, vir
             *_visibility(cursor, catalog, declaration, report.search_paths),
             *_security_definers(cursor, declaration),
             *_owners(cursor, declaration),
+            *event_triggers(cursor),
             *_structure(cursor, catalog, declaration, revisions, report.not_checked),
         ]
     migrations = _migrations(virtualenv, report.not_checked)
@@ -517,11 +519,13 @@ def _structure(
     cursor: Any, catalog: Catalog, declaration: Declaration, revisions: Mapping[str, str], not_checked: list[str]
 ) -> Iterator[Problem]:
     extensions = catalog.extension_schemas.get("pg_trgm", declaration.extensions_schema)
-    structures = read_structures(cursor, [tenant.schema for tenant in declaration.tenants], extensions)
+    schemas = [tenant.schema for tenant in declaration.tenants]
+    structures, objects = (read(cursor, schemas, extensions) for read in (read_structures, read_objects))
     for schema, structure in structures.items():
         revision = revisions.get(schema)
         wanted = known_structure(revision) if revision else None
         yield from invalid(structure, wanted, schema)
+        yield from foreign(objects[schema], wanted, schema)
         if wanted is not None:
             yield from drift(structure, wanted, schema, extensions)
         elif revision:

@@ -82,6 +82,7 @@ def test_what_is_there_besides(prefect: Site) -> None:
     assert {(problem.code, problem.severity) for problem in report.problems} == {
         ("column_extra", "warning"),
         ("enum_drift", "warning"),
+        ("index_extra", "notice"),
     }
 
 
