@@ -99,7 +99,8 @@ class ActionModule(ActionBase):
                 else:
                     yield f"{found.name} ({found.where}): it cannot be worked out: {error}"
                 continue
-            yield from self._check_value(found.name, value, host)
+            counts = host.get(found.name) == found.value  # no other place sets it for this host
+            yield from self._check_value(found.name, value, host, counts)
 
     def _check_later(self, names: list[str], host: dict[str, Any]) -> Iterator[str]:
         for name in names:
@@ -111,11 +112,13 @@ class ActionModule(ActionBase):
             if name in host:
                 yield from self._check_value(name, value, host)
 
-    def _check_value(self, name: str, value: Any, host: dict[str, Any]) -> Iterator[str]:
+    def _check_value(self, name: str, value: Any, host: dict[str, Any], counts: bool = True) -> Iterator[str]:
         mistakes = list(check_value(name, value, self._specification.options[name]))
-        if name == "prefect_tenants" and not mistakes:
+        if mistakes or not counts:
+            pass  # what it must fit together with may belong to another value
+        elif name == "prefect_tenants":
             mistakes += self._check_tenants(value, host)
-        elif name == "prefect_secrets" and not mistakes:
+        elif name == "prefect_secrets":
             mistakes += check_secrets(value, self._tenants(host), self._get("app_login", "mltrading_app", host))
         yield from mistakes
 

@@ -7,7 +7,7 @@ DOCUMENTATION = r"""
 module: host_preflight
 short_description: Check that a host meets the requirements
 description:
-  - Checks the operating system, the ports, the memory, the disk, the directories and systemd.
+  - Checks the operating system, the ports, the memory, the disk, the directories, the certificates, and systemd.
   - Says what of the packages, users, files and units there is, so that a task which makes them runs only if it has to.
   - Changes nothing and does not fail on a problem; the caller decides what it means.
 version_added: "1.0.0"
@@ -51,6 +51,37 @@ options:
           owner: {description: The user's name., type: str, required: true}
           holds: {description: A regular expression for the names that may be in it., type: str, required: true}
           variable: {description: The variable that sets the path., type: str, required: true}
+      certificates:
+        description: Certificates that must be there, and the private keys that belong to them.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          path: {description: The certificate's file., type: path, required: true}
+          variable: {description: The variable that sets the path., type: str, required: true}
+          key: {description: "The key's file, if the host has one.", type: path, default: ""}
+          key_variable: {description: The variable that sets the key's path., type: str, default: ""}
+      trees:
+        description: Folders from which other files than these are removed; to remove most of them needs a confirmation.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          path: {description: The folder., type: path, required: true}
+          files: {description: The files that stay or come., type: list, elements: str, required: true}
+          variable: {description: The variable that says which these are., type: str, required: true}
+          confirmation: {description: The variable that confirms the removal., type: str, required: true}
+          confirmed: {description: Whether it does., type: bool, default: false}
+      settings:
+        description: Settings of PostgreSQL, which the installed one must take; it proves them with a throwaway server.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          variable: {description: The variable that sets them., type: str, required: true}
+          version: {description: PostgreSQL's major version., type: str, required: true}
+          settings: {description: The settings by name., type: dict, required: true}
+          file: {description: "The file in use; what it has already is not proved again.", type: path, required: true}
       systemd: {description: Whether systemd must run the host., type: bool, default: false}
       packages: {description: Packages of Debian that will be installed., type: list, elements: str, default: []}
       users:
@@ -162,6 +193,40 @@ REQUIREMENTS = {
                 "owner": {"type": "str", "required": True},
                 "holds": {"type": "str", "required": True},
                 "variable": {"type": "str", "required": True},
+            },
+        },
+        "certificates": {
+            "type": "list",
+            "elements": "dict",
+            "default": [],
+            "options": {
+                "path": {"type": "path", "required": True},
+                "variable": {"type": "str", "required": True},
+                "key": {"type": "path", "default": ""},
+                "key_variable": {"type": "str", "default": ""},
+            },
+        },
+        "trees": {
+            "type": "list",
+            "elements": "dict",
+            "default": [],
+            "options": {
+                "path": {"type": "path", "required": True},
+                "files": {"type": "list", "elements": "str", "required": True},
+                "variable": {"type": "str", "required": True},
+                "confirmation": {"type": "str", "required": True},
+                "confirmed": {"type": "bool", "default": False},
+            },
+        },
+        "settings": {
+            "type": "list",
+            "elements": "dict",
+            "default": [],
+            "options": {
+                "variable": {"type": "str", "required": True},
+                "version": {"type": "str", "required": True},
+                "settings": {"type": "dict", "required": True},
+                "file": {"type": "path", "required": True},
             },
         },
         "systemd": {"type": "bool", "default": False},

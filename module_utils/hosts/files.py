@@ -171,7 +171,7 @@ def plan(folders: Iterable[Mapping[str, Any]], absent: Iterable[str], new_owners
         content, rights = file.current()
         if (content, rights) != (file.content, file.rights):
             writes.append((file, content, rights))
-    found = {path for declaration, folder in declared if declaration["only"] for path in _existing(folder.path)}
+    found = {path for declaration, folder in declared if declaration["only"] for path in existing_files(folder.path)}
     found |= {path for path in absent if os.path.lexists(path)}
     exact = [(folder, folder.current()) for _declaration, folder in declared if folder.exact]
     changed = [(folder, rights) for folder, rights in exact if rights != folder.rights]
@@ -210,7 +210,7 @@ def _number(name: str, find: Callable[[], int], new: bool) -> int | None:
         return None
 
 
-def _existing(folder: str) -> Iterator[str]:
+def existing_files(folder: str) -> Iterator[str]:
     """Yield the paths of a folder's files, except compiled Python and hidden files."""
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if name != "__pycache__" and not name.startswith(".")]

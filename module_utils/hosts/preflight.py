@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fnmatch
 import glob
 import ipaddress
@@ -10,13 +11,19 @@ import os
 import pwd
 import re
 import shlex
+import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Union
 
+from ansible.module_utils.hosts.certificates import certificate_problems
+from ansible.module_utils.hosts.files import existing_files
+from ansible.module_utils.hosts.settings import setting_problems
 from ansible.module_utils.pgprefect.core.problems import Problem
 
 _LISTENING = "0A"
+# So many files of a folder, or more than half of them, are not removed without a confirmation.
+_MANY_FILES = 10
 # Debian is tested; Ubuntu follows from the same variables and is not.
 SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("24.04",)}
 
@@ -34,9 +41,16 @@ def check_host(requirements: Sequence[Mapping[str, Any]]) -> list[Problem]:
             problems += _disk_problem(path["path"], path["mb"])
         for directory in requirement["directories"]:
             problems += _directory_problem(**directory)
+        for certificate in requirement["certificates"]:
+            problems += certificate_problems(**certificate)
+        for tree in requirement["trees"]:
+            problems += _tree_problem(**tree)
+        for settings in requirement["settings"]:
+            problems += setting_problems(**settings)
     if any(requirement["systemd"] for requirement in requirements):
         problems += _systemd_problem()
-    return problems
+    # Two roles may require the same.
+    return list(dict.fromkeys(problems))
 
 
 def missing_state(requirements: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -104,12 +118,12 @@ def _clash(wanted: str, actual: IPAddress) -> bool:
     return {"localhost": "127.0.0.1"}.get(wanted, wanted) == str(actual)
 
 
-def _holder(socket: str, user: int) -> str:
+def _holder(number: str, user: int) -> str:
     """Return the number of the user's process that has a socket open, or nothing if that cannot be seen."""
     for process in glob.glob("/proc/[0-9]*"):
         with contextlib.suppress(OSError):  # it ended in the meantime
             status = os.stat(process)
-            if status.st_uid == user and socket in _open_sockets(process, user, status.st_gid):
+            if status.st_uid == user and number in _open_sockets(process, user, status.st_gid):
                 return os.path.basename(process)
     return ""
 
@@ -145,10 +159,18 @@ def _unit_runs(unit: str) -> bool:
 
 
 def _port_problem(address: str, port: int, unit: str) -> Iterator[Problem]:
-    for actual, number, user, socket in _listeners(read("/proc/net/tcp") + read("/proc/net/tcp6")):
-        if number != port or not _clash(address, actual):
+    if not _is_local(address):
+        yield Problem(
+            "address_missing",
+            object=f"address {address}",
+            message=f"This host has no address {address}, at which {unit} is to listen.",
+            remedy="Set prefect_bind_address to an address of the host (ip -brief address), or to 0.0.0.0 for all.",
+        )
+        return
+    for actual, listening, user, inode in _listeners(read("/proc/net/tcp") + read("/proc/net/tcp6")):
+        if listening != port or not _clash(address, actual):
             continue
-        process = _holder(socket, user)
+        process = _holder(inode, user)
         groups = read(f"/proc/{process}/cgroup").replace("\n", "/").split("/")
         # In a container root may not look into other users' processes: then it is enough that the unit runs.
         if fnmatch.filter(groups, unit) if process else _unit_runs(unit):
@@ -162,6 +184,19 @@ def _port_problem(address: str, port: int, unit: str) -> Iterator[Problem]:
             remedy="Stop that process, or choose another port.",
         )
         return
+
+
+def _is_local(address: str) -> bool:
+    """Return whether this host can listen at an address."""
+    if address in ("*", "localhost"):
+        return True
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.bind((address, 0))
+    except OSError as error:
+        return error.errno != errno.EADDRNOTAVAIL
+    return True
 
 
 def _memory_problem(needed: int) -> Iterator[Problem]:
@@ -193,16 +228,35 @@ def _disk_problem(path: str, needed: int) -> Iterator[Problem]:
         )
 
 
+def _tree_problem(
+    path: str, files: Sequence[str], variable: str, confirmation: str, confirmed: bool
+) -> Iterator[Problem]:
+    """Yield a problem if most files of a folder are to be removed, and nobody has said that this is meant."""
+    there = [os.path.relpath(file, path) for file in existing_files(path)]
+    gone = sorted(set(there) - set(files))
+    if confirmed or len(gone) < 2 or (len(gone) < _MANY_FILES and len(gone) * 2 <= len(there)):
+        return
+    shown = ", ".join(gone[:_MANY_FILES]) + (f" and {len(gone) - _MANY_FILES} more" if gone[_MANY_FILES:] else "")
+    yield Problem(
+        "files_removed",
+        object=f"path {path}",
+        message=f"{len(gone)} of the {len(there)} files in {path} would be removed: {variable} no longer has {shown}.",
+        remedy=f"Correct {variable}; or, if this is meant, run the playbook again with -e {confirmation}=true",
+    )
+
+
 def _directory_problem(path: str, owner: str, holds: str, variable: str) -> Iterator[Problem]:
     try:
         user = os.stat(path).st_uid
-        foreign = sorted(name for name in os.listdir(path) if not re.fullmatch(holds, name))
+        names = [name for name in os.listdir(path) if name != "lost+found"]
+        foreign = sorted(name for name in names if not re.fullmatch(holds, name))
     except FileNotFoundError:
         return
     except NotADirectoryError:
         reason = "is not a directory"
     else:
-        if user != _user_number(owner):
+        # A file system that was made for it belongs to root, and is empty.
+        if user != _user_number(owner) and (names or user != 0):
             reason = f"belongs to {_user_name(user)}"
         elif foreign:
             reason = f"holds {', '.join(foreign[:3])}{' and more' if foreign[3:] else ''}"
@@ -212,7 +266,7 @@ def _directory_problem(path: str, owner: str, holds: str, variable: str) -> Iter
         "directory_taken",
         object=f"path {path}",
         message=f"{variable} is {path}: that {reason}, and it would be made {owner}'s alone.",
-        remedy=f"Set {variable} to a directory that does not exist yet.",
+        remedy=f"Set {variable} to a directory that does not exist yet, or is empty.",
     )
 
 

@@ -341,6 +341,14 @@ def test_the_shipped_inventories_have_no_mistake(name: str, tmp_path: Path) -> N
     assert status == 0, said
 
 
+def test_a_value_that_another_one_replaces_need_not_fit(tmp_path: Path) -> None:
+    lost = {"name": "a", "flow": "a", "entrypoint": "lost.py:a", "work_pool": "default"}
+    hosts = site(prefect_tenants=[{"name": "prefect", "deployments": [lost]}])
+    assert "lost.py is not in the folder of the flows" in run(tmp_path, hosts)[1]
+    status, said = run(tmp_path, hosts, "--extra-vars", '{"prefect_tenants": [{"name": "prefect"}]}')
+    assert status == 0, said
+
+
 def test_an_inventory_without_hosts(tmp_path: Path) -> None:
     status, said = run(tmp_path, {})
     assert status != 0

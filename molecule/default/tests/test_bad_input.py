@@ -11,9 +11,26 @@ from typing import Any
 import pytest
 from testinfra.host import Host
 
+from tests.support.project import ROOT
 from tests.support.scenario import Playbook
 
 PSQL = "runuser --user postgres -- psql --no-psqlrc --quiet --command %s"
+
+
+def files(host: Host) -> str:
+    """What a playbook could have written, with size, mode and time."""
+    folders = "/etc /opt/prefect /usr/local /var/backups /var/lib/apt /var/lib/postgresql/*/main/*.conf"
+    return host.check_output(
+        f"find {folders} -xdev -printf '%p %s %m %u %T@\\n' 2>/dev/null | grep -v __pycache__ | sort"
+    )
+
+
+@pytest.fixture(autouse=True)
+def unchanged(host: Host) -> Iterator[None]:
+    """A refusal leaves the host as it is."""
+    before = files(host)
+    yield
+    assert files(host) == before
 
 
 def refuse(playbook: Playbook, variables: dict[str, Any], *messages: str, inventory: str = "") -> None:
@@ -35,7 +52,23 @@ def refuse(playbook: Playbook, variables: dict[str, Any], *messages: str, invent
         ({"prefect_monitoring_thresholds": {"latncy_ms": {}}}, ("latncy_ms: unknown key", "latency_ms?")),
         ({"app_schema": "shop"}, ("app_schema is 'shop'", "none, trading")),
         ({"prefect_version": "9.9.9"}, ("prefect_version is '9.9.9'", "requirements/lock prefect 9.9.9")),
-        ({"postgresql_tls_certificate": "/etc/ssl/nowhere.pem"}, ("/etc/ssl/nowhere.pem is not on the host",)),
+        ({"postgresql_tls_certificate": "/etc/ssl/nowhere.pem"}, ("_certificate is /etc/ssl/nowhere.pem: there",)),
+        ({"postgresql_tls_certificate": "/etc/hostname"}, ("_certificate is /etc/hostname: it cannot be read",)),
+        ({"database_ca_file": "/etc/ssl/nowhere.pem"}, ("database_ca_file is /etc/ssl/nowhere.pem: there is",)),
+        (
+            {"postgresql_settings": {"no_such_setting": 1, "shared_buffers": "900TB"}},
+            ("postgresql_settings.no_such_setting is '1'", "postgresql_settings.shared_buffers is '900TB'"),
+        ),
+        ({"postgresql_settings": {"shared_preload_libraries": "lost"}}, ("does not start with shared_preload_lib",)),
+        ({"prefect_bind_address": "198.51.100.7"}, ("This host has no address 198.51.100.7",)),
+        (
+            {"prefect_flows": str(ROOT / "molecule/default"), "prefect_tenants": [{"name": "prefect"}]},
+            ("of the 9 files in /opt/prefect/flows would be removed", "-e prefect_flows_removal_confirmed=true"),
+        ),
+        (
+            {"pgbackrest_enabled": True, "pgbackrest_repository": {"path": "/var/lib/apt"}},
+            ("pgbackrest_repository.path is /var/lib/apt: that belongs to root",),
+        ),
         ({"postgresql_log_min_duration_ms": "often"}, ("postgresql_log_min_duration_ms", "often")),
         ({"prefect_tenants": [{"name": "Prefect!"}]}, ("prefect_tenants[0].name is 'Prefect!'", "lower-case letters")),
         ({"prefect_tenants": [{"name": "a", "schema": "pg_a"}]}, ("[0].schema is 'pg_a'", "reserved by PostgreSQL")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -111,6 +112,81 @@ def test_a_directory_of_ones_own(preflight: Callable[..., dict[str, str]], tmp_p
     assert f"{tmp_path / '.lock'}: that is not a directory" in look(tmp_path / ".lock")
     (tmp_path / "photos").mkdir()
     assert f"{tmp_path}: that holds photos, and it would be made {me}'s alone" in look(tmp_path)
+
+
+def test_an_empty_directory_of_roots_may_be_taken(preflight: Callable[..., dict[str, str]], tmp_path: Path) -> None:
+    if os.geteuid():
+        pytest.skip("only root's may be taken")
+    wanted = {"path": str(tmp_path), "owner": "nobody_yet", "holds": "set", "variable": "sets"}
+    assert preflight(directories=[wanted]) == {}
+    (tmp_path / "lost+found").mkdir()
+    assert preflight(directories=[wanted]) == {}
+    (tmp_path / "set").mkdir()
+    assert set(preflight(directories=[wanted])) == {"directory_taken"}
+
+
+def test_an_address_that_the_host_does_not_have(preflight: Callable[..., dict[str, str]]) -> None:
+    port = {"port": 1, "unit": "x.service"}
+    found = preflight(ports=[{**port, "address": "198.51.100.77"}, {**port, "address": "2001:db8::77"}])
+    assert "has no address 198.51.100.77" in found["address_missing"] or "2001:db8::77" in found["address_missing"]
+    assert "address_missing" not in preflight(ports=[{**port, "address": "0.0.0.0"}, {**port, "address": "localhost"}])
+
+
+def test_many_files_that_would_be_removed(preflight: Callable[..., dict[str, str]], tmp_path: Path) -> None:
+    for name in ("a.py", "b.py", "sub/c.py", "__pycache__/x.pyc"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+
+    def look(*files: str, folder: Path = tmp_path, confirmed: bool = False) -> dict[str, str]:
+        tree = {
+            "path": str(folder),
+            "files": files,
+            "variable": "flows",
+            "confirmation": "sure",
+            "confirmed": confirmed,
+        }
+        return preflight(trees=[tree])
+
+    assert look("a.py", "b.py", "sub/c.py", "new.py") == look("a.py", "b.py") == {}
+    found = look("a.py", "new.py")
+    assert set(found) == {"files_removed"}
+    assert (
+        f"2 of the 3 files in {tmp_path} would be removed: flows no longer has b.py, sub/c.py."
+        in found["files_removed"]
+    )
+    assert look(confirmed=True) == look(folder=tmp_path / "new") == {}
+    for number in range(40):
+        (tmp_path / f"{number}.py").touch()
+    assert " and 1 more" in look("a.py", "b.py", *(f"{number}.py" for number in range(30)))["files_removed"]
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    """A certificate and its private key."""
+    certificate, key = tmp_path / "server.pem", tmp_path / "server.key"
+    subject = ["-subj=/CN=test", f"-keyout={key}", f"-out={certificate}"]
+    command = ["openssl", "req", "-x509", "-newkey=ec", "-pkeyopt=ec_paramgen_curve:prime256v1", "-noenc", *subject]
+    subprocess.run(command, check=True, capture_output=True)
+    return certificate, key
+
+
+def test_certificates(preflight: Callable[..., dict[str, str]], pair: tuple[Path, Path]) -> None:
+    certificate, key = pair
+
+    def look(path: Path | str, key: Path | str = "") -> dict[str, str]:
+        return preflight(
+            certificates=[{"path": str(path), "variable": "ca", "key": str(key), "key_variable": "its_key"}]
+        )
+
+    assert "ca is /nowhere/ca.pem: there is no such file" in look("/nowhere/ca.pem")["file_missing"]
+    assert "its_key is /nowhere/key" in look(certificate, "/nowhere/key")["file_missing"]
+    assert look("/etc/ssl/certs/ssl-cert-snakeoil.pem", "/etc/ssl/private/ssl-cert-snakeoil.key") == {}
+    assert "read as a certificate" in look(key)["certificate_unreadable"]
+    certificate.chmod(0o600)
+    assert "users of the services cannot read it" in look(certificate)["certificate_unreadable"]
+    assert "is no unencrypted key of the certificate" in look(certificate, certificate)["key_unfit"]
+    key.chmod(0o644)
+    assert "with the mode 0644" in look(certificate, key)["key_unfit"]
 
 
 @pytest.mark.skipif(Path("/run/systemd/system").exists(), reason="systemd runs this machine")
