@@ -242,6 +242,13 @@ def _file(value: Any) -> None:
         raise ValueError("it is a directory")
 
 
+def _service_file(value: Any) -> None:
+    _file(value)
+    # Units see nothing there: ProtectHome and PrivateTmp.
+    if any(PurePosixPath(str(value)).is_relative_to(folder) for folder in ("/home", "/root", "/tmp", "/var/tmp")):
+        raise ValueError("the services cannot see that directory")
+
+
 def is_shared(path: PurePath) -> bool:
     """Return whether a directory holds what several programs have: the root, one right below it, or one of /var."""
     return len(path.parts) <= 2 or str(path) in _SYSTEM
@@ -383,6 +390,7 @@ BIND_ADDRESS = Form("an IP address of the host, 0.0.0.0 or :: for all of them, o
 HOST = Form("a host name or an IP address", _host)
 URL = Form("an address as http://flows.example.com or https://flows.example.com:8443", _url)
 FILE = Form("the absolute path of a file, without ..", _file)
+SERVICE_FILE = Form("the absolute path of a file that services can read, as /etc/ssl/certs/ca.pem", _service_file)
 DIRECTORY = Form("the absolute path of a directory, without ..", _absolute)
 OWN_DIRECTORY = Form("the absolute path of a directory of its own, as /var/backups/prefect", _own_directory)
 FLOWS_FOLDER = Form("the absolute path of a folder of this machine with flows (.py) in it", _flows_folder)

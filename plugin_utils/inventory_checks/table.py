@@ -129,7 +129,7 @@ FORMS: dict[str, Form] = {
     "app_networks": forms.NETWORK,
     "database_host": forms.HOST,
     "database_port": _PORT,
-    "database_ca_file": forms.FILE.or_empty(),
+    "database_ca_file": forms.SERVICE_FILE.or_empty(),
     "backup_directory": forms.OWN_DIRECTORY,
     "private_address": forms.ADDRESS,
     "prefect_version": Form(f"a release of Prefect that has a lock in requirements/, as {_releases()}", _release),
@@ -137,6 +137,9 @@ FORMS: dict[str, Form] = {
     "prefect_bind_address": forms.BIND_ADDRESS,
     "prefect_secrets": Entries(
         "a mapping of names and secrets", secret=True, key=Form("the name of a secret", forms.text), value=forms.SECRET
+    ),
+    "prefect_no_proxy": matching(
+        r"\.?[A-Za-z0-9][A-Za-z0-9.:/-]{0,252}", "a host, a domain as .example.com, or an address"
     ),
     "prefect_flows_modules": matching(r"[A-Za-z_]\w{0,99}", "the name of a module"),
     "site_other_variables": matching(r"[A-Za-z_]\w{0,99}", "the name of a variable"),
@@ -255,7 +258,7 @@ FORMS: dict[str, Form] = {
     "pgbackrest_repository.port": _PORT,
     "pgbackrest_repository.region": matching(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}", "the name of a region, as eu-central-1"),
     "pgbackrest_repository.uri_style": one_of("host", "path"),
-    "pgbackrest_repository.ca_file": forms.FILE,
+    "pgbackrest_repository.ca_file": forms.SERVICE_FILE,
     "pgbackrest_repository.host": forms.HOST,
     "pgbackrest_repository.user": matching(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", "a user's name"),
     "pgbackrest_repository.known_hosts": forms.TEXT,

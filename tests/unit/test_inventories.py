@@ -42,3 +42,9 @@ def test_git_ignores_a_copy_and_no_shipped_inventory() -> None:
     command = ["git", "check-ignore", "--no-index", *(f"inventory/{name}/{vault}" for name in names)]
     ignored = subprocess.run(command, cwd=ROOT, text=True, check=False, stdout=subprocess.PIPE).stdout.split()
     assert ignored == [f"inventory/{name}/{vault}" for name in ("mine", "example2")]
+
+
+def test_no_list_of_the_wiring_loses_its_order() -> None:
+    """Ansible's `union` goes through a set: a file made of it would differ from run to run."""
+    files = [path for folder in ("playbooks", "roles") for path in (ROOT / folder).rglob("*") if path.is_file()]
+    assert [path for path in files if path.suffix in (".yml", ".j2") and "| union" in path.read_text()] == []

@@ -126,3 +126,20 @@ def test_everything_comes_back_after_a_boot(host: Host, container: str, playbook
     wait_for(lambda: ready(host), seconds=120)
     wait_for(lambda: playbook("playbooks/verify.yml").returncode == 0, seconds=120)
     assert host.check_output("systemctl --failed --no-legend --plain") == ""
+
+
+def test_a_proxy_of_the_host_does_not_keep_the_worker_from_its_api(
+    host: Host, workers: list[str], container: str
+) -> None:
+    """Nothing listens at the proxy, which every unit inherits."""
+    units = " ".join(f"prefect-worker@{worker} prefect-server@{worker.partition('-')[0]}" for worker in workers)
+    names = "http_proxy HTTP_PROXY https_proxy all_proxy"
+    host.check_output(f"systemctl set-environment {' '.join(f'{name}=http://127.0.0.1:9' for name in names.split())}")
+    try:
+        host.check_output(f"systemctl restart {units}")
+        command = ["prefect", "deployment", "run", "collect-market-data/sample", "--watch"]
+        done = subprocess.run(["docker", "exec", container, *command], text=True, capture_output=True, check=False)
+        assert "Flow run finished successfully in 'Completed'" in done.stdout, done.stdout
+    finally:
+        host.check_output(f"systemctl unset-environment {names}")
+        host.check_output(f"systemctl restart {units}")
