@@ -11,14 +11,18 @@ from typing import Any
 
 from tests.support.project import ROOT
 
+CHECK = "playbooks/check_inventory.yml"
 
-def run(folder: Path, hosts: dict[str, Any], *arguments: str, default: bool = False) -> tuple[int, str]:
-    """Check an inventory of these groups as a playbook does, and return the exit status and what was said."""
+
+def run(
+    folder: Path, hosts: dict[str, Any], *arguments: str, default: bool = False, playbook: str = CHECK
+) -> tuple[int, str]:
+    """Run a playbook with an inventory of these groups, and return the exit status and what was said."""
     inventory = folder / "hosts.yml"
     inventory.write_text(json.dumps(hosts))
     chosen = [] if default else ["--inventory", str(inventory)]
     done = subprocess.run(
-        [Path(sys.executable).with_name("ansible-playbook"), *chosen, "playbooks/check_inventory.yml", *arguments],
+        [Path(sys.executable).with_name("ansible-playbook"), *chosen, playbook, *arguments],
         cwd=ROOT,
         env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_INVENTORY": str(inventory)},
         text=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -347,6 +348,25 @@ def test_a_value_that_another_one_replaces_need_not_fit(tmp_path: Path) -> None:
     assert "lost.py is not in the folder of the flows" in run(tmp_path, hosts)[1]
     status, said = run(tmp_path, hosts, "--extra-vars", '{"prefect_tenants": [{"name": "prefect"}]}')
     assert status == 0, said
+
+
+CHANGING = [
+    path
+    for path in sorted((ROOT / "playbooks").glob("*.yml"))
+    if path.stem not in ("check_inventory", "health", "verify")  # which change nothing
+]
+
+
+@pytest.mark.parametrize("path", CHANGING, ids=lambda path: str(path.stem))
+def test_each_playbook_refuses_bad_input_before_it_changes_anything(tmp_path: Path, path: Path) -> None:
+    """Alone, too, and not only after the preflight of site.yml. In check mode: this machine is the host."""
+    if yaml.safe_load(path.read_text())[0].get("ansible.builtin.import_playbook") == "check_inventory.yml":
+        return
+    host = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "ansible_become": False}
+    groups = site(**host, prefect_worker_drain_seconds=-1)
+    status, said = run(tmp_path, groups, "--check", playbook=f"playbooks/{path.name}")
+    assert status != 0 and "changed=0" in said, said
+    assert "prefect_worker_drain_seconds is -1, but it must be" in said, said
 
 
 def test_an_inventory_without_hosts(tmp_path: Path) -> None:
