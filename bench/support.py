@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pgprefect.core.http import wait_until_ready
+from pgprefect.core.http import is_ready
 from pgprefect.core.sql import quote
 
 from tests.support.postgresql import running_postgresql
@@ -71,7 +71,8 @@ def prefect_server(site: Site) -> Iterator[str]:
             stderr=subprocess.STDOUT,
         )
         try:
-            wait_until_ready(f"{url}/ready")
+            while not is_ready(f"{url}/ready"):
+                time.sleep(0.2)
             yield url
         finally:
             process.terminate()

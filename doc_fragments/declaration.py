@@ -43,4 +43,9 @@ options:
     type: dict
     default: {}
   connection_limits: {description: "Connections that a role may open, by role.", type: dict, default: {}}
+  exclusive:
+    description:
+      - Whether C(PUBLIC) loses what it has in the database and in C(public). Unless given, it keeps that in a database
+        that existed before.
+    type: bool
 """

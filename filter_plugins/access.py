@@ -8,6 +8,10 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
+MAP = "pgprefect"
+# Words that are no names there, unless they are quoted.
+KEYWORDS = {"databases": ("all", "replication"), "users": ("all",)}
+
 
 def _network(where: str, value: Any) -> str:
     try:
@@ -30,36 +34,53 @@ def networks(values: Any, variable: str) -> list[str]:
 def hba_rules(logins: Sequence[Mapping[str, Any]], database: str) -> list[dict[str, Any]]:
     """Return a database's access rules for a table of logins, in its order.
 
-    A row of the table has the ``roles`` that log in, the ``networks`` from which they do, and no networks for the unix
-    socket, where the operating system's user of the same name is let in. TLS is required except on loopback.
+    A row of the table has the ``roles`` that log in, and either the ``networks`` from which they do or the
+    ``system_users`` of this host who may log in as them over the unix socket, into any database. TLS is required except
+    on loopback.
     """
     rules: list[dict[str, Any]] = []
     for login in logins:
-        rule = {"databases": [database], "users": list(login["roles"])}
-        if "networks" not in login:
-            rules.append({"type": "local", **rule, "method": "peer"})
+        roles = list(login["roles"])
+        if "system_users" in login:
+            rules.append({"type": "local", "databases": ["all"], "users": roles, "method": f"peer map={MAP}"})
         for network in dict.fromkeys(login.get("networks", ())):
             kind = "host" if ip_network(network).is_loopback else "hostssl"
-            rules.append({"type": kind, **rule, "address": str(network)})
+            rules.append({"type": kind, "databases": [database], "users": roles, "address": str(network)})
     return rules
 
 
-def hba_lines(rules: Sequence[Mapping[str, Any]]) -> list[str]:
+def hba_lines(rules: Sequence[Mapping[str, Any]], variable: str = "postgresql_hba_rules") -> list[str]:
     """Write access rules as lines of pg_hba.conf. Raises AnsibleFilterError for what would break the file."""
     lines = []
     for index, rule in enumerate(rules):
-        where = f"postgresql_hba_rules[{index}]"
+        where = f"{variable}[{index}]"
         words = [rule["type"]]
-        for key in ("databases", "users"):
-            if unfit := [name for name in rule[key] if not str(name).isprintable() or not name]:
-                raise AnsibleFilterError(
-                    f"{where}.{key}: {unfit[0]!r} cannot be a name there. Use printable characters."
-                )
-            words.append(",".join('"{}"'.format(str(name).replace('"', '""')) for name in rule[key]))
+        words += [
+            ",".join(_name(f"{where}.{key}", name, keywords) for name in rule[key])
+            for key, keywords in KEYWORDS.items()
+        ]
         if rule["type"] != "local":
             words.append(_network(f"{where}.address", rule.get("address")))
-        lines.append(" ".join([*words, rule.get("method", "scram-sha-256")]))
+        lines.append(" ".join([*words, rule.get("method") or "scram-sha-256"]))
     return lines
+
+
+def ident_lines(logins: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the lines of pg_ident.conf for the same table: the system's users, and the roles that they may take on."""
+    return [
+        " ".join([MAP, _name("system user", user), _name("role", role)])
+        for login in logins
+        for user in login.get("system_users", ())
+        for role in login["roles"]
+    ]
+
+
+def _name(where: str, name: Any, keywords: Sequence[str] = ()) -> str:
+    if name in keywords:
+        return str(name)
+    if not name or not str(name).isprintable():
+        raise AnsibleFilterError(f"{where}: {name!r} cannot be a name there. Use printable characters.")
+    return '"{}"'.format(str(name).replace('"', '""'))
 
 
 class FilterModule:
@@ -67,4 +88,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         """Return the filters by the names that playbooks use."""
-        return {"networks": networks, "hba_rules": hba_rules, "hba_lines": hba_lines}
+        return {"networks": networks, "hba_rules": hba_rules, "hba_lines": hba_lines, "ident_lines": ident_lines}

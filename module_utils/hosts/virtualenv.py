@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import re
@@ -117,7 +118,18 @@ class Virtualenv:
         return output
 
     def _sync(self, python: str, cache: str, *options: str) -> subprocess.CompletedProcess[str]:
+        self._guard_lock()
         return self._uv(cache, "pip", "sync", "--require-hashes", "--python", python, *options, *self.requirements)
+
+    def _guard_lock(self) -> None:
+        """Make the file by which uv locks a virtualenv root's alone: who can open it can keep every run waiting."""
+        lock = os.path.join(self.path, ".lock")
+        if not os.path.isdir(self.path):
+            return
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(lock).st_mode & 0o077:
+                os.unlink(lock)  # somebody may have it open already
+        os.close(os.open(lock, os.O_CREAT | os.O_RDWR, 0o600))
 
     def _uv(self, cache: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         return _run([self.uv, *arguments], {**_ENVIRONMENT, "UV_CACHE_DIR": cache})

@@ -155,7 +155,7 @@ def _settings(login: Login | None, database: str | None) -> tuple[Login, str, Si
         login, database = found[0], database or found[1]
     if login is None:
         site = site or configuration.load(path)  # raises the reason
-        login = site.login
+        login = site.application
     database = database or (site.database if site else None)
     if not database:
         raise ConfigurationError("No database is named: give it as an argument, or set PGDATABASE.")
@@ -261,7 +261,7 @@ class PrefectDatabaseManager(DatabaseManager):
         ($PREFECT_API_URL) are known.
         """
         if self.site:
-            health = check_site(self.site, self.login, timeout)
+            health = check_site(self.site, self._given_login, timeout)
         else:
             api_url = os.environ.get("PREFECT_API_URL", "http://127.0.0.1:4200/api")
             health = check_health(
@@ -284,18 +284,23 @@ class PrefectDatabaseManager(DatabaseManager):
                 stack.enter_context(contextlib.closing(connect(login, self.database)))
                 for login in self._deleting_logins()
             ]
-            return clean_up(connections[0], self.schema, rules, vacuum_connection=connections[-1]).as_dict()
+            return clean_up(connections[0], self.schema, rules, None, *connections[1:]).as_dict()
+
+    @property
+    def _given_login(self) -> Login | None:
+        """The login that the site's file does not name, if this manager has one."""
+        return None if self.site and self.login == self.site.application else self.login
 
     def _deleting_logins(self) -> list[Login]:
-        """Return the logins that delete and vacuum; a flow has only its own."""
-        if not (self.site and self.tenant and self.login == self.site.login):
+        """Return the logins that delete, vacuum and observe; a flow has only its own."""
+        if not (self.site and self.tenant) or self._given_login:
             return [self.login]
-        return [self.site.login_as(self.tenant.server), self.site.login_as(self.tenant.migrator)]
+        return [self.site.login_as(self.tenant.server), self.site.login_as(self.tenant.migrator), self.site.observer]
 
     def verify_schema_separation(self) -> dict[str, Any]:
         """Compare the database with what the site's file declares. Raises ConfigurationError."""
         site = self.site or configuration.load()
-        report = verify_site(site, self.login)
+        report = verify_site(site, self._given_login)
         result = asdict(report)
         tenant = self.tenant or site.tenant()
         return {"verified": report.verified, "prefect_schema": result["tenants"][tenant.name], **result}

@@ -29,7 +29,7 @@ def _events(options: argparse.Namespace) -> int:
     site = load_site(options)
     since = options.days and datetime.now(timezone.utc) - timedelta(days=options.days)
     table = EventTable.from_environment(os.environ)
-    with open_connection(site.login, site.database) as connection:
+    with open_connection(site.application, site.database) as connection:
         events = read_events(connection, table, options.workflow, since, options.limit)
     if options.json:
         output.as_json(events)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from typing import Any
 
 from ..core.connection import Login
-from ..core.http import wait_until_ready
+from ..core.errors import ProblemError
+from ..core.http import is_ready
+from ..core.listeners import foreign_listener, number_of
 from ..schema import revision
 from ..schema.revoke_secrets import revoke_secrets
 from ..site import environment
 from .common import add_command, load_site, open_connection
 from .output import FINE, refuse
 
+_PAUSE_SECONDS = 0.2
 NAMES = ("revision", "revoke-secrets", "wait")
 
 
@@ -30,6 +34,7 @@ def add_to(commands: Any) -> None:
     command = add_command(commands, "wait", _wait, None)
     command.description = "Wait until an address answers with success."
     command.add_argument("url")
+    command.add_argument("--user", help="whose process listens there, if the address is this host's; else the caller's")
 
 
 def _revision(options: argparse.Namespace) -> int:
@@ -48,7 +53,7 @@ def _where(options: argparse.Namespace) -> tuple[Login, str, str, str]:
     if os.environ.get("PREFECT_SERVER_DATABASE_HOST"):
         return (*environment.database(os.environ), sys.prefix)
     site = load_site(options)
-    return site.login, site.database, site.tenant(options.tenant).schema, site.virtualenv or sys.prefix
+    return site.observer, site.database, site.tenant(options.tenant).schema, site.virtualenv or sys.prefix
 
 
 def _revoke_secrets(_options: argparse.Namespace) -> int:
@@ -61,5 +66,14 @@ def _revoke_secrets(_options: argparse.Namespace) -> int:
 
 
 def _wait(options: argparse.Namespace) -> int:
-    wait_until_ready(options.url)
+    user = number_of(options.user) if options.user else os.getuid()
+    answered = False
+    while not answered:
+        # Whoever listens there gets its clients' passwords: look before the answer counts, and after it.
+        answered = is_ready(options.url)
+        taken = foreign_listener(options.url, user) if user is not None else None
+        if taken:
+            raise ProblemError(taken)
+        if not answered:
+            time.sleep(_PAUSE_SECONDS)
     return FINE

@@ -36,7 +36,7 @@ def add_to(commands: Any) -> None:
 def _stats(options: argparse.Namespace) -> int:
     site = load_site(options)
     tenant = site.tenant(options.tenant)
-    with open_connection(site.login, site.database) as connection:
+    with open_connection(site.observer, site.database) as connection:
         found = workflow_statistics(connection, tenant.schema, options.days)
     if options.json:
         output.as_json(found.as_dict())
@@ -105,8 +105,10 @@ def _cleanup(options: argparse.Namespace) -> int:
     if given:  # a slip of the hand is no failed job
         Policy.from_arguments({**site.retention, **given})
     if options.dry_run or not options.yes:
-        with open_connection(site.login_as(tenant.server), site.database) as connection:
-            expected = plan(connection, tenant.schema, Policy.from_arguments({**site.retention, **given}))
+        logins = (site.login_as(tenant.server), site.observer)
+        with contextlib.ExitStack() as connections:
+            server, observer = (connections.enter_context(open_connection(login, site.database)) for login in logins)
+            expected = plan(server, tenant.schema, Policy.from_arguments({**site.retention, **given}), observer)
         _print_plan(options, expected)
         if options.dry_run or not any(expected.rows.values()):
             return FINE
@@ -135,13 +137,13 @@ def _given_policy(options: argparse.Namespace, site: Site) -> dict[str, Any]:
 
 def _clean_up(site: Site, tenant: Tenant, policy: Policy) -> CleanupResult:
     with contextlib.ExitStack() as connections:
-        server, owner = (
-            connections.enter_context(open_connection(site.login_as(role), site.database))
-            for role in (tenant.server, tenant.migrator)
+        server, owner, observer = (
+            connections.enter_context(open_connection(login, site.database))
+            for login in (site.login_as(tenant.server), site.login_as(tenant.migrator), site.observer)
         )
-        expected = plan(server, tenant.schema, policy)
+        expected = plan(server, tenant.schema, policy, observer)
         progress = output.Progress(sum(expected.rows.values()))
-        return clean_up(server, tenant.schema, policy, progress, owner)
+        return clean_up(server, tenant.schema, policy, progress, owner, observer)
 
 
 def _print_plan(options: argparse.Namespace, expected: CleanupPlan) -> None:

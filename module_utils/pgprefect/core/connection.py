@@ -48,6 +48,20 @@ class Login:
         """Make a login of the arguments of a module."""
         return cls(**{name[len("login_") :]: arguments[name] for name in LOGIN_ARGUMENTS})
 
+    @classmethod
+    def of(cls, connection: Any) -> Login:
+        """Return the login by which a psycopg2 connection was opened."""
+        given = connection.info.dsn_parameters
+        return cls(
+            host=given.get("host", ""),
+            port=int(given["port"]),
+            user=given["user"],
+            password=connection.info.password or None,
+            ssl_mode=given.get("sslmode", "prefer"),
+            ca_file=given.get("sslrootcert"),
+            passfile=given.get("passfile"),
+        )
+
     @property
     def where(self) -> str:
         """The server's address, for messages."""
@@ -86,9 +100,10 @@ def connect(
     options = [f"-c search_path={path}", "-c lock_timeout=10s", "-c client_min_messages=warning"]
     if statement_timeout is not None:
         options.append(f"-c statement_timeout={int(statement_timeout * 1000)}")
-    try:
-        with _as_peer(login):
-            connection = psycopg2.connect(
+
+    def attempt(user: str | None) -> Any:
+        with _as_user(user):
+            return psycopg2.connect(
                 dbname=database,
                 host=login.host or None,
                 port=login.port,
@@ -101,10 +116,32 @@ def connect(
                 application_name="pgprefect",
                 options=" ".join(options),
             )
+
+    namesake = peer_user(login)
+    try:
+        try:
+            connection = attempt(namesake)
+        except psycopg2.OperationalError as error:
+            if namesake is None or "eer authentication failed" not in str(error):
+                raise
+            connection = attempt(None)
     except psycopg2.OperationalError as error:
         raise ConnectionFailed(_explain(login, database, str(error).strip())) from error
     connection.set_client_encoding("UTF8")
     return connection
+
+
+def peer_user(login: Login) -> str | None:
+    """Return the operating system's user as whom root logs in over the unix socket, or None for root itself.
+
+    PostgreSQL asks for the role's namesake, or for root where pg_ident.conf maps it to the role.
+    """
+    if login.host or login.password or os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam(login.user).pw_name
+    except KeyError:
+        return None
 
 
 # The effective user belongs to the whole process, so threads must take turns.
@@ -112,17 +149,13 @@ _PEER_LOCK = threading.Lock()
 
 
 @contextlib.contextmanager
-def _as_peer(login: Login) -> Iterator[None]:
-    """Let root take on the operating system user of the role, which is what PostgreSQL asks for over the socket."""
-    user = None
-    if not login.host and not login.password and os.geteuid() == 0:
-        with contextlib.suppress(KeyError):
-            user = pwd.getpwnam(login.user).pw_uid
+def _as_user(user: str | None) -> Iterator[None]:
+    """Let root take on a user of the operating system for the block."""
     if user is None:
         yield
         return
     with _PEER_LOCK:
-        os.seteuid(user)
+        os.seteuid(pwd.getpwnam(user).pw_uid)
         try:
             yield
         finally:
@@ -148,7 +181,8 @@ def _explain(login: Login, database: str, error: str) -> Problem:
             f"role {login.user}",
             f"PostgreSQL at {login.where} refused the login as {login.user} to the database {database}: {reason}.",
             "Correct the login user and its password, or allow it in pg_hba.conf; over the unix socket the task must "
-            f"run as root or as the operating system's user {login.user}.",
+            f"run as the operating system's user {login.user}, or as root on a host where site.yml has mapped root to "
+            "the role (pg_ident.conf).",
         )
     return Problem(
         "connection_failed",

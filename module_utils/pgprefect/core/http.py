@@ -142,12 +142,6 @@ def is_ready(url: str) -> bool:
     return True
 
 
-def wait_until_ready(url: str, pause: float = 0.2) -> None:
-    """Return when the address answers with success; asks every ``pause`` seconds, for as long as the caller lets it."""
-    while not is_ready(url):
-        time.sleep(pause)
-
-
 def _send(request: urllib.request.Request, timeout: float) -> bytes:
     with _OPENER.open(request, timeout=timeout) as response:
         return bytes(response.read())

@@ -6,8 +6,10 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
+from typing import Any
 
 from .errors import ProblemError
+from .sql import Names, Statement
 
 
 @contextlib.contextmanager
@@ -24,3 +26,20 @@ def exclusive_lock(descriptor: int, taken: ProblemError) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def try_table_lock(cursor: Any, schema: str, table: str, seconds: float) -> bool:
+    """Lock a table until the transaction ends, against others who do the same; reading and writing go on.
+
+    Only a role that may change the table can take this lock, whereas any role can take any advisory lock. An autovacuum
+    that holds it yields within ``seconds``. Returns False where another session keeps it; then the transaction is lost.
+    """
+    import psycopg2
+
+    cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{int(seconds * 1000)}ms",))
+    try:
+        Statement("LOCK TABLE ONLY {} IN SHARE UPDATE EXCLUSIVE MODE", (Names(((schema, table),)),)).execute(cursor)
+    except psycopg2.errors.LockNotAvailable:
+        return False
+    cursor.execute("SET LOCAL lock_timeout TO DEFAULT")
+    return True

@@ -29,8 +29,17 @@ TERMINAL_STATES_SQL = str(TERMINAL_STATES)
 
 ENUMS = ("deployment_status", "state_type", "work_pool_status", "work_queue_status", "worker_status")
 
-# The key that encrypts blocks, the blocks, and the tokens of browsers: only the server may read them.
-SECRETS = ("block_document", "configuration", "csrf_token")
+# What only the server may read: the key that encrypts blocks, the blocks, browsers' tokens, and what people enter as
+# variables, as input of waiting runs and as bodies of automations' requests.
+SECRETS = ("automation", "block_document", "configuration", "csrf_token", "flow_run_input", "variable")
+
+# Columns of tables that others may read, which hold jobs' environments and the access to code.
+SECRET_COLUMNS = {
+    "deployment": ("infra_overrides", "pull_steps"),
+    "deployment_version": ("infra_overrides", "pull_steps"),
+    "flow_run": ("job_variables",),
+    "work_pool": ("base_job_template", "storage_configuration"),
+}
 
 
 def prefect_tables(schema: str) -> dict[str, Names]:

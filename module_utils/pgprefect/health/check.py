@@ -18,6 +18,7 @@ from typing import Any
 from ..core.connection import ConnectionFailed, Login, connect
 from ..core.http import get
 from ..core.jobs import Job
+from ..core.listeners import SERVER_USER, foreign_listener, number_of
 from ..core.problems import ERROR, NOTICE, WARNING, Problem
 from ..core.sql import Statement
 from ..site.configuration import Site, Tenant
@@ -144,7 +145,7 @@ def check_site(site: Site, login: Login | None = None, timeout: float = 4.0, ten
     """
     thresholds = Thresholds.from_arguments(site.health)
     return check_health(
-        login or site.login, site.database, site.tenants, timeout, thresholds, jobs=site.jobs, tenant=tenant
+        login or site.observer, site.database, site.tenants, timeout, thresholds, jobs=site.jobs, tenant=tenant
     )
 
 
@@ -250,6 +251,10 @@ def _job(_ask: Ask, limits: Thresholds, job: Job) -> Finding:
 
 
 def _api(_ask: Ask, part: Tenant, timeout: float) -> Finding:
+    user = number_of(SERVER_USER)
+    taken = None if user is None else foreign_listener(part.api_url, user)
+    if taken:
+        return [taken], {"url": part.api_url}
     problems = []
     for path, remedy in (
         ("/health", f"systemctl status prefect-server@{part.name}, and its journal"),

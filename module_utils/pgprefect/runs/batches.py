@@ -78,7 +78,7 @@ class Throttle:
         """Return in words the limits of the policy that the database exceeds now."""
         policy = self.session.policy
         with self.session.transaction():
-            lag_bytes, lag_seconds, sessions = self.session.ask(
+            lag_bytes, lag_seconds, sessions = self.session.observe(
                 """SELECT lag.bytes::float8, extract(epoch FROM lag.time)::float8, busy.sessions
                    FROM (SELECT max(pg_wal_lsn_diff(pg_current_wal_lsn(), coalesce(replay_lsn, flush_lsn))) AS bytes,
                                 max(coalesce(replay_lag, flush_lag)) AS time FROM pg_stat_replication) lag,

@@ -80,9 +80,9 @@ def named(rows: Mapping[str, int]) -> dict[str, int]:
     return {f"{table if table.endswith('s') else table + 's'}_deleted": rows[table] for table in CLEANED_TABLES}
 
 
-def plan(connection: Any, schema: str, policy: Policy) -> CleanupPlan:
+def plan(connection: Any, schema: str, policy: Policy, observer: Any = None) -> CleanupPlan:
     """Count what ``clean_up`` would delete now, in one snapshot. Raises RetentionError."""
-    session = CleanupSession(connection, schema, policy)
+    session = CleanupSession(connection, schema, policy, observer)
     with session.prepared(), session.transaction(snapshot=True):
         rows = _count_rows(session)
         return CleanupPlan(rows, _estimate_bytes(session, rows), find_zombies(session))
@@ -131,16 +131,18 @@ def clean_up(
     policy: Policy,
     progress: Progress | None = None,
     vacuum_connection: Any = None,
+    observer: Any = None,
 ) -> CleanupResult:
     """Delete what the policy does not keep, and vacuum the tables that lost rows.
 
     The connection needs the right to delete, as the tenant's server role has it, and must not be in a transaction.
     Only an owner of the tables can vacuum them: that is left to ``vacuum_connection``, else to the connection itself
-    if it may, else to autovacuum. Raises RetentionError.
+    if it may, else to autovacuum. ``observer`` is a connection that sees replicas and all sessions, for a policy that
+    pauses for them; else the connection itself must. Raises RetentionError.
     """
     import psycopg2
 
-    session = CleanupSession(connection, schema, policy)
+    session = CleanupSession(connection, schema, policy, observer)
     batches = Batches(session, progress or (lambda _batch: None))
     try:
         with session.prepared(), session.cleanup_lock():

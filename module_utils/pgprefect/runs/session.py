@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from ..core.connection import Login, connect
 from ..core.errors import PgprefectError
+from ..core.lock import try_table_lock
 from ..core.prefect import TERMINAL_STATES
 from ..core.sql import quote
 from .cleanup_sql import CLEANED_TABLES, KEPT_RUNS
 from .policy import Policy
 
+_LOCK_SECONDS = 3
 # SQLSTATEs of what passes by itself: a deadlock, a serialization failure, a lock or statement that took too long.
 _TRANSIENT = ("40P01", "40001", "55P03", "57014")
 
@@ -34,11 +37,15 @@ def reason_of(error: Exception) -> str:
 
 @dataclass
 class CleanupSession:
-    """A connection on which statements see Prefect's tables and the policy's values as parameters."""
+    """A connection on which statements see Prefect's tables and the policy's values as parameters.
+
+    ``observer`` is a connection that sees replicas and other roles' sessions, where this one may not.
+    """
 
     connection: Any
     schema: str
     policy: Policy
+    observer: Any = None
     values: dict[str, Any] = field(default_factory=dict)
 
     @contextlib.contextmanager
@@ -70,17 +77,13 @@ class CleanupSession:
     @contextlib.contextmanager
     def cleanup_lock(self) -> Iterator[None]:
         """Hold the lock of cleanups of the schema. Raises RetentionError where another session holds it."""
-        lock = "(hashtext('pgprefect cleanup'), hashtext(%(schema)s))"
-        with self.transaction():
-            if not self.ask(f"SELECT pg_try_advisory_lock{lock}", schema=self.schema)[0][0]:
-                raise _already_running(self)
-        try:
+        # A connection of its own keeps the lock while this one commits batch after batch.
+        with contextlib.closing(connect(Login.of(self.connection), self.connection.info.dbname)) as holder:
+            with holder.cursor() as cursor:
+                cursor.execute("SET idle_in_transaction_session_timeout = 0")
+                if not try_table_lock(cursor, self.schema, "alembic_version", _LOCK_SECONDS):
+                    raise _already_running(self)
             yield
-        finally:
-            if not self.connection.closed:
-                self.connection.rollback()
-                with self.transaction():
-                    self.ask(f"SELECT pg_advisory_unlock{lock}", schema=self.schema)
 
     @contextlib.contextmanager
     def transaction(self, snapshot: bool = False, deleting: bool = False) -> Iterator[None]:
@@ -112,6 +115,15 @@ class CleanupSession:
             cursor.execute(statement, {**self.values, **values})
             return cursor.fetchall() if cursor.description else []
 
+    def observe(self, statement: str) -> list[tuple[Any, ...]]:
+        """Execute a statement as the observer, in a transaction of its own, and return its rows."""
+        if self.observer is None:
+            return self.ask(statement)
+        with self.observer, self.observer.cursor() as cursor:
+            cursor.execute(statement)
+            rows: list[tuple[Any, ...]] = cursor.fetchall()
+            return rows
+
     def execute(self, statement: str, **values: Any) -> int:
         """Execute a statement with the policy's values and these, and return how many rows it changed."""
         with self.connection.cursor() as cursor:
@@ -121,11 +133,9 @@ class CleanupSession:
 
 def _already_running(session: CleanupSession) -> RetentionError:
     holders = session.ask(
-        """SELECT l.pid FROM pg_locks l WHERE locktype = 'advisory' AND granted AND objsubid = 2
-           AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-           AND classid::bigint = hashtext('pgprefect cleanup')::bigint & 4294967295
-           AND objid::bigint = hashtext(%(schema)s)::bigint & 4294967295""",
-        schema=session.schema,
+        """SELECT pid FROM pg_locks WHERE relation = to_regclass(%(table)s) AND granted
+           AND mode = 'ShareUpdateExclusiveLock'""",
+        table=quote((session.schema, "alembic_version")),
     )
     by = f" (process {holders[0][0]} of the server)" if holders else ""
     return RetentionError(
@@ -174,7 +184,7 @@ def _check_visibility(session: CleanupSession) -> None:
     """Raise RetentionError where the role cannot see what the policy pauses for: PostgreSQL hides it silently."""
     names = ("max_replication_lag_bytes", "max_replication_lag_seconds", "max_active_sessions")
     limits = [name for name in names if getattr(session.policy, name) is not None]
-    sees, role = session.ask("SELECT pg_has_role('pg_read_all_stats', 'USAGE'), current_user")[0]
+    sees, role = session.observe("SELECT pg_has_role('pg_read_all_stats', 'USAGE'), current_user")[0]
     if limits and not sees:
         raise RetentionError(
             f"{', '.join(limits)}: the role {role} sees neither replicas nor other roles' sessions. Clean up on "

@@ -170,8 +170,8 @@ FROM {{flow_run}}
 _RECENT = f"""
 SELECT r.id::text, f.name, d.name, r.name, r.state_type::text, r.state_name, r.start_time, r.end_time,
        round(r.seconds::numeric, 3)::float8
-FROM (SELECT *, {_SECONDS} AS seconds FROM {{flow_run}} WHERE end_time IS NOT NULL
-      ORDER BY end_time DESC LIMIT {{limit}}) AS r
+FROM (SELECT id, flow_id, deployment_id, name, state_type, state_name, start_time, end_time, {_SECONDS} AS seconds
+      FROM {{flow_run}} WHERE end_time IS NOT NULL ORDER BY end_time DESC LIMIT {{limit}}) AS r
      JOIN {{flow}} f ON f.id = r.flow_id LEFT JOIN {{deployment}} d ON d.id = r.deployment_id
 ORDER BY r.end_time DESC
 """

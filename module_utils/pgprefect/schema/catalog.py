@@ -6,9 +6,12 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ..core.prefect import SIGNATURE
+from ..core.prefect import SECRET_COLUMNS, SIGNATURE
 from .declaration import PUBLIC, Declaration
 from .workflow_runs import ViewState, read_view
+
+# In the comment on a database that was made here.
+MADE_HERE = "Made by ansible-prefect"
 
 # Where a restore of single tables puts them: ``backup.sets.staging_schema`` makes these names.
 _STAGING_SCHEMA = re.compile(r"restored_\d{8}t\d{6}z(_safety)?_[a-z0-9_]+")
@@ -53,6 +56,7 @@ class Catalog:
     login_is_superuser: bool = True
     database_exists: bool = False
     database_owner: str = ""
+    database_comment: str = ""
     encoding: str = "UTF8"
     available_extensions: frozenset[str] | None = None  # None: not known
     roles: dict[str, Role] = field(default_factory=dict)
@@ -68,6 +72,16 @@ class Catalog:
     default_rights: dict[DefaultRights, Rights] = field(default_factory=dict)
     prefect_schemas: frozenset[str] = frozenset()
     workflow_runs: ViewState = field(default_factory=ViewState)
+
+    def is_exclusive(self, declaration: Declaration) -> bool:
+        """Say whether the database is the declared roles' alone.
+
+        It is if that is declared or it was made for them, and unless others may depend on what PUBLIC has in it.
+        """
+        if declaration.exclusive is not None:
+            return declaration.exclusive
+        connects = "CONNECT" in self.rights.get(Object("database", name=declaration.database), {}).get(PUBLIC, {})
+        return MADE_HERE in self.database_comment or not (self.database_exists and connects and self.owners)
 
     def tables(self, schema: str) -> list[str]:
         """Return the names of a schema's tables, views and materialized views, sorted."""
@@ -93,7 +107,8 @@ SELECT current_setting('server_version_num')::int,
        (SELECT rolsuper FROM pg_roles WHERE rolname = current_user),
        (SELECT array_agg(rolname::text) FROM pg_roles WHERE rolsuper),
        (SELECT array_agg(name::text) FROM pg_available_extensions),
-       d.datname IS NOT NULL, pg_get_userbyid(d.datdba), pg_encoding_to_char(d.encoding)
+       d.datname IS NOT NULL, pg_get_userbyid(d.datdba), pg_encoding_to_char(d.encoding),
+       shobj_description(d.oid, 'pg_database')
 FROM (SELECT) one LEFT JOIN pg_database d ON d.datname = %(database)s
 """
 
@@ -148,7 +163,9 @@ WITH relations AS (
     UNION ALL
     SELECT 'column', nspname, relname, attname, relowner, attacl
     FROM relations r JOIN pg_attribute a ON a.attrelid = r.oid
-    WHERE attnum > 0 AND NOT attisdropped AND attacl IS NOT NULL
+    WHERE attnum > 0 AND NOT attisdropped
+          AND (attacl IS NOT NULL
+               OR nspname = ANY(%(tenant_schemas)s::name[]) AND relname = ANY(%(partly_secret)s::name[]))
 )
 SELECT kind, schema, name, attribute, pg_get_userbyid(owner),
        CASE WHEN grantee > 0 THEN pg_get_userbyid(grantee) ELSE '' END, privilege_type, is_grantable
@@ -181,7 +198,7 @@ def read_cluster(connection: Any, declaration: Declaration) -> Catalog:
     """Read the part that any database of the cluster shows."""
     with connection.cursor() as cursor:
         cursor.execute(_CLUSTER, {"database": declaration.database})
-        version, is_superuser, superusers, extensions, exists, owner, encoding = cursor.fetchone()
+        version, is_superuser, superusers, extensions, exists, owner, encoding, comment = cursor.fetchone()
         catalog = Catalog(
             server_version=version,
             login_is_superuser=is_superuser,
@@ -190,6 +207,7 @@ def read_cluster(connection: Any, declaration: Declaration) -> Catalog:
             database_exists=exists,
             database_owner=owner or "",
             encoding=encoding or "",
+            database_comment=comment or "",
         )
         parameters = {"roles": list(declaration.roles), "database": declaration.database}
         cursor.execute(_ROLES, parameters)
@@ -215,6 +233,8 @@ def read(connection: Any, declaration: Declaration) -> Catalog:
         "schemas": list(declaration.schemas),
         "owned_schemas": list(declaration.owners),
         "signature": list(SIGNATURE),
+        "tenant_schemas": [tenant.schema for tenant in declaration.tenants],
+        "partly_secret": list(SECRET_COLUMNS),
     }
     with connection.cursor() as cursor:
         cursor.execute(_SETTINGS, parameters)

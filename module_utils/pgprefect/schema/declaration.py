@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ..core.errors import InputError
-from ..core.prefect import SECRETS
+from ..core.prefect import SECRET_COLUMNS, SECRETS
 from ..core.scram import PasswordRefused, saslprep
 from ..site.configuration import ConfigurationError, Site, Tenant
 from .event_table import EventTable
@@ -44,6 +44,7 @@ DECLARATION_ARGUMENTS: dict[str, dict[str, Any]] = {
     "events_table": {"type": "str", "default": ""},
     "events_columns": {"type": "dict", "default": {}},
     "connection_limits": {"type": "dict", "default": {}},
+    "exclusive": {"type": "bool"},
 }
 
 
@@ -65,7 +66,11 @@ class Grant:
 
 @dataclass(frozen=True)
 class Declaration:
-    """The whole database as it must be."""
+    """The whole database as it must be.
+
+    ``exclusive`` says whether ``PUBLIC`` loses what it has in the database and the application's schema. None leaves it
+    what it has in a database that existed before.
+    """
 
     database: str
     app_owner: str
@@ -79,6 +84,7 @@ class Declaration:
     events: EventTable | None = None  # with it, the view workflow_runs
     connection_limits: Mapping[str, int] = field(default_factory=dict)
     passwords: Mapping[str, str] = field(default_factory=dict, repr=False)
+    exclusive: bool | None = None
 
     app_schema: str = field(default="public", init=False)
 
@@ -141,21 +147,24 @@ class Declaration:
             ]
         return tuple(rows)
 
-    def rights(self, kind: str, schema: str, name: str = "") -> dict[str, Privileges]:
+    def rights(self, kind: str, schema: str, name: str = "", column: str = "") -> dict[str, Privileges]:
         """Return the rights of each role on an object; every other declared role, and PUBLIC, has none."""
         if kind == "database":
             return dict.fromkeys(self.login_roles, CONNECT)
         rows = [grant for grant in self.grants if grant.schema == schema]
         if kind == "schema":
             return {grant.role: USE for grant in rows}
+        prefects = schema != self.app_schema
         if kind == "table":
-            secret = schema != self.app_schema and name in SECRETS
+            secret = prefects and (name in SECRETS or name in SECRET_COLUMNS)
             return {grant.role: grant.tables for grant in rows if grant.tables and (grant.secrets or not secret)}
+        if kind == "column" and prefects and column not in SECRET_COLUMNS.get(name, (column,)):
+            return {grant.role: grant.tables for grant in rows if grant.tables and not grant.secrets}
         if kind == "sequence":
             return {grant.role: grant.sequences for grant in rows if grant.sequences}
         if kind == "function":
             return {grant.role: grant.functions for grant in rows if grant.functions}
-        return {}  # no role has a right on a single column
+        return {}
 
 
 def declare(
@@ -172,6 +181,7 @@ def declare(
     events_columns: Mapping[str, str | None] = MappingProxyType({}),
     connection_limits: Mapping[str, Any] = MappingProxyType({}),
     passwords: Mapping[str, str] = MappingProxyType({}),
+    exclusive: bool | None = None,
 ) -> Declaration:
     """Check the user's arguments and return the declaration that they make. Other keys of a tenant are ignored.
 
@@ -202,6 +212,7 @@ def declare(
         events=_events(events_table, events_columns),
         connection_limits={role: int(limit) for role, limit in connection_limits.items()},
         passwords=dict(passwords),
+        exclusive=exclusive,
     )
     faults = _faults(declaration)
     if faults:

@@ -8,14 +8,16 @@ from typing import Any, Callable
 
 from ..core.connection import Login, connect
 from ..core.errors import ProblemError
+from ..core.lock import try_table_lock
 from ..core.prefect import ENUMS, TABLES
 from ..core.problems import ERROR, Problem
 from ..core.scram import scram_verifier, verifier_matches
 from ..core.sql import Names, Script, Statement, Value, quote, search_path_names
 from . import workflow_runs
-from .catalog import Catalog, DefaultRights, Object, Rights, clean_database, read, read_cluster
+from .catalog import MADE_HERE, Catalog, DefaultRights, Object, Rights, clean_database, read, read_cluster
 from .declaration import NONE, PUBLIC, Declaration, Privileges
 
+_LOCK_SECONDS = 3
 OLDEST_SERVER = 140000  # the first with pg_read_all_data
 
 _PRIVILEGES = "SELECT INSERT UPDATE DELETE TRUNCATE REFERENCES TRIGGER MAINTAIN USAGE CREATE CONNECT TEMPORARY EXECUTE"
@@ -97,8 +99,9 @@ def apply(
 def execute_plan(connection: Any, database: str, plan: Callable[[], Plan], dry_run: bool) -> list[Change]:
     """Execute a plan in one transaction, check that a new plan is empty, and return the changes. Raises Blocked."""
     with connection, connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_xact_lock(hashtext('pgprefect'))")
-        if cursor.fetchone() != (True,):
+        cursor.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+        # The plan of another login is blocked anyway.
+        if cursor.fetchone() == (True,) and not try_table_lock(cursor, "pg_catalog", "pg_default_acl", _LOCK_SECONDS):
             raise Blocked([_another_run(database)])
         planned = plan()
         if planned.blockers:
@@ -139,7 +142,7 @@ def _execute(changes: list[Change], cursor: Any, done: list[str] | None = None) 
 
 
 def _until_database(changes: list[Change]) -> int:
-    return 1 + [change.code for change in changes].index("database_missing")
+    return 1 + [change.code for change in changes].index("database_unmarked")
 
 
 def _resists(change: Change) -> Problem:
@@ -296,6 +299,14 @@ def _roles(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
                 ),
                 "",
                 f"database {declaration.database}: owner {declaration.app_owner}",
+            )
+            yield Change(
+                "database_unmarked",
+                f"database {declaration.database}",
+                f"Nothing says that the database {declaration.database} was made here.",
+                Statement("COMMENT ON DATABASE {} IS {}", (declaration.database, Value(MADE_HERE))),
+                "",
+                f"database {declaration.database}: {MADE_HERE}",
             )
 
 
@@ -530,18 +541,24 @@ def _deviations(
 
 
 def _granting(
-    verb: str, grantee: str, privileges: tuple[str, ...], on: str, names: tuple[Any, ...], column: str = ""
+    verb: str,
+    grantee: str,
+    privileges: tuple[str, ...],
+    on: str,
+    names: tuple[Any, ...],
+    columns: tuple[str, ...] = (),
 ) -> tuple[str, tuple[Any, ...]]:
     """Return the template and the arguments of a GRANT or REVOKE."""
-    listed = ", ".join(f"{privilege} ({{}})" if column else privilege for privilege in privileges)
-    columns = (column,) * len(privileges) if column else ()
+    listed = ", ".join(f"{privilege} ({{}})" if columns else privilege for privilege in privileges)
+    lists = (Names(columns),) * len(privileges) if columns else ()
     direction, cascade = ("TO", "") if verb == "GRANT" else ("FROM", " CASCADE")
     to = "{}" if grantee else "PUBLIC"
     roles = (grantee,) if grantee else ()
-    return f"{verb} {listed} ON {on} {direction} {to}{cascade}", (*columns, *names, *roles)
+    return f"{verb} {listed} ON {on} {direction} {to}{cascade}", (*lists, *names, *roles)
 
 
 def _default_rights(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
+    exclusive = catalog.is_exclusive(declaration)
     for schema, creator in declaration.owners.items():
         for scope in ("", schema):
             for kind in ("table", "sequence", "function"):
@@ -550,6 +567,8 @@ def _default_rights(catalog: Catalog, declaration: Declaration) -> Iterator[Chan
                     have = {PUBLIC: {"EXECUTE": False}}  # PostgreSQL's default for a role that does not exist yet
                 want = declaration.rights(kind, scope) if scope else {}
                 for verb, grantee, privileges in _deviations(declaration, have, want, creator):
+                    if grantee == PUBLIC and creator == declaration.app_owner and not exclusive:
+                        continue
                     template, arguments = _granting(verb, grantee, privileges, f"{kind.upper()}S", ())
                     target = " IN SCHEMA {}" if scope else ""
                     scopes = (scope,) if scope else ()
@@ -577,20 +596,30 @@ def _rights(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
             *sorted(catalog.rights),
         ]
     )
+    exclusive, public = catalog.is_exclusive(declaration), declaration.app_schema
     groups: dict[tuple[str, str, str, str, str, tuple[str, ...]], list[Object]] = {}
     for thing in things:
-        want = declaration.rights(thing.kind, thing.schema, thing.name)
+        want = declaration.rights(thing.kind, thing.schema, thing.name, thing.column)
         owner = _future_owner(catalog, declaration, thing)
         for verb, grantee, privileges in _deviations(declaration, catalog.rights.get(thing, {}), want, owner):
-            groups.setdefault((thing.kind, thing.schema, thing.column, verb, grantee, privileges), []).append(thing)
-    for (kind, schema, column, verb, grantee, privileges), members in groups.items():
+            if grantee == PUBLIC and not exclusive and (thing.kind == "database" or thing.schema == public):
+                continue  # others may depend on it
+            table = thing.name if thing.column else ""
+            groups.setdefault((thing.kind, thing.schema, table, verb, grantee, privileges), []).append(thing)
+    for (kind, schema, table, verb, grantee, privileges), members in groups.items():
         names: tuple[Any, ...] = tuple(
-            {"database": thing.name, "schema": thing.schema}.get(kind, (thing.schema, thing.name)) for thing in members
+            {"database": thing.name, "schema": thing.schema}.get(kind, (thing.schema, thing.name))
+            for thing in (members[:1] if table else members)
         )
+        columns = tuple(thing.column for thing in members if table)
         on = {"column": "TABLE"}.get(kind, kind.upper())
-        template, arguments = _granting(verb, grantee, privileges, f"{on} {{}}", (Names(names),), column)
+        template, arguments = _granting(verb, grantee, privileges, f"{on} {{}}", (Names(names),), columns)
         lines = [f"{kind} {quote(name)}: {grantee or 'PUBLIC'} {', '.join(privileges)}" for name in names]
         what = f"{kind} {quote(names[0])}" if len(names) == 1 else f"{len(names)} {kind}s of {quote(schema)}"
+        if columns:
+            listed = ", ".join(map(quote, columns))
+            what = f"column{'s' if len(columns) > 1 else ''} {listed} of {quote(names[0])}"
+            lines = [f"{what}: {grantee or 'PUBLIC'} {', '.join(privileges)}"]
         yield Change(
             f"right_{'missing' if verb == 'GRANT' else 'excess'}",
             what,

@@ -266,6 +266,16 @@ def _revisions(cursor: Any, declaration: Declaration) -> dict[str, str]:
 
 def _placement(catalog: Catalog, declaration: Declaration) -> Iterator[Problem]:
     public = declaration.app_schema
+    if not catalog.is_exclusive(declaration):
+        database = declaration.database
+        yield Problem(
+            "database_open",
+            f"database {database}",
+            f"The database {database} existed before, and every role of the server may still connect to it.",
+            f"GRANT CONNECT ON DATABASE {quote(database)} TO the roles of others that need it, allow them in "
+            "postgresql_hba_extra_rules, set app_database_exclusive: true, and run playbooks/database.yml.",
+            WARNING,
+        )
     for schema in sorted(catalog.prefect_schemas - set(declaration.owners)):
         yield Problem(
             "prefect_undeclared",

@@ -109,7 +109,8 @@ class Backups:
 class Site:
     """The site as this host knows it.
 
-    ``login`` is the one that this host has: the administrator's where the database runs, elsewhere a lesser one.
+    ``login`` is the one that this host has: the administrator's where the database runs, elsewhere a lesser one. The
+    administrator changes and compares the catalog; what reads or writes tables logs in as the role that may.
     ``declared`` has the arguments of ``schema.declaration.declare``. ``health`` are thresholds and ``retention`` is a
     policy, both by name. ``jobs`` are those that this host runs by itself.
     """
@@ -142,8 +143,18 @@ class Site:
         return next((job for job in self.jobs if (job.name, job.tenant) == (name, tenant)), None)
 
     def login_as(self, role: str) -> Login:
-        """Return the login of a role whose password this host has; the administrator needs no other."""
-        return self.login if not self.login.host else replace(self.login, user=role)
+        """Return the login of a role: one whose password this host has, or any where the database runs (for root)."""
+        return replace(self.login, user=role)
+
+    @property
+    def observer(self) -> Login:
+        """The login that reads Prefect's tables and the server's figures: the monitor's, where this host has it."""
+        return self.login if self.login.host else self.login_as(str(self.declared["monitor"]))
+
+    @property
+    def application(self) -> Login:
+        """The login that reads the application's tables."""
+        return self.login if self.login.host else self.login_as(str(self.declared["app_login"]))
 
 
 _NOT_DECLARED = ("login", "virtualenv", "listen_addresses", "health", "retention", "jobs", "backups")

@@ -83,7 +83,7 @@ def test_a_cleanup_is_recorded(
 
 
 def test_a_refused_cleanup_is_recorded(prefect: Site, site_file: Path, health: Callable[[], Any]) -> None:
-    lock = "SELECT pg_advisory_lock(hashtext('pgprefect cleanup'), hashtext('prefect'))"
+    lock = "BEGIN; LOCK TABLE prefect.alembic_version IN SHARE UPDATE EXCLUSIVE MODE"
     with contextlib.closing(prefect.server.connect(prefect.database)) as other:
         other.cursor().execute(lock)
         assert main(["--config", str(site_file), "cleanup", "--yes"]) == 2

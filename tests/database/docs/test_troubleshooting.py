@@ -200,7 +200,7 @@ def _locked(stage: Stage) -> Seen:
 @shows("Another run is changing the database")
 def _another_run(stage: Stage) -> Seen:
     with contextlib.closing(stage.site.server.connect(stage.site.database)) as holder, holder.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_lock(hashtext('pgprefect'))")
+        cursor.execute("BEGIN; LOCK TABLE pg_catalog.pg_default_acl IN SHARE UPDATE EXCLUSIVE MODE")
         with pytest.raises(Blocked) as blocked:
             stage.site.apply()
     return seen(blocked.value.problems)

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -355,7 +356,7 @@ clean_up(connection, "prefect", policy, lambda batch: print(batch.phase, flush=T
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    wait_for(lambda: site.sql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [(0,)])
+    wait_for(lambda: site.sql("SELECT count(*) FROM pg_locks WHERE mode = 'ShareUpdateExclusiveLock'") == [(0,)])
     middle = counts(site)
     assert 0 < before["flow_run"] - middle["flow_run"] < expected["flow_run"]
     assert site.sql(ORPHANS) == [(0,)]
@@ -399,6 +400,16 @@ def test_the_wrong_role_is_told_which_may(site: Site) -> None:
     site.sql(f"ALTER DATABASE {site.database} SET track_counts = off")
     with opened(site) as connection, pytest.raises(RetentionError, match="track_counts is off"):
         plan(connection, "prefect", POLICY)
+
+
+def test_the_application_cannot_keep_a_cleanup_out(site: Site) -> None:
+    run(site, "old")
+    with opened(site, site.declaration.app_login) as hostile, hostile.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(hashtext('pgprefect cleanup'), hashtext('prefect'))")
+        cursor.execute("BEGIN; LOCK TABLE prefect.alembic_version IN ACCESS SHARE MODE")
+        assert cleaned(site).rows["flow_run"] == 1
+        with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+            cursor.execute("LOCK TABLE prefect.alembic_version IN SHARE UPDATE EXCLUSIVE MODE")
 
 
 def test_who_may_vacuum_does(site: Site) -> None:

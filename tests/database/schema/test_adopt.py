@@ -96,7 +96,8 @@ def templates(postgresql_server: Server, tmp_path_factory: pytest.TempPathFactor
 @contextlib.contextmanager
 def copy_of(server: Server, templates: dict[str, str], owner: str) -> Iterator[Naive]:
     number = next(_numbers)
-    site = Naive(server, declaration_of(f"adopted{number}", f"adopt{number}_"), owner)
+    declared = replace(declaration_of(f"adopted{number}", f"adopt{number}_"), exclusive=True)
+    site = Naive(server, declared, owner)
     server.sql("postgres", f"CREATE DATABASE {site.database} TEMPLATE {templates[owner]} OWNER {owner}")
     with disposable(site, roles=True):
         yield site
@@ -420,7 +421,7 @@ def test_only_one_run_at_a_time(naive: Naive) -> None:
     holder = naive.server.connect(naive.database)
     holder.autocommit = False
     with holder.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('pgprefect'))")
+        cursor.execute("LOCK TABLE pg_catalog.pg_default_acl IN SHARE UPDATE EXCLUSIVE MODE")
     assert set(refused(naive)) == {"another_run"}
     holder.close()
 
@@ -438,7 +439,7 @@ def host(tmp_path: Path) -> Iterator[tuple[Naive, Callable[..., str]]]:
     """A host of its own with a naive installation, and its playbook, which returns what it says."""
     with running_postgresql() as server:
         database = naive_template(server, "postgres", server.password, tmp_path)
-        site = Naive(server, declaration_of(database), "postgres")
+        site = Naive(server, replace(declaration_of(database), exclusive=True), "postgres")
         inventory = tmp_path / "inventory"
         inventory.mkdir()
         connection = {"ansible_connection": "community.docker.docker", "ansible_user": "root"}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import psycopg2
 import pytest
 from pgprefect.core.connection import Login
 from pgprefect.schema.plan import Blocked, apply
@@ -357,11 +359,55 @@ def test_a_right_that_somebody_else_gave_away_is_told(clean: Site) -> None:
     clean.sql(f"DROP OWNED BY {lender}; DROP ROLE {lender}")
 
 
+def test_no_login_role_can_keep_a_run_out(clean: Site) -> None:
+    """Any role may take any advisory lock, and those that it may take on the catalog stand in nobody's way."""
+    clean.apply()
+    hostile = clean.server.connect(clean.database, clean.declaration.app_login, PASSWORD)
+    with contextlib.closing(hostile), hostile.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(hashtext('pgprefect'))")
+        cursor.execute("BEGIN; LOCK TABLE pg_catalog.pg_default_acl IN ACCESS SHARE MODE")
+        clean.sql(f"ALTER ROLE {clean.tenant.server} CONNECTION LIMIT 3")
+        clean.declaration = replace(clean.declaration, connection_limits={clean.tenant.server: 7})
+        assert clean.apply() == [f"ALTER ROLE {clean.tenant.server} CONNECTION LIMIT 7"]
+        with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+            cursor.execute("LOCK TABLE pg_catalog.pg_default_acl IN SHARE UPDATE EXCLUSIVE MODE")
+
+
+def test_a_database_that_existed_keeps_what_everybody_has_there(clean: Site) -> None:
+    """A dashboard that comes in by PUBLIC's rights still does, until the inventory asks for a database of its own."""
+    grafana, database = f"{clean.database}_grafana", clean.database
+    owner = clean.declaration.app_owner
+    for statement in (
+        f"CREATE ROLE {grafana} LOGIN PASSWORD 'graphs'",
+        f"CREATE ROLE {owner}",
+        f"CREATE DATABASE {database} OWNER {owner} TEMPLATE template0 ENCODING 'UTF8'",
+    ):
+        clean.server.sql("postgres", statement)
+    clean.sql("CREATE TABLE public.quotes (id int); GRANT SELECT ON quotes TO PUBLIC")
+    question = "SELECT count(*) FROM public.quotes"
+    clean.apply()
+    clean.server.connect(database, grafana, "graphs").cursor().execute(question)
+    assert "database_open" in codes(verify(clean.server.login, clean.declaration).problems)
+    clean.declaration = replace(clean.declaration, exclusive=True)
+    clean.apply()
+    with pytest.raises(psycopg2.OperationalError, match="does not have CONNECT privilege"):
+        clean.server.connect(database, grafana, "graphs")
+    # One that was made here stays the declared roles', whatever somebody grants.
+    assert "database_open" not in codes(verify(clean.server.login, clean.declaration).problems)
+
+
+def test_a_database_that_was_made_here_is_closed_again(clean: Site) -> None:
+    changes = apply(clean.server.login, clean.declaration)
+    assert "database_unmarked" in [change.code for change in changes]
+    clean.sql(f"CREATE TABLE public.quotes (id int); GRANT CONNECT ON DATABASE {clean.database} TO PUBLIC")
+    assert f"REVOKE CONNECT ON DATABASE {clean.database} FROM PUBLIC CASCADE" in clean.apply()
+
+
 def test_only_one_run_at_a_time(clean: Site) -> None:
     clean.apply()
     holder = clean.server.connect(clean.database)
     with holder.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_lock(hashtext('pgprefect'))")
+        cursor.execute("BEGIN; LOCK TABLE pg_catalog.pg_default_acl IN SHARE UPDATE EXCLUSIVE MODE")
     with pytest.raises(Blocked) as blocked:
         clean.apply()
     assert [problem.code for problem in blocked.value.problems] == ["another_run"]

@@ -42,7 +42,7 @@ TAKES = {
     "pitr undo": {"--dry-run", "--yes"},
     "revision": {"--tenant", "--require-current"},
     "revoke-secrets": set(),
-    "wait": set(),
+    "wait": {"--user"},
 }
 COMMON = {"--help", "--config", "--verbose"}
 UNITS = {"revision", "revoke-secrets", "wait"}

@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 
+import pytest
 from pgprefect.cli import restore
 from pgprefect.cli.main import main
 
@@ -36,3 +37,22 @@ def test_wait_returns_when_the_service_answers_with_success() -> None:
         assert main(["wait", f"http://127.0.0.1:{server.server_port}/ready"]) == 0
         server.shutdown()
     assert answers == []
+
+
+def test_wait_refuses_the_answer_of_another_users_process(capsys: pytest.CaptureFixture[str]) -> None:
+    """A local user who takes a port while its service restarts would get what clients send."""
+
+    class Squatter(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Squatter) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/ready"
+        assert main(["wait", "--user", "nobody", url]) == 2
+        server.shutdown()
+    assert f"Port {server.server_port} of this host is listened on by a process of" in capsys.readouterr().err

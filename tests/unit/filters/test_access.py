@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleFilterError
 
-from filter_plugins.access import hba_lines, hba_rules, networks
+from filter_plugins.access import hba_lines, hba_rules, ident_lines, networks
 
 
 def test_networks_of_a_user() -> None:
@@ -60,17 +60,30 @@ def test_access_rules_that_postgresql_could_not_read(change: dict[str, Any], mes
         hba_lines([{**RULE, **change}])
 
 
+def test_words_that_postgresql_knows_stay_unquoted() -> None:
+    rule = {"type": "local", "databases": ["all", "replication"], "users": ["all"], "method": "peer"}
+    assert hba_lines([rule]) == ["local all,replication all peer"]
+
+
+TABLE = [
+    {"roles": ["backup"], "system_users": ["root", "backup"]},
+    {"roles": ["app", "server"], "networks": ["127.0.0.1/32", "::1/128"]},
+    {"roles": ["server"], "networks": ["192.0.2.20/32", "192.0.2.20/32"]},
+    {"roles": ["app"], "networks": []},
+]
+
+
 def test_access_rules_follow_a_table_of_logins() -> None:
-    table = [
-        {"roles": ["backup"]},
-        {"roles": ["app", "server"], "networks": ["127.0.0.1/32", "::1/128"]},
-        {"roles": ["server"], "networks": ["192.0.2.20/32", "192.0.2.20/32"]},
-        {"roles": ["app"], "networks": []},
-    ]
     both, database = {"users": ["app", "server"], "databases": ["a b"]}, {"databases": ["a b"]}
-    assert hba_rules(table, "a b") == [
-        {"type": "local", **database, "users": ["backup"], "method": "peer"},
+    assert hba_rules(TABLE, "a b") == [
+        {"type": "local", "databases": ["all"], "users": ["backup"], "method": "peer map=pgprefect"},
         {"type": "host", **both, "address": "127.0.0.1/32"},
         {"type": "host", **both, "address": "::1/128"},
         {"type": "hostssl", **database, "users": ["server"], "address": "192.0.2.20/32"},
     ]
+
+
+def test_system_users_take_on_roles_by_the_same_table() -> None:
+    assert ident_lines(TABLE) == ['pgprefect "root" "backup"', 'pgprefect "backup" "backup"']
+    with pytest.raises(AnsibleFilterError, match="cannot be a name there"):
+        ident_lines([{"roles": ["app\npgprefect nobody postgres"], "system_users": ["root"]}])

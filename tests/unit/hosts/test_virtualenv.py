@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import hashlib
 import os
 import shutil
@@ -116,6 +117,19 @@ def test_everybody_may_read_it_and_find_it_compiled(workshop: Workshop) -> None:
     module = next(workshop.path.glob("lib/python3*/site-packages/alpha.py"))
     assert module.stat().st_mode & 0o044 == 0o044 and workshop.path.stat().st_mode & 0o055 == 0o055
     assert list(module.parent.glob("__pycache__/alpha.*.pyc"))
+
+
+def test_nobody_else_can_hold_its_lock(workshop: Workshop) -> None:
+    """Whoever can open the file can keep a run waiting, also one that opened it before."""
+    workshop.write(("first", "1.0"))
+    workshop.run()
+    lock = workshop.path / ".lock"
+    assert lock.stat().st_mode & 0o777 == 0o600
+    lock.chmod(0o666)
+    with open(lock) as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert not workshop.run()["changed"]
+    assert lock.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_wrong_hash_is_refused(workshop: Workshop) -> None:
