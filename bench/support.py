@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pgprefect.core.http import is_ready
 from pgprefect.core.sql import quote
+from pgprefect.schema.catalog import MADE_HERE
 
 from tests.support.postgresql import running_postgresql
 from tests.support.project import VIRTUALENV
@@ -45,6 +46,7 @@ def copied(site: Site, name: str) -> Iterator[Site]:
     """Yield a copy of the database, so that each side has the same data."""
     owner = quote(site.declaration.app_owner)
     site.server.sql("postgres", f"CREATE DATABASE {quote(name)} TEMPLATE {quote(site.database)} OWNER {owner}")
+    site.server.sql("postgres", f"COMMENT ON DATABASE {quote(name)} IS '{MADE_HERE}'")  # it is not in a copy
     copy = Site(site.server, replace(site.declaration, database=name))
     copy.apply()
     try:

@@ -38,9 +38,13 @@ def hba_rules(logins: Sequence[Mapping[str, Any]], database: str) -> list[dict[s
     ``system_users`` of this host who may log in as them over the unix socket, into any database. TLS is required except
     on loopback.
     """
+    if database in KEYWORDS["databases"]:
+        raise AnsibleFilterError(f"app_database: {database!r} means other databases in pg_hba.conf. Use another name.")
     rules: list[dict[str, Any]] = []
     for login in logins:
         roles = list(login["roles"])
+        if set(roles).intersection(KEYWORDS["users"]):
+            raise AnsibleFilterError("app_login: 'all' means every role in pg_hba.conf. Use another name.")
         if "system_users" in login:
             rules.append({"type": "local", "databases": ["all"], "users": roles, "method": f"peer map={MAP}"})
         for network in dict.fromkeys(login.get("networks", ())):

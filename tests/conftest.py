@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
+from pgprefect.schema.catalog import MADE_HERE
 
 from tests.support import ansible
 from tests.support.ansible import Result
@@ -55,6 +56,7 @@ def prefect(prefect_template: Site) -> Iterator[Site]:
     server, name = prefect_template.server, f"prefect{next(_numbers)}"
     owner = prefect_template.declaration.app_owner
     server.sql("postgres", f"CREATE DATABASE {name} TEMPLATE {prefect_template.database} OWNER {owner}")
+    server.sql("postgres", f"COMMENT ON DATABASE {name} IS '{MADE_HERE}'")  # it is not in a copy
     with disposable(Site(server, replace(prefect_template.declaration, database=name)), roles=False) as site:
         site.apply()  # rights and settings of the database itself are not in a copy
         yield site

@@ -126,6 +126,7 @@ FORMS: dict[str, Form] = {
     "app_events_columns": Entries(
         "a mapping of fields and columns", key=one_of(*FIELDS), value=Form("a column's name, or empty", _event_column)
     ),
+    "app_database_exclusive": _BOOLEAN,
     "app_networks": forms.NETWORK,
     "database_host": forms.HOST,
     "database_port": _PORT,
@@ -198,6 +199,12 @@ FORMS: dict[str, Form] = {
         key=Form("a setting of PostgreSQL's that no other variable sets", _setting),
         value=forms.SCALAR,
     ),
+    "postgresql_hba_extra_rules[].type": one_of("local", "host", "hostssl"),
+    "postgresql_hba_extra_rules[].databases": identifier("database"),
+    "postgresql_hba_extra_rules[].users": identifier("role"),
+    "postgresql_hba_extra_rules[].address": forms.NETWORK,
+    "postgresql_hba_extra_rules[].method": one_of("scram-sha-256", "peer", "peer map=pgprefect", "cert"),
+    "postgresql_hba_other_rules": one_of("keep", "refuse"),
     # --- The database
     "prefect_database_extensions_schema": identifier("schema"),
     "prefect_database_extensions": identifier("extension"),

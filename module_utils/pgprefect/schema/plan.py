@@ -593,17 +593,23 @@ def _rights(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
         [
             Object("database", name=declaration.database),
             *(Object("schema", schema) for schema in declaration.schemas),
-            *sorted(catalog.rights),
+            *sorted(catalog.rights, key=lambda thing: (bool(thing.column), thing)),
         ]
     )
+    revoked: set[tuple[str, str, str]] = set()  # what is revoked on a table is revoked on its columns too
     exclusive, public = catalog.is_exclusive(declaration), declaration.app_schema
     groups: dict[tuple[str, str, str, str, str, tuple[str, ...]], list[Object]] = {}
     for thing in things:
         want = declaration.rights(thing.kind, thing.schema, thing.name, thing.column)
         owner = _future_owner(catalog, declaration, thing)
-        for verb, grantee, privileges in _deviations(declaration, catalog.rights.get(thing, {}), want, owner):
+        have = catalog.rights.get(thing, {})
+        if thing.column:
+            have = {role: held for role, held in have.items() if (thing.schema, thing.name, role) not in revoked}
+        for verb, grantee, privileges in _deviations(declaration, have, want, owner):
             if grantee == PUBLIC and not exclusive and (thing.kind == "database" or thing.schema == public):
                 continue  # others may depend on it
+            if thing.kind == "table" and verb != "GRANT":
+                revoked.add((thing.schema, thing.name, grantee))
             table = thing.name if thing.column else ""
             groups.setdefault((thing.kind, thing.schema, table, verb, grantee, privileges), []).append(thing)
     for (kind, schema, table, verb, grantee, privileges), members in groups.items():
@@ -620,11 +626,17 @@ def _rights(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
             listed = ", ".join(map(quote, columns))
             what = f"column{'s' if len(columns) > 1 else ''} {listed} of {quote(names[0])}"
             lines = [f"{what}: {grantee or 'PUBLIC'} {', '.join(privileges)}"]
-        yield Change(
-            f"right_{'missing' if verb == 'GRANT' else 'excess'}",
-            what,
+        message = (
             f"{grantee or 'PUBLIC'} {'lacks' if verb == 'GRANT' else 'has'} {', '.join(privileges)} "
-            f"{'' if verb != 'REVOKE GRANT OPTION FOR' else 'with grant option '}on the {what}.",
+            f"{'' if verb != 'REVOKE GRANT OPTION FOR' else 'with grant option '}on the {what}."
+        )
+        whole = verb == "GRANT" and (schema, table, grantee) in revoked
+        if whole:
+            message = f"{grantee} has {', '.join(privileges)} on the whole table, not only on the {what}."
+        yield Change(
+            f"right_{'missing' if verb == 'GRANT' and not whole else 'excess'}",
+            what,
+            message,
             Statement(template, arguments),
             "" if verb == "GRANT" else "\n".join(lines),
             "\n".join(lines) if verb == "GRANT" else "",

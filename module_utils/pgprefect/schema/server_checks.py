@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..core.problems import ERROR, WARNING, Problem
@@ -84,7 +84,9 @@ def server_problems(
         not_checked.append("stored passwords: only a superuser can read pg_authid")
     if sees_rules:
         cursor.execute(_RULES)
-        problems += _rules([Rule(*row) for row in cursor], set(superusers))
+        rules = [Rule(*row) for row in cursor]
+        cursor.execute("SELECT current_database()")
+        problems += _rules(rules, set(superusers), cursor.fetchone()[0])
     else:
         not_checked.append("access rules: only a superuser can read pg_hba_file_rules")
     return problems, not_checked
@@ -253,9 +255,12 @@ class Rule:
             return True
 
 
-def _rules(rules: Sequence[Rule], superusers: set[str]) -> Iterator[Problem]:
+def _rules(rules: Sequence[Rule], superusers: set[str], database: str) -> Iterator[Problem]:
+    """Yield the problems of the rules; those of rules that admit nobody to the database are warnings."""
     rejected: set[str] = set()
+    closed: set[bool] = set()  # for the unix socket, for TCP: later rules for all databases are not for this one
     for rule in rules:
+        users, databases, local = rule.users or [], rule.databases or [], rule.type == "local"
         if rule.error:
             yield _rule_problem(
                 rule,
@@ -263,36 +268,43 @@ def _rules(rules: Sequence[Rule], superusers: set[str]) -> Iterator[Problem]:
                 f"has an error, so PostgreSQL ignores every change of the file: {rule.error}",
                 "Correct",
             )
-            continue
-        users, databases = rule.users or [], rule.databases or []
-        if rule.method == "reject":
+        elif rule.method == "reject":
             if rule.from_anywhere and rule.type == "host" and "all" in databases:
                 rejected.update(users)
-            continue
-        if rule.method in ("trust", "password", "md5"):
-            why = {
-                "trust": "lets everybody in without a password",
-                "password": "has passwords sent in clear text",
-                "md5": "accepts passwords that are stored as MD5",
-            }[rule.method]
-            yield _rule_problem(
-                rule, "hba_method", f"{why} (method {rule.method})", "Use scram-sha-256, or peer for local rules, in"
-            )
-        if not rule.remote:
-            continue
-        if rule.type != "hostssl":
-            yield _rule_problem(rule, "hba_without_tls", "lets clients of other hosts in without TLS", "Use hostssl in")
-        if rule.from_anywhere and "all" in users and "all" in databases:
-            yield _rule_problem(
-                rule,
-                "hba_open",
-                "lets every role into every database from anywhere",
-                "Name the roles, the databases and the networks in",
-            )
-        admitted = superusers - rejected if "all" in users else superusers.intersection(users) - rejected
-        if admitted and "all" not in rejected:
-            message = f"lets a superuser in from other hosts ({', '.join(sorted(admitted))})"
-            yield _rule_problem(rule, "hba_superuser", message, "Name the roles that may in")
+            if users == ["all"] and databases == [database] and (local or rule.from_anywhere):
+                closed.add(local)
+        else:
+            ours = database in databases or ("all" in databases and local not in closed)
+            for problem in _admitting(rule, superusers, rejected):
+                yield problem if ours else replace(problem, severity=WARNING)
+
+
+def _admitting(rule: Rule, superusers: set[str], rejected: set[str]) -> Iterator[Problem]:
+    users, databases = rule.users or [], rule.databases or []
+    if rule.method in ("trust", "password", "md5"):
+        why = {
+            "trust": "lets everybody in without a password",
+            "password": "has passwords sent in clear text",
+            "md5": "accepts passwords that are stored as MD5",
+        }[rule.method]
+        yield _rule_problem(
+            rule, "hba_method", f"{why} (method {rule.method})", "Use scram-sha-256, or peer for local rules, in"
+        )
+    if not rule.remote:
+        return
+    if rule.type != "hostssl":
+        yield _rule_problem(rule, "hba_without_tls", "lets clients of other hosts in without TLS", "Use hostssl in")
+    if rule.from_anywhere and "all" in users and "all" in databases:
+        yield _rule_problem(
+            rule,
+            "hba_open",
+            "lets every role into every database from anywhere",
+            "Name the roles, the databases and the networks in",
+        )
+    admitted = superusers - rejected if "all" in users else superusers.intersection(users) - rejected
+    if admitted and "all" not in rejected:
+        message = f"lets a superuser in from other hosts ({', '.join(sorted(admitted))})"
+        yield _rule_problem(rule, "hba_superuser", message, "Name the roles that may in")
 
 
 def _rule_problem(rule: Rule, code: str, what: str, remedy: str) -> Problem:
@@ -300,6 +312,6 @@ def _rule_problem(rule: Rule, code: str, what: str, remedy: str) -> Problem:
         code,
         f"pg_hba.conf:{rule.line}",
         f"Line {rule.line} of pg_hba.conf {what}.",
-        f"{remedy} postgresql_hba_rules and run playbooks/database.yml, or in the file itself (SHOW hba_file) and "
-        "SELECT pg_reload_conf();",
+        f"{remedy} postgresql_hba_extra_rules and run playbooks/database.yml, or in the file itself (SHOW hba_file) "
+        "and SELECT pg_reload_conf();",
     )

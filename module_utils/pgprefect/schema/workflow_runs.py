@@ -161,11 +161,12 @@ def statement(schema: str, owner: str, text: str, recreate: bool) -> Statement:
         ("SET ROLE {}", (owner,)),
         ("SET check_function_bodies = off", ()),
         (function, (name, Value(text))),
+        ("REVOKE EXECUTE ON FUNCTION {}() FROM PUBLIC", (name,)),
         ("RESET check_function_bodies", ()),
         ("RESET ROLE", ()),
     ]
     if recreate:
-        parts[3:3] = [
+        parts[4:4] = [
             (f"CREATE VIEW {{}} AS SELECT {_NAMES} FROM {{}}() AS run", (name, name)),
             ("COMMENT ON VIEW {} IS {}", (name, Value(COMMENT))),
         ]

@@ -76,7 +76,7 @@ def test_every_login_was_over_tls(database: Host, server: Host, completed_run: s
 
 def test_each_host_is_let_in_by_its_own_rule(database: Host, server: Host, worker: Host) -> None:
     rules = """SELECT type, address, array_to_string(user_name, ' ') FROM pg_hba_file_rules
-               WHERE address IS NOT NULL AND address NOT IN ('127.0.0.1', '::1')"""
+               WHERE address NOT IN ('127.0.0.1', '::1') AND auth_method <> 'reject'"""
     assert set(database.check_output(PSQL, rules).splitlines()) == {
         f"hostssl|{address(server)}|prefect_monitor prefect_server prefect_migrator",
         f"hostssl|{address(worker)}|mltrading_app",
@@ -86,8 +86,8 @@ def test_each_host_is_let_in_by_its_own_rule(database: Host, server: Host, worke
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("PGSSLMODE=disable", "no pg_hba.conf entry .*no encryption"),
-        ("PGUSER=prefect_server", "no pg_hba.conf entry"),
+        ("PGSSLMODE=disable", "pg_hba.conf rejects connection .*no encryption"),
+        ("PGUSER=prefect_server", "pg_hba.conf rejects connection"),
         # What would be true if somebody else answered.
         ("PGHOSTADDR=$PGHOST PGHOST=elsewhere", "does not match host name"),
         ("PGSSLROOTCERT=/etc/ssl/certs/ca-certificates.crt", "certificate verify failed"),
@@ -103,7 +103,7 @@ def test_a_flow_connects_as_declared_only(worker: Host, setting: str, message: s
 
 def test_a_stranger_is_refused(database: Host, secrets: dict[str, str]) -> None:
     # The controller is on the same network, and it knows the password.
-    with pytest.raises(psycopg2.OperationalError, match=r"no pg_hba.conf entry for host .* SSL encryption"):
+    with pytest.raises(psycopg2.OperationalError, match=r"pg_hba.conf rejects connection for host .* SSL encryption"):
         psycopg2.connect(
             host=address(database),
             dbname="mltrading",
@@ -119,6 +119,19 @@ def test_what_listens(database: Host, server: Host, worker: Host) -> None:
     assert remote_sockets(worker) == set()
 
 
+def test_what_others_had_in_the_cluster_is_as_it_was(database: Host) -> None:
+    """Another application lived there before the first site.yml: its login, its rule, its setting."""
+    webshop = (
+        "PGPASSWORD=x psql --host 127.0.0.1 --username webshop_app --no-align --tuples-only --dbname %s --command %s"
+    )
+    assert database.check_output(webshop, "webshop", "SELECT count(*) FROM orders") == "1"
+    assert database.check_output(webshop, "webshop", "SHOW max_connections") == "300"
+    rules = database.check_output("sed '1,/^# END ansible-prefect$/d' /etc/postgresql/15/main/pg_hba.conf")
+    assert rules == database.check_output("cat /root/pg_hba.conf")
+    refused = database.run(webshop, "mltrading", "SELECT 1")
+    assert refused.rc == 2 and "pg_hba.conf rejects connection" in refused.stderr
+
+
 def test_api_refuses_strangers(server: Host, worker: Host) -> None:
     url = f"http://{address(server)}:4200/api/flows/count"
     request = f"import urllib.request as r; r.urlopen({url!r}, b'{{}}')"
@@ -127,10 +140,10 @@ def test_api_refuses_strangers(server: Host, worker: Host) -> None:
 
 def test_no_host_has_what_it_does_not_need(database: Host, server: Host, worker: Host, secrets: dict[str, str]) -> None:
     assert not database.user("prefect").exists and database.check_output("ls /opt/prefect") == "lib"
-    assert not server.user("prefect-worker").exists and not server.user("postgres").exists
+    assert not server.user("prefect-prefect").exists and not server.user("postgres").exists
     assert not worker.user("postgres").exists and not worker.file("/usr/local/bin/prefect").exists
     files = worker.check_output("find /etc/prefect -type f -printf '%p %m\n'")
-    assert set(files.splitlines()) == {f"{WORKER} 640", "/etc/prefect/pgpass 600", "/etc/prefect/pgprefect.json 644"}
+    assert set(files.splitlines()) == {f"{WORKER} 600", "/etc/prefect/pgpass 600", "/etc/prefect/pgprefect.json 644"}
     for host, needed in (
         (database, set()),
         (server, {"prefect_api", "prefect_migrator", "prefect_monitor", "prefect_server"}),

@@ -31,8 +31,8 @@ def test_the_documented_program(host: Host) -> None:
 
 
 @pytest.mark.usefixtures("completed_run")
-def test_a_flow_may_do_all_but_delete(host: Host, workers: list[str]) -> None:
-    command = "set -a; . /etc/prefect/worker/%s.env; exec runuser --user prefect-worker -- %s -c %s"
+def test_a_flow_may_do_all_but_delete(host: Host, workers: list[str], tenants: list[str]) -> None:
+    command = f"set -a; . /etc/prefect/worker/%s.env; exec runuser --user prefect-{tenants[0]} -- %s -c %s"
     first, last = EXAMPLE.rsplit("\n", 2)[:2]
     host.check_output(command, workers[0], PYTHON, first)
     result = host.run(command, workers[0], PYTHON, EXAMPLE)

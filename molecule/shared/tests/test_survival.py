@@ -54,6 +54,24 @@ def test_a_missing_migration_is_refused_until_it_is_made(host: Host, tenants: li
     assert ready(host)
 
 
+def test_nobody_else_answers_in_the_servers_place(host: Host, tenants: list[str], workers: list[str]) -> None:
+    """A local user takes the port while the server is away: no client starts, and health says whose it is."""
+    unit, worker = f"prefect-server@{tenants[0]}", f"prefect-worker@{workers[0]}"
+    squat = "import http.server as s; s.HTTPServer(('', 4200), s.BaseHTTPRequestHandler).serve_forever()"
+    taken = "Port 4200 of this host is listened on by a process of nobody"
+    host.check_output("systemctl stop %s %s", worker, unit)
+    host.check_output("systemd-run --uid=nobody --unit=squatter python3 -c %s", squat)
+    try:
+        wait_for(lambda: host.run("ss -Hltn 'sport = :4200' | grep -q .").rc == 0, seconds=30)
+        assert taken in host.run("pgprefect health").stdout
+        host.check_output("systemctl start --no-block %s %s", unit, worker)
+        wait_for(lambda: taken in journal(host, worker), seconds=60)
+        assert not host.service(worker).is_running and not host.service(unit).is_running
+    finally:
+        host.check_output("systemctl stop squatter; systemctl start %s %s", unit, worker)
+    wait_for(lambda: ready(host), seconds=90)
+
+
 def test_a_stopped_database_is_waited_for(host: Host, tenants: list[str]) -> None:
     unit = "postgresql@*-main.service"
     host.check_output("systemctl stop %s", unit)

@@ -264,18 +264,25 @@ def _database(stage: Stage) -> Seen:
     return str(refused.value), seen(stage.problems())[1]
 
 
-@shows('no pg_hba.conf entry for host "…"')
-def _no_rule(stage: Stage) -> Seen:
-    server = stage.site.server
-    path = "/var/lib/postgresql/data/pg_hba.conf"
-    docker("exec", server.container, "sed", "-i", "s/^host all all/host all postgres/", path)
+def without_rule(stage: Stage, last: str) -> Seen:
+    """What the monitor sees where only the administrator has a rule, and ``last`` follows it."""
+    server, path = stage.site.server, "/var/lib/postgresql/data/pg_hba.conf"
+    before = docker("exec", server.container, "cat", path)
+    write = ("exec", server.container, "sh", "-c", f'printf "%s\\n" "$1" >{path}', "sh")
+    docker(*write, f"local all postgres peer\nhost all postgres all scram-sha-256\n{last}")
     try:
         server.sql("postgres", "SELECT pg_reload_conf()")
         return seen(wait_for(lambda: stage.problems(user="prefect_monitor", password=PASSWORD)))
     finally:
-        docker("exec", server.container, "sed", "-i", "s/^host all postgres/host all all/", path)
+        docker(*write, before)
         server.sql("postgres", "SELECT pg_reload_conf()")
         wait_for(lambda: not stage.problems(user="prefect_monitor", password=PASSWORD))
+
+
+REPRODUCTIONS |= {
+    'no pg_hba.conf entry for host "…"': lambda stage: without_rule(stage, ""),
+    'pg_hba.conf rejects connection for host "…"': lambda stage: without_rule(stage, "host all all all reject"),
+}
 
 
 # Messages that a test elsewhere reproduces: it must exist, and have the message and the code in its file.

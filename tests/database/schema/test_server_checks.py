@@ -40,7 +40,7 @@ exec "$bin/postgres" -D "$data" -c unix_socket_directories=/var/run/postgresql
 def rendered(name: str, **variables: Any) -> str:
     """A template of the role as Ansible would write it."""
     environment = jinja2.Environment(trim_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters |= {"comment": comment, "hba_lines": hba_lines}
+    environment.filters |= {"comment": comment}
     defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
     return environment.from_string((ROLE / "templates" / name).read_text()).render(
         {**defaults, "ansible_managed": "managed", "postgresql_memory_mb": 1024, **variables}
@@ -94,7 +94,7 @@ def loose(safe: Site) -> set[str]:
 
 
 OURS = [
-    {"type": "local", "databases": ["safe"], "users": ["prefect_backup"], "method": "peer"},
+    {"type": "local", "databases": ["all"], "users": ["prefect_backup"], "method": "peer map=pgprefect"},
     {"type": "host", "databases": ["safe"], "users": ["mltrading_app"], "address": "127.0.0.1/32"},
     {"type": "host", "databases": ["safe"], "users": ["mltrading_app"], "address": "::1/128"},
     {"type": "hostssl", "databases": ["safe"], "users": ["mltrading_app"], "address": "10.0.0.0/8"},
@@ -103,9 +103,19 @@ OURS = [
 
 
 def test_what_the_role_sets_up_has_no_problem(safe: Site) -> None:
-    with access_rules(safe.server, rendered("pg_hba.conf.j2", postgresql_hba_rules=OURS)):
+    with access_rules(safe.server, "\n".join(["local all postgres peer", *hba_lines(OURS)])):
         assert codes(problems(safe)) == {"prefect_tables_missing"}
         assert codes(problems(safe, ())) == {"prefect_tables_missing", "listens_everywhere"}
+
+
+def test_a_rule_of_others_for_their_own_database_is_a_warning(safe: Site) -> None:
+    others = "host webshop all 10.0.0.0/8 md5\nhost all all 192.0.2.0/24 scram-sha-256"
+    with access_rules(safe.server, f'local "safe" all reject\nhost "safe" all all reject\n{others}'):
+        found = {(problem.code, problem.severity) for problem in problems(safe) if problem.code.startswith("hba_")}
+    names = ("hba_method", "hba_without_tls", "hba_superuser")
+    assert found == {(name, "warning") for name in names}
+    with access_rules(safe.server, others):
+        assert ("hba_without_tls", "error") in {(problem.code, problem.severity) for problem in problems(safe)}
 
 
 RULES = [

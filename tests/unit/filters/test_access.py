@@ -83,6 +83,13 @@ def test_access_rules_follow_a_table_of_logins() -> None:
     ]
 
 
+def test_names_that_would_mean_everybody() -> None:
+    with pytest.raises(AnsibleFilterError, match="app_database: 'all'"):
+        hba_rules(TABLE, "all")
+    with pytest.raises(AnsibleFilterError, match="app_login: 'all'"):
+        hba_rules([{"roles": ["all"], "system_users": ["root"]}], "a b")
+
+
 def test_system_users_take_on_roles_by_the_same_table() -> None:
     assert ident_lines(TABLE) == ['pgprefect "root" "backup"', 'pgprefect "backup" "backup"']
     with pytest.raises(AnsibleFilterError, match="cannot be a name there"):
