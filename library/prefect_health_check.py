@@ -29,7 +29,7 @@ options:
         name. What is left out keeps its default, and V(null) switches it off.
       - The names are C(latency_ms), C(connections_percent), C(transaction_s), C(idle_in_transaction_s),
         C(lock_wait_s), C(xid_age), C(dead_percent), C(disk_used_percent), C(late_s), C(scheduler_lag_s),
-        C(late_mark_lag_s), C(events_lag_s), C(backlog), C(running_s), C(pending_s), C(cancelling_s),
+        C(late_mark_lag_s), C(events_lag_s), C(backlog), C(running_s), C(pending_s), C(cancelling_s), C(silence_s),
         C(archive_lag_s), C(backup_age_s), C(copy_age_s), C(drill_age_s), C(pitr_age_s) and C(cleanup_age_s).
         C(module_utils/pgprefect/health/thresholds.py) has their meanings and defaults.
     type: dict
@@ -89,9 +89,9 @@ overall_status:
 checks:
   description: >-
     The status of C(app_database), C(prefect_schema), C(schema_separation), C(connections), C(transactions), C(locks),
-    C(storage), C(archiving), C(disk) if it can be checked, C(workers), C(work_pools), C(services), C(runs), C(api),
-    and of the jobs. For each tenant after the first, C(prefect_schema) and those of the server are there again with
-    C(:NAME) appended.
+    C(storage), C(archiving), C(disk) if it can be checked, C(workers), C(work_pools), C(services), C(runs),
+    C(dead_runs), C(api), and of the jobs. For each tenant after the first, C(prefect_schema) and those of the server
+    are there again with C(:NAME) appended.
   returned: success
   type: dict
   sample: {api: healthy, app_database: healthy, prefect_schema: healthy, schema_separation: healthy, workers: healthy}

@@ -228,6 +228,7 @@ FORMS: dict[str, Form] = {
     "prefect_server_ready_seconds": _SECONDS,
     "prefect_worker_drain_seconds": _SECONDS,
     "prefect_worker_memory_max": forms.SIZE,
+    "prefect_worker_limit": whole(0, 10_000),
     "prefect_worker_tasks_max": whole(64, 4_194_304),
     "prefect_worker_healthy_seconds": _SECONDS,
     # --- Backups

@@ -117,6 +117,10 @@ def _runs(details: Mapping[str, Any]) -> str:
     return "; ".join(found) or "none due, none running"
 
 
+def _dead_runs(details: Mapping[str, Any]) -> str:
+    return f"{counted(len(details['dead']), 'dead run')} of {details['open']} open" if details["open"] else "none open"
+
+
 def _job(details: Mapping[str, Any]) -> str:
     if details.get("running"):
         return f"running, begun {ago(details['started'])}"
@@ -143,5 +147,6 @@ _FIGURES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "work_pools": _work_pools,
     "services": _services,
     "runs": _runs,
+    "dead_runs": _dead_runs,
     "api": lambda details: str(details["url"]),
 }

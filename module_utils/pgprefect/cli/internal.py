@@ -10,8 +10,9 @@ from typing import Any
 
 from ..core.connection import Login
 from ..core.errors import ProblemError
-from ..core.http import is_ready
+from ..core.http import PrefectApi, is_ready
 from ..core.listeners import foreign_listener, number_of
+from ..objects.taken_runs import take_up
 from ..schema import revision
 from ..schema.revoke_secrets import revoke_secrets
 from ..site import environment
@@ -19,7 +20,7 @@ from .common import add_command, load_site, open_connection
 from .output import FINE, refuse
 
 _PAUSE_SECONDS = 0.2
-NAMES = ("revision", "revoke-secrets", "wait")
+NAMES = ("revision", "revoke-secrets", "take-up", "wait")
 
 
 def add_to(commands: Any) -> None:
@@ -30,6 +31,10 @@ def add_to(commands: Any) -> None:
 
     command = add_command(commands, "revoke-secrets", _revoke_secrets, None)
     command.description = "Revoke access to the tables that hold secrets, except the server's."
+
+    command = add_command(commands, "take-up", _take_up, None)
+    command.description = "Schedule again what a worker that is not running had taken and not begun."
+    command.add_argument("worker", help="the worker's name")
 
     command = add_command(commands, "wait", _wait, None)
     command.description = "Wait until an address answers with success."
@@ -62,6 +67,14 @@ def _revoke_secrets(_options: argparse.Namespace) -> int:
     with open_connection(login, database) as connection:
         for statement in revoke_secrets(connection, schema, server):
             print(statement)
+    return FINE
+
+
+def _take_up(options: argparse.Namespace) -> int:
+    url = environment.setting(os.environ, "PREFECT_API_URL")
+    api = PrefectApi(url, os.environ.get("PREFECT_API_AUTH_STRING", ""))
+    for name in take_up(api, options.worker, environment.setting(os.environ, "WORK_POOL")):
+        print(f"Scheduled again: {name}")
     return FINE
 
 

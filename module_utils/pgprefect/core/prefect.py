@@ -42,6 +42,12 @@ SECRET_COLUMNS = {
 }
 
 
+# The event by which a worker of the site says that it starts, and with it that nothing runs what it had taken before;
+# the resource's name follows the prefix.
+WORKER_STARTED = "pgprefect.worker.started"
+WORKER_RESOURCE = "pgprefect.worker."
+
+
 def prefect_tables(schema: str) -> dict[str, Names]:
     """Return Prefect's tables by their names, as arguments of a statement on a schema."""
     return {table: Names(((schema, table),)) for table in TABLES}

@@ -16,6 +16,7 @@ from ..core.prefect import SIGNATURE, prefect_tables
 from ..core.problems import ERROR, NOTICE, WARNING, Problem
 from ..core.sql import Names, Statement, Value, quote
 from ..site.configuration import Tenant
+from .dead_runs import dead_runs
 from .thresholds import Limit, Thresholds
 
 Finding = tuple[list[Problem], dict[str, Any]]
@@ -557,4 +558,5 @@ TENANT_PROBES: Sequence[Callable[[Ask, Thresholds, Tenant], Finding]] = (
     work_pools,
     services,
     runs,
+    dead_runs,
 )

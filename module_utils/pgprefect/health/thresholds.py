@@ -65,6 +65,9 @@ class Thresholds:
     running_s: Limit = Limit(86400, None)
     pending_s: Limit = Limit(900, None)
     cancelling_s: Limit = Limit(900, None)
+    # Time without a heartbeat, a line of the log or a change of state after which a run counts as dead. The workers of
+    # the site have each run send a heartbeat every 30 s; of others' runs, at least 540 s are allowed.
+    silence_s: Limit = Limit(90, None)
     # How long no WAL has been archived, once archiving fails.
     archive_lag_s: Limit = Limit(120, 3600)
     # Time since the scheduled job last succeeded, or was scheduled.

@@ -313,6 +313,9 @@ ELSEWHERE = {
     "is there, of a restore before this one": (
         "tests/unit/pitr/test_repository.py::test_what_is_in_the_way_of_a_restore"
     ),
+    "The flow run … counts as Running": (
+        "tests/database/health/test_dead_runs.py::test_runs_that_wait_for_its_slot_are_counted"
+    ),
     "Archiving of WAL fails": "tests/database/health/test_check.py::test_wal_that_is_not_archived",
     "HTTP 401": "tests/api/objects/test_work_pools.py::test_a_wrong_password_is_called_by_its_name",
 }

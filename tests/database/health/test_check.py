@@ -25,7 +25,7 @@ from tests.support.waiting import wait_for
 
 LIMIT = 5.0
 SERVER = {"app_database", "schema_separation", "connections", "transactions", "locks", "storage", "archiving"}
-OF_SCHEMA = {"prefect_schema", "workers", "work_pools", "services", "runs"}
+OF_SCHEMA = {"prefect_schema", "workers", "work_pools", "services", "runs", "dead_runs"}
 ALL = SERVER | OF_SCHEMA | {"api"}
 
 
@@ -160,7 +160,7 @@ def test_database_frozen(prefect: Site, api_url: str) -> None:
     assert unhealthy(health) == ALL - {"api"} and codes(health) <= {"connection_failed", "no_answer"}
 
 
-def test_a_locked_table_harms_its_own_check_alone(prefect: Site, api_url: str) -> None:
+def test_a_locked_table_harms_its_own_checks_alone(prefect: Site, api_url: str) -> None:
     holder = prefect.server.connect(prefect.database)
     holder.autocommit = False
     with holder.cursor() as cursor:
@@ -169,7 +169,7 @@ def test_a_locked_table_harms_its_own_check_alone(prefect: Site, api_url: str) -
         health = check(prefect, api_url, workers=1)
     finally:
         holder.close()
-    assert unhealthy(health) == {"workers"} and codes(health) == {"table_locked"}
+    assert unhealthy(health) == {"workers", "dead_runs"} and codes(health) == {"table_locked"}
 
 
 @pytest.mark.parametrize("ready", [503, 500])
@@ -497,7 +497,7 @@ def test_slow_answers(prefect: Site, api_url: str) -> None:
 def test_a_check_that_fails_names_itself(prefect: Site, api_url: str) -> None:
     prefect.sql("DROP TABLE prefect.worker CASCADE")
     health = check(prefect, api_url)
-    assert (unhealthy(health), codes(health)) == ({"workers"}, {"check_failed"})
+    assert (unhealthy(health), codes(health)) == ({"workers", "dead_runs"}, {"check_failed"})
 
 
 def test_network_cut(api_url: str) -> None:

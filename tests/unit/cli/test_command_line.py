@@ -42,10 +42,11 @@ TAKES = {
     "pitr undo": {"--dry-run", "--yes"},
     "revision": {"--tenant", "--require-current"},
     "revoke-secrets": set(),
+    "take-up": set(),
     "wait": {"--user"},
 }
 COMMON = {"--help", "--config", "--verbose"}
-UNITS = {"revision", "revoke-secrets", "wait"}
+UNITS = {"revision", "revoke-secrets", "take-up", "wait"}
 
 
 def commands(parser: argparse.ArgumentParser, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
@@ -101,7 +102,13 @@ def test_each_command_takes_what_it_needs() -> None:
 
 @pytest.mark.parametrize("name", TAKES)
 def test_no_command_takes_the_options_of_others(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    needed = {"pitr point": ["x"], "wait": ["x"], "backup export": ["--to=/x"], "backup add": ["--from=/x"]}.get(name)
+    needed = {
+        "pitr point": ["x"],
+        "take-up": ["x"],
+        "wait": ["x"],
+        "backup export": ["--to=/x"],
+        "backup add": ["--from=/x"],
+    }.get(name)
     for option in sorted({option for options in TAKES.values() for option in options} - TAKES[name]):
         assert refused(*name.split(), *(needed or []), option) == 3, option
         assert f"pgprefect {name}: unrecognized arguments: {option}" in capsys.readouterr().err
