@@ -31,6 +31,8 @@ from plugin_utils.inventory_checks.values import check_value  # noqa: E402
 from plugin_utils.inventory_checks.variables import Definition, check_names  # noqa: E402
 
 CONTAINERS = ("community.docker.docker", "docker")
+# The database's side and the servers' side of one schema.
+EXTENSIONS = ("prefect_database_extensions_schema", "prefect_server_extensions_schema")
 # What a value has, or the message about it, that cannot be worked out before a host was asked.
 NEEDS_FACTS = re.compile("ansible_(facts|local|default_|processor|mem|distribution|hostname|fqdn|os_|env)")
 
@@ -120,6 +122,10 @@ class ActionModule(ActionBase):
             mistakes += self._check_tenants(value, host)
         elif name == "prefect_secrets":
             mistakes += check_secrets(value, self._tenants(host), self._get("app_login", "mltrading_app", host))
+        elif name in EXTENSIONS:
+            (other,) = set(EXTENSIONS) - {name}
+            if (there := self._get(other, "extensions", host)) != value:
+                mistakes.append(f"{name} is {value!r}, but {other} is {there!r}: set both to the same schema.")
         yield from mistakes
 
     def _check_tenants(self, tenants: Any, host: dict[str, Any]) -> Iterator[str]:

@@ -33,6 +33,14 @@ options:
             type: str
             required: true
       memory_mb: {description: Memory that the host must have., type: int, default: 0}
+      memory:
+        description: Memory that a service plans with, which the host must have.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          mb: {description: The memory., type: int, required: true}
+          variable: {description: The variable that sets it., type: str, required: true}
       disk:
         description: Free space that a path must have. If the path does not exist yet, its nearest parent must have it.
         type: list
@@ -178,6 +186,12 @@ REQUIREMENTS = {
             },
         },
         "memory_mb": {"type": "int", "default": 0},
+        "memory": {
+            "type": "list",
+            "elements": "dict",
+            "default": [],
+            "options": {"mb": {"type": "int", "required": True}, "variable": {"type": "str", "required": True}},
+        },
         "disk": {
             "type": "list",
             "elements": "dict",

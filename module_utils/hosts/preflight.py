@@ -37,6 +37,8 @@ def check_host(requirements: Sequence[Mapping[str, Any]]) -> list[Problem]:
         for port in requirement["ports"]:
             problems += _port_problem(**port)
         problems += _memory_problem(requirement["memory_mb"])
+        for memory in requirement["memory"]:
+            problems += _planned_memory_problem(**memory)
         for path in requirement["disk"]:
             problems += _disk_problem(path["path"], path["mb"])
         for directory in requirement["directories"]:
@@ -199,8 +201,24 @@ def _is_local(address: str) -> bool:
     return True
 
 
+def _total_memory() -> list[int]:
+    """Return the machine's memory in MB, or nothing if it cannot be read."""
+    return [int(line.split()[1]) // 1024 for line in read("/proc/meminfo").splitlines() if line.startswith("MemTotal")]
+
+
+def _planned_memory_problem(mb: int, variable: str) -> Iterator[Problem]:
+    sizes = _total_memory()
+    if sizes and mb > min(sizes):
+        yield Problem(
+            "memory_low",
+            object="memory",
+            message=f"{variable} is {mb}, but the host has {min(sizes)} MB of memory.",
+            remedy=f"Set {variable} to what the host can spare, or remove it to have all of its memory.",
+        )
+
+
 def _memory_problem(needed: int) -> Iterator[Problem]:
-    sizes = [int(line.split()[1]) // 1024 for line in read("/proc/meminfo").splitlines() if line.startswith("MemTotal")]
+    sizes = _total_memory()
     limit = read("/sys/fs/cgroup/memory.max").strip()  # a container's own, where the host's is larger
     if limit.isdecimal():
         sizes.append(int(limit) // 1024**2)

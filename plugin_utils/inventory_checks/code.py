@@ -68,9 +68,9 @@ class Flows:
         entrypoint = deployment["entrypoint"]
         name = entrypoint.partition(":")[0]
         here, file = f"{path}.entrypoint: {entrypoint}", self.folder / name
-        # A link may lead out of the folder.
-        if not file.resolve().is_relative_to(self.folder.resolve()):
-            yield f"{here} leaves the folder of the flows, {self.folder}: name a file in it."
+        links = [part for part in (file, *file.parents) if part.is_relative_to(self.folder) and part != self.folder]
+        if any(part.is_symlink() for part in links):
+            yield f"{here} leads through a link, and links are not copied to the hosts: name a file in {self.folder}."
         elif not file.is_file():
             near = did_you_mean(name, self._names) or ". Copy it there, or correct the entrypoint."
             yield f"{here}: {name} is not in the folder of the flows, {self.folder}{near}"

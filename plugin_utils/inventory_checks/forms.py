@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from croniter import croniter
 from dateutil.rrule import rrulestr
 from pgprefect.schema.declaration import name_fault
 
+_FLOWS_BYTES = 20 * 1024**2
 _JOINERS = "\u200c\u200d"  # of scripts and emoji
 _SHOWN = 80  # characters of a wrong value
 _REASON = 200  # of why it is wrong, which may repeat the value
@@ -270,8 +272,22 @@ def _flows_folder(value: Any) -> None:
     real = folder.resolve()
     if is_shared(real) or any(real.is_relative_to(system) for system in ("/dev", "/lib", "/proc", "/sys", "/usr/lib")):
         raise ValueError("that is a folder of the system")
-    if not any(True for _ in folder.rglob("*.py")):
+    files = [file for file in folder.rglob("*") if _is_copied(file.relative_to(folder)) and file.is_file()]
+    if not any(file.suffix == ".py" for file in files):
         raise ValueError("no flow (.py) is in it, and what is not in it is removed from the hosts")
+    if (size := sum(file.stat().st_size for file in files)) > _FLOWS_BYTES:
+        raise ValueError(
+            f"it has {size // _MEGABYTE} MB, and at most {_FLOWS_BYTES // _MEGABYTE} are copied to the hosts"
+        )
+    for file in files:
+        try:
+            file.read_text(encoding="utf-8")
+        except ValueError:
+            raise ValueError(f"{file.relative_to(folder)} is no text in UTF-8, and only text is copied") from None
+
+
+def _is_copied(path: Path) -> bool:
+    return not any(part.startswith(".") or part == "__pycache__" for part in path.parts)
 
 
 def _controller_path(value: Any) -> None:
@@ -369,6 +385,10 @@ def _scalar(value: Any) -> None:
 def _mapping(value: Any) -> None:
     if not isinstance(value, Mapping):
         raise ValueError("it is no mapping")
+    try:
+        json.dumps(value, allow_nan=False, default=str)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"JSON cannot have it: {error}") from error
 
 
 BOOLEAN = Form("true or false", _boolean)

@@ -249,6 +249,7 @@ WRONG: dict[str, list[Any]] = {
     "prefect_tenants[].work_pools[].concurrency_limit": [-4, -2],
     "prefect_tenants[].work_pools[].workers": [-1, 101],
     "prefect_tenants[].work_pools[].queues[].priority": [0, -1],
+    "prefect_tenants[].deployments[].parameters": [{"a": float("nan")}, {"a": [float("inf")]}, {"a": {1: "\x00"}}],
     "prefect_tenants[].deployments[].concurrency_limit": [0, -4],
     "prefect_tenants[].deployments[].entrypoint": [
         "../../etc/passwd:x",
@@ -325,6 +326,17 @@ def test_values_that_are_wrong_in_a_way_of_their_own(row: str) -> None:
 @pytest.mark.parametrize("row", RIGHT)
 def test_values_that_are_right(row: str) -> None:
     assert [mistake for value in RIGHT[row] for mistake in refusals(row, value)] == []
+
+
+def test_a_folder_of_flows_has_text_only(tmp_path: Path) -> None:
+    (tmp_path / "flow.py").write_text("")
+    (tmp_path / ".git").write_bytes(b"\xff")
+    assert refusals("prefect_flows", str(tmp_path)) == []
+    (tmp_path / "prices.parquet").write_bytes(b"PAR1\xff\x00")
+    assert "prices.parquet is no text in UTF-8" in refusals("prefect_flows", str(tmp_path))[0]
+    with (tmp_path / "prices.parquet").open("wb") as file:
+        file.truncate(30 * 1024**2)
+    assert "it has 30 MB, and at most 20" in refusals("prefect_flows", str(tmp_path))[0]
 
 
 MAPPINGS: list[tuple[str, Any, str]] = [
@@ -486,6 +498,7 @@ SITES: list[tuple[dict[str, Any], list[str]]] = [
     ({"prefct_tenants": []}, ["nothing of this site reads this variable; did you mean prefect_tenants?"]),
     ({"__site_database": "x"}, ["the playbooks set this variable. Set app_database instead."]),
     ({"app_database": "{{ no_such_variable }}"}, ["app_database (host line29): it cannot be worked out"]),
+    ({"prefect_database_extensions_schema": "ext"}, ["but prefect_server_extensions_schema is 'extensions'"]),
     ({"prefect_secrets": {"mltrading_ap": "x"}}, ["nothing reads this secret; did you mean mltrading_app?"]),
     ({"prefect_secrets": {"prefect_api": "pässword"}}, ["prefect_secrets.prefect_api must be printable ASCII"]),
     ({"prefect_tenants": [{"name": "a", "port": 8100}], "database_port": 8100}, ["port is 8100, which PostgreSQL"]),

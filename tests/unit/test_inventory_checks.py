@@ -248,7 +248,7 @@ def code(tmp_path: Path) -> Path:
         ("etl/daily.py:etl_daily", "daily", ".flow is 'daily', but etl/daily.py:etl_daily is the flow 'etl-daily'"),
         ("etl/daily.py:plain", "plain", "plain has no decorator @flow in daily.py"),
         ("etl/daily.py:etl_dayly", "x", "daily.py has no function etl_dayly; did you mean etl_daily?"),
-        ("link.py:x", "x", "leaves the folder of the flows"),
+        ("link.py:x", "x", "leads through a link"),
         ("lost.py:x", "x", "lost.py is not in the folder of the flows"),
         ("broken.py:x", "x", "broken.py, line 1 cannot be read as Python"),
         ("old.py:x", "x", "old.py, line 1 cannot be read as Python"),
@@ -340,6 +340,13 @@ def test_a_value_that_follows_from_a_hosts_facts(tmp_path: Path, megabytes: int,
 def test_the_shipped_inventories_have_no_mistake(name: str, tmp_path: Path) -> None:
     status, said = run(tmp_path, {}, "--inventory", f"inventory/{name}", default=True)
     assert status == 0, said
+
+
+def test_a_variable_that_stands_twice_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "group_vars").mkdir()
+    (tmp_path / "group_vars/all.yml").write_text("app_database: shop\napp_login: a\napp_database: store\n")
+    status, said = run(tmp_path, site())
+    assert status != 0 and "duplicate mapping key 'app_database'" in said, said
 
 
 def test_a_value_that_another_one_replaces_need_not_fit(tmp_path: Path) -> None:

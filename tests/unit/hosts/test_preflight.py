@@ -83,6 +83,9 @@ def test_memory(preflight: Callable[..., dict[str, str]], monkeypatch: pytest.Mo
     pretend(monkeypatch, host_preflight, {"/proc/meminfo": "MemTotal: 2048000 kB\nMemFree: 9999999 kB\n"})
     assert preflight(memory_mb=1999) == {}
     assert "2000 MB" in preflight(memory_mb=2001)["memory_low"]
+    assert preflight(memory=[{"mb": 2000, "variable": "plan"}]) == {}
+    found = preflight(memory=[{"mb": 2001, "variable": "plan"}])
+    assert "plan is 2001, but the host has 2000 MB" in found["memory_low"]
     pretend(monkeypatch, host_preflight, {"/sys/fs/cgroup/memory.max": "1073741824\n"})
     assert "1024 MB" in preflight(memory_mb=1999)["memory_low"]
 
