@@ -57,6 +57,7 @@ class ActionModule(ActionBase):
             mistakes = list(self._check_later(self._task.args["later"], variables))
         else:
             definitions = list(self._definitions(variables))
+            definitions += self._play_variables(definitions, variables)
             mistakes = [
                 *check_groups(variables["groups"], any(found.name == "database_host" for found in definitions)),
                 *check_names(definitions, self._specification, self._task.args["other_variables"]),
@@ -86,13 +87,23 @@ class ActionModule(ActionBase):
         for name, value in load_extra_vars(self._loader).items():
             yield Definition(name, value, "--extra-vars", some_host)
 
+    def _play_variables(self, definitions: list[Definition], variables: Mapping[str, Any]) -> Iterator[Definition]:
+        """Yield what a playbook of the user's gives to ours, as `vars` of import_playbook."""
+        known = {found.name for found in definitions}
+        for name in self._specification.free:
+            if name in variables and name not in known:
+                yield Definition(name, variables[name], "the playbook", variables["inventory_hostname"])
+
     def _check_values(
         self, definitions: list[Definition], variables: Mapping[str, Any], later: list[str]
     ) -> Iterator[str]:
+        hosts: dict[str, dict[str, Any]] = {}
         for found in definitions:
             if not found.host or found.name not in self._specification.free:
                 continue
-            host = {**variables, **variables["hostvars"].raw_get(found.host)}
+            if found.host not in hosts:
+                hosts[found.host] = {**variables, **variables["hostvars"].raw_get(found.host)}
+            host = hosts[found.host]
             try:
                 value = self._value(found.value, host)
             except AnsibleError as error:

@@ -124,7 +124,7 @@ class Flows:
                 yield f"{here}: {tree}: correct the code."
                 continue
             for base, module in imports(_loaded(tree.body), current):
-                pending += module_files([base] if base else roots, module)
+                pending += module_files([base] if base else roots, module, self.folder)
                 first = module.partition(".")[0]
                 if not base and not self._is_known(first, roots):
                     yield (

@@ -20,6 +20,7 @@ from .forms import Entries, Form, identifier, matching, number, one_of, whole
 from .suggestions import did_you_mean
 
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements"
+_SCHEMA_BYTES = 63 - len("_migrator")  # of the longest name of its roles
 _SECONDS = whole(1, 604_800)
 _MEGABYTES = whole(0, 999_999_999)
 _PORT = whole(1, 65_535)
@@ -111,6 +112,14 @@ def _setting(value: Any) -> None:
     matching(r"[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)*", "").check(name)
 
 
+def _tenant_schema(value: Any) -> None:
+    identifier("schema", "/,=").check(value)
+    if len(str(value).encode()) > _SCHEMA_BYTES:
+        raise ValueError("its roles have longer names")
+    if value in ("public", "extensions"):
+        raise ValueError("that is another one's")
+
+
 def _event_column(value: Any) -> None:
     if value != "":
         identifier("column").check(value)
@@ -148,7 +157,10 @@ FORMS: dict[str, Form] = {
     # --- Tenants
     "prefect_tenants[].name": TENANT,
     "prefect_tenants[].port": whole(1024, 65_535),
-    "prefect_tenants[].schema": identifier("schema", "/"),
+    "prefect_tenants[].schema": Form(
+        f"a name of PostgreSQL's for a schema, of 1 to {_SCHEMA_BYTES} bytes without / , = and no other's",
+        _tenant_schema,
+    ),
     "prefect_tenants[].ui_url": forms.URL.or_empty(),
     "prefect_tenants[].event_retention": forms.DURATION,
     "prefect_tenants[].work_pools[].name": forms.POOL_NAME,

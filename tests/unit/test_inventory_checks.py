@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import sys
 from pathlib import Path
@@ -340,6 +341,16 @@ def test_a_value_that_follows_from_a_hosts_facts(tmp_path: Path, megabytes: int,
 def test_the_shipped_inventories_have_no_mistake(name: str, tmp_path: Path) -> None:
     status, said = run(tmp_path, {}, "--inventory", f"inventory/{name}", default=True)
     assert status == 0, said
+
+
+def test_variables_of_a_playbook_that_imports_ours(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yml"
+    ours = str(ROOT / "playbooks/check_inventory.yml")
+    mine.write_text(
+        json.dumps([{"ansible.builtin.import_playbook": ours, "vars": {"backup_directory": "/etc", "app_login": "a"}}])
+    )
+    status, said = run(tmp_path, site(), playbook=str(mine))
+    assert status != 0 and "backup_directory is '/etc'" in said and "app_login" not in said, said
 
 
 def test_a_variable_that_stands_twice_in_a_file(tmp_path: Path) -> None:

@@ -91,7 +91,8 @@ class FlowCode:
             digest.update(str(file.relative_to(self.directory)).encode() + b"\0" + code + b"\0")
             for base, module in imports(ast.walk(_parse(file, code)), file):
                 # The folders that a worker puts on Python's path.
-                pending += module_files([base] if base else [flow.parent, Path(self.directory)], module)
+                roots = [base] if base else [flow.parent, Path(self.directory)]
+                pending += module_files(roots, module, Path(self.directory))
         return digest.hexdigest()[:16]
 
     def load(self, entrypoints: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -110,7 +111,15 @@ class FlowCode:
                     [self.python, "-I", "-B", "-c", _LOAD_FLOWS],
                     input=json.dumps(entrypoints),
                     cwd=self.directory,
-                    env={"HOME": home, "PREFECT_HOME": home, "PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
+                    env={
+                        "HOME": home,
+                        "PREFECT_HOME": home,
+                        # Code that asks the API when it is loaded must not start a server of its own here.
+                        "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
+                        "DO_NOT_TRACK": "1",
+                        "PATH": "/usr/bin:/bin",
+                        "LC_ALL": "C.UTF-8",
+                    },
                     capture_output=True,
                     text=True,
                     timeout=_LOAD_SECONDS,
@@ -144,14 +153,18 @@ def imports(nodes: Iterable[ast.AST], file: Path) -> Iterator[tuple[Path | None,
             yield from ((base, f"{prefix}{alias.name}") for alias in node.names)
 
 
-def module_files(roots: Iterable[Path], module: str) -> list[Path]:
-    """Return the files that importing a module runs: those of its packages, and its own."""
+def module_files(roots: Iterable[Path], module: str, folder: Path) -> list[Path]:
+    """Return the files of a folder that importing a module runs: those of its packages, and its own."""
     parts = module.split(".") if module else []
     for root in roots:
         bases = [root.joinpath(*parts[:length]) for length in range(len(parts) + 1)]
         files = [file for base in bases[1:] for file in (base / "__init__.py", base.with_suffix(".py"))]
         # The root is a package where the import is relative.
-        found = [file for file in ([bases[0] / "__init__.py"] if not module else files) if file.is_file()]
+        found = [
+            file
+            for file in ([bases[0] / "__init__.py"] if not module else files)
+            if folder in file.parents and file.is_file()
+        ]
         if found:
             return found
     return []
