@@ -252,6 +252,7 @@ FORMS: dict[str, Form] = {
     "prefect_backup_keep.monthly": _COUNT,
     "prefect_backup_schedule": forms.CRONTAB,
     "prefect_backup_drill_schedule": forms.CRONTAB,
+    "prefect_backup_drill_directory": forms.OWN_DIRECTORY,
     "prefect_backup_copy.tool": one_of("rsync", "rclone"),
     "prefect_backup_copy.target": matching(
         r"[^-/:\s][^/:\s]*:(?!:|//)\S+",

@@ -16,7 +16,6 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
@@ -73,35 +72,54 @@ class Drill:
 
 
 def drill(path: Path, declaration: Declaration, virtualenv: str | None = None) -> Drill:
-    """Restore a set next to its directory, compare it, run a Prefect server on it, and mark it as verified.
+    """Restore a set next to its directory, prove it, and mark it as verified.
 
-    With Prefect's virtualenv a server of each tenant starts on the copy. The caller must not be root, because
-    PostgreSQL refuses to run as root. Raises BackupError, ConnectionFailed and Blocked; then the set is not marked.
+    All of it runs as this process's user, so this is for sets that only trusted roles have filled; ``sandbox`` runs
+    others. The caller must not be root, because PostgreSQL refuses to run as root.
+
+    Raises BackupError, ConnectionFailed and Blocked; then the set is not marked.
+    """
+    with _folder(path.parent) as folder:
+        unpack(path, folder)
+        passed = prove(folder / path.name, folder, declaration, virtualenv)
+    mark(path, passed)
+    return passed
+
+
+def prove(copy: Path, work: Path, declaration: Declaration, virtualenv: str | None = None) -> Drill:
+    """Restore an unpacked set into a cluster in a folder, compare it, and run a Prefect server on it.
+
+    With Prefect's virtualenv a server of each tenant starts on the copy. Raises BackupError, ConnectionFailed and
+    Blocked.
     """
     began = time.monotonic()
-    _log.info("Drill the set %s.", path)
-    manifest = sets.read_manifest(path)
+    manifest = sets.read_manifest(copy)
+    _log.info("Drill the set %s.", manifest.name)
     parts = [part for part in manifest.parts if part.schema]
     # The roles get no passwords, so that only this drill can log in.
     copied = replace(declaration, passwords={})
     servers: dict[str, int] = {}
-    with _folder(path.parent) as folder, ThreadPoolExecutor(1) as meanwhile:
-        unpacking = meanwhile.submit(_unpack, path, manifest, folder)
-        login = _start(folder)
-        _fill(login, copied, unpacking.result())
+    try:
+        login = _start(work)
+        _fill(login, copied, [(part, copy / _unpacked(part)) for part in in_order(parts)])
         _compare(login, copied, manifest, parts)
         for part in parts:
             if part.kind == WORKFLOW and virtualenv and os.path.exists(f"{virtualenv}/bin/prefect"):
                 servers[str(part.tenant)] = _serve(login, copied, part, virtualenv)
-    passed = Drill(
+    finally:
+        _stop(work)
+    return Drill(
         verified=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - began, 3),
         rows=sum(sum(part.rows.values()) for part in parts),
         servers=servers,
     )
+
+
+def mark(path: Path, passed: Drill) -> None:
+    """Mark a set as verified."""
     sets.mark_verified(path, asdict(passed))
     _log.info("The set %s is verified after %.1f s: %s rows.", path.name, passed.seconds, f"{passed.rows:,}")
-    return passed
 
 
 @contextlib.contextmanager
@@ -136,15 +154,13 @@ def _programs() -> str:
     """Return the folder with the programs of the newest PostgreSQL server, which Debian keeps off the path."""
     found = glob.glob("/usr/lib/postgresql/*/bin/initdb")
     if not found:
-        raise _failed("this host has no PostgreSQL server (/usr/lib/postgresql/*/bin/initdb)")
+        raise failed("this host has no PostgreSQL server (/usr/lib/postgresql/*/bin/initdb)")
     return os.path.dirname(max(found, key=lambda path: float(path.split("/")[4])))
 
 
 def _remove(folder: Path) -> None:
     """Stop the cluster of this drill, or of one that was killed, and remove its folder."""
-    if (folder / "data/postmaster.pid").exists():
-        with contextlib.suppress(BackupError):  # it may have stopped already
-            _run([f"{_programs()}/pg_ctl", "stop", "--mode=immediate", f"--pgdata={folder / 'data'}"])
+    _stop(folder)
     deadline = time.monotonic() + _START_SECONDS
     # The initdb of a drill that was killed may go on writing for some seconds.
     while folder.exists() and time.monotonic() < deadline:
@@ -154,12 +170,18 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
+def _stop(folder: Path) -> None:
+    if (folder / "data/postmaster.pid").exists():
+        with contextlib.suppress(BackupError):  # it may have stopped already
+            _run([f"{_programs()}/pg_ctl", "stop", "--mode=immediate", f"--pgdata={folder / 'data'}"])
+
+
 def _run(command: Sequence[str]) -> None:
     try:
         # The server that pg_ctl starts would hold a pipe open, so nothing reads its output.
         Process([command]).wait()
     except ProcessFailed as error:
-        raise _failed(str(error)) from error
+        raise failed(str(error)) from error
 
 
 def _free_port() -> int:
@@ -167,19 +189,26 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _unpack(path: Path, manifest: Manifest, folder: Path) -> list[tuple[Dump, Path]]:
-    """Read all of the set, and return its dumps as files, because several processes cannot read from a pipe."""
+def unpack(path: Path, folder: Path) -> None:
+    """Read all of a set, and write its dumps and its manifest into a folder of its name in another folder.
+
+    Several processes cannot read from a pipe. Raises BackupError.
+    """
     began = time.monotonic()
-    dumps = []
+    manifest = sets.read_manifest(path)
+    folder = folder / path.name
+    folder.mkdir()
     for part in in_order(manifest.parts):
         if part.schema:
-            dump = folder / part.file.removesuffix(".zst")
-            sets.check_part(path, part, partial(sets.unpack, target=dump))
-            dumps.append((part, dump))
+            sets.check_part(path, part, partial(sets.unpack, target=folder / _unpacked(part)))
         else:
             sets.check_part(path, part, sets.read_back)
+    shutil.copyfile(path / sets.MANIFEST, folder / sets.MANIFEST)
     _log.info("Unpacked %s bytes of dumps in %.1f s.", f"{manifest.bytes:,}", time.monotonic() - began)
-    return dumps
+
+
+def _unpacked(part: Dump) -> str:
+    return part.file.removesuffix(".zst")
 
 
 def _fill(login: Login, declaration: Declaration, dumps: Sequence[tuple[Dump, Path]]) -> None:
@@ -207,7 +236,7 @@ def _fill(login: Login, declaration: Declaration, dumps: Sequence[tuple[Dump, Pa
             for process in running:
                 process.wait()
         except ProcessFailed as error:
-            raise _failed(f"the set cannot be restored: {error}") from error
+            raise failed(f"the set cannot be restored: {error}") from error
         finally:
             for process in running:
                 process.kill()
@@ -238,7 +267,7 @@ def _compare(login: Login, declaration: Declaration, manifest: Manifest, parts: 
         return  # the schemas that are not in the set would be reported as missing
     errors = [problem for problem in verify(login, declaration).problems if problem.severity == ERROR]
     if errors:
-        raise _failed(f"the copy of {manifest.name} is not as declared: {format_problems(errors)}")
+        raise failed(f"the copy of {manifest.name} is not as declared: {format_problems(errors)}")
 
 
 def _compare_schema(connection: Any, part: Dump) -> None:
@@ -248,7 +277,7 @@ def _compare_schema(connection: Any, part: Dump) -> None:
     for table in sorted(rows.keys() | part.rows.keys()):
         if rows.get(table) != part.rows.get(table):
             count, expected = rows.get(table), part.rows.get(table)
-            raise _failed(f"{schema}.{table} has {count} rows in the copy, the manifest says {expected}")
+            raise failed(f"{schema}.{table} has {count} rows in the copy, the manifest says {expected}")
     compared: dict[str, tuple[object, object]] = {
         "indexes, constraints": (structure_counts(connection, schema), (part.indexes, part.constraints)),
         "revision": (stored_revision(connection, schema) if part.revision else None, part.revision),
@@ -256,7 +285,7 @@ def _compare_schema(connection: Any, part: Dump) -> None:
     }
     for what, (found, promised) in compared.items():
         if found != promised:
-            raise _failed(f"{schema} has the {what} {found} in the copy, the manifest says {promised}")
+            raise failed(f"{schema} has the {what} {found} in the copy, the manifest says {promised}")
 
 
 def _serve(login: Login, declaration: Declaration, part: Dump, virtualenv: str) -> int:
@@ -284,7 +313,7 @@ def _serve(login: Login, declaration: Declaration, part: Dump, virtualenv: str) 
             while not is_ready(f"{url}/ready"):
                 if process.poll() is not None or time.monotonic() > deadline:
                     log.seek(0)
-                    raise _failed(f"Prefect's server did not start on the copy: {log.read()[-2000:].strip()}")
+                    raise failed(f"Prefect's server did not start on the copy: {_last_lines(log.read())}")
                 time.sleep(0.2)
             listed = _list_flows(url, f"drill:{key}")
         finally:
@@ -292,9 +321,15 @@ def _serve(login: Login, declaration: Declaration, part: Dump, virtualenv: str) 
             process.wait()
     flows = part.rows.get("flow", 0)
     if listed != min(flows, PAGE):
-        raise _failed(f"Prefect's server lists {listed} flows of the copy, the manifest has {flows}")
+        raise failed(f"Prefect's server lists {listed} flows of the copy, the manifest has {flows}")
     _log.info("Prefect of %s listed %d flows after %.1f s.", part.tenant, listed, time.monotonic() - began)
     return listed
+
+
+def _last_lines(text: str) -> str:
+    """Return the last lines of a log, without Prefect's banner."""
+    lines = [line.strip() for line in text.splitlines() if any(map(str.isalnum, line))]
+    return " ".join(lines[-5:])
 
 
 def _list_flows(url: str, auth_string: str) -> int:
@@ -302,10 +337,11 @@ def _list_flows(url: str, auth_string: str) -> int:
     try:
         return len(PrefectApi(url, auth_string).call("POST", "/flows/filter", {"limit": PAGE}))
     except ApiError as error:
-        raise _failed(f"Prefect's server on the copy does not list its flows: {str(error).rstrip('.')}") from error
+        raise failed(f"Prefect's server on the copy does not list its flows: {str(error).rstrip('.')}") from error
 
 
-def _failed(reason: str) -> BackupError:
+def failed(reason: str) -> BackupError:
+    """Return the error of a drill that failed, for a reason without a full stop."""
     message = f"The restore drill failed, and the set is not verified: {reason}."
     remedy = "Fix the cause, or make another set (pgprefect backup); then: pgprefect drill"
     return BackupError(Problem("drill_failed", "restore drill", message, remedy))

@@ -11,14 +11,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ..backup import copy, create, sets
-from ..backup.drill import drill
+from ..backup import copy, create, sandbox, sets
 from ..core.jobs import record
 from ..core.process import ProcessFailed
 from ..schema.declaration import declaration_of
 from ..site.configuration import Backups, ConfigurationError, CopyTarget, Site
 from . import output
-from .common import absolute_path, add_command, add_group, load_site
+from .common import absolute_path, add_command, add_group, load_site, this_program
 from .output import FINE, ago, counted, duration, refuse, size
 
 _SET = "the set's name; else the newest"
@@ -269,17 +268,21 @@ def _copy_waiting(site: Site, home: Path, target: CopyTarget) -> str:
 
 
 def _drill(options: argparse.Namespace) -> int:
-    site, home = _as_backup_user(options)
+    site, home = site_with_backups(options)
+    if os.geteuid() != 0:
+        raise ConfigurationError("A drill starts the unit in which a set is tried out: run this as root.")
+    path = sets.find(home, options.set)
+    directory = Path(_of(site).drill_directory)
     if options.dry_run:
-        path = sets.find(home, options.set)
         held = size(sets.read_manifest(path).bytes)
         print(
-            f"Would restore the set {path.name} ({held}) into a throwaway cluster in {home}, and start Prefect on it."
+            f"Would restore the set {path.name} ({held}) into a throwaway cluster in {directory}, and start Prefect"
+            " on it."
         )
         return FINE
-    with record(site.job("drill")) as figures, create.directory_lock(home):
-        path = sets.find(home, options.set)
-        passed = drill(path, declaration_of(site), site.virtualenv)
+    with record(site.job("drill")) as figures:
+        program = [*this_program(), "--config", options.config]
+        passed = sandbox.run(path, directory, declaration_of(site).backup, program)
         figures.update(asdict(passed), set=path.name)
     if options.json:
         output.as_json({"set": path.name, **asdict(passed)})

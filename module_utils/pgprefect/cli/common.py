@@ -158,6 +158,12 @@ def confirmed(options: argparse.Namespace, question: str) -> bool:
         return False
 
 
+def this_program() -> list[str]:
+    """Return the command that starts this program again: from the same folders, and from no other user's."""
+    program = f"import sys; sys.path[:] = {sys.path!r}; from pgprefect.cli.main import main; sys.exit(main())"
+    return [sys.executable, "-I", "-c", program]
+
+
 @contextlib.contextmanager
 def open_connection(login: Login, database: str) -> Iterator[Any]:
     """Give a connection. What PostgreSQL refuses becomes a ConnectionFailed."""

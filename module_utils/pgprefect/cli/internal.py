@@ -1,26 +1,33 @@
-"""Commands that the units call. People do not need them, so no help lists them."""
+"""Commands that units and other commands call. People do not need them, so no help lists them."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
+from ..backup.create import directory_lock
+from ..backup.drill import Drill, mark, prove, unpack
+from ..backup.sandbox import prove_and_write
+from ..backup.sets import BackupError
 from ..core.connection import Login
 from ..core.errors import ProblemError
 from ..core.http import PrefectApi, is_ready
 from ..core.listeners import foreign_listener, number_of
 from ..objects.taken_runs import take_up
 from ..schema import revision
+from ..schema.declaration import declaration_of
 from ..schema.revoke_secrets import revoke_secrets
 from ..site import environment
-from .common import add_command, load_site, open_connection
-from .output import FINE, refuse
+from .common import absolute_path, add_command, load_site, open_connection
+from .output import BROKEN, FINE, refuse
 
 _PAUSE_SECONDS = 0.2
-NAMES = ("revision", "revoke-secrets", "take-up", "wait")
+NAMES = ("revision", "revoke-secrets", "take-up", "wait", "drill-unpack", "drill-prove", "drill-mark")
 
 
 def add_to(commands: Any) -> None:
@@ -40,6 +47,19 @@ def add_to(commands: Any) -> None:
     command.description = "Wait until an address answers with success."
     command.add_argument("url")
     command.add_argument("--user", help="whose process listens there, if the address is this host's; else the caller's")
+
+    command = add_command(commands, "drill-unpack", _drill_unpack, None)
+    command.description = "Unpack a set for a drill; says what is wrong as JSON."
+    command.add_argument("set", type=absolute_path)
+    command.add_argument("folder", type=absolute_path)
+
+    command = add_command(commands, "drill-prove", _drill_prove, None)
+    command.description = "Prove an unpacked set, in the drill's unit."
+    command.add_argument("directory", type=absolute_path)
+
+    command = add_command(commands, "drill-mark", _drill_mark, None)
+    command.description = "Mark a set as verified, with the drill's result from the standard input."
+    command.add_argument("set", type=absolute_path)
 
 
 def _revision(options: argparse.Namespace) -> int:
@@ -89,4 +109,28 @@ def _wait(options: argparse.Namespace) -> int:
             raise ProblemError(taken)
         if not answered:
             time.sleep(_PAUSE_SECONDS)
+    return FINE
+
+
+def _drill_unpack(options: argparse.Namespace) -> int:
+    try:
+        with directory_lock(options.set.parent):
+            unpack(options.set, options.folder)
+    except BackupError as error:
+        print(json.dumps(error.problem.as_dict()))
+        return BROKEN
+    return FINE
+
+
+def _drill_prove(options: argparse.Namespace) -> int:
+    site = load_site(options)
+
+    def prove_copy(copy: Path, work: Path) -> Drill:
+        return prove(copy, work, declaration_of(site), site.virtualenv)
+
+    return prove_and_write(options.directory, prove_copy)
+
+
+def _drill_mark(options: argparse.Namespace) -> int:
+    mark(options.set, Drill(**json.load(sys.stdin)))
     return FINE

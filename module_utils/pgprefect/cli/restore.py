@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import subprocess
-import sys
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from ..schema.declaration import declaration_of
 from ..site.configuration import Site
 from . import output
 from .backup import site_with_backups
-from .common import add_command, confirmed
+from .common import add_command, confirmed, this_program
 from .output import FINE, ago, refuse
 
 
@@ -79,15 +78,9 @@ def _keep_what_is_there(options: argparse.Namespace, site: Site, parts: list[Dum
     kinds = [word for part in parts for word in ("--kind", part.kind)]
     tenant = ["--tenant", options.tenant] if options.tenant else []
     verbose = ["--verbose"] if options.verbose else []
-    command = [*_this_program(), "--config", options.config, *verbose, *tenant, "backup", "create", "--safety", *kinds]
+    command = [*this_program(), "--config", options.config, *verbose, *tenant, "backup", "create", "--safety", *kinds]
     print("The safety set:", flush=True)
     return subprocess.run(command, check=False).returncode == 0
-
-
-def _this_program() -> list[str]:
-    """Return the command that starts this program again: from the same folders, and from no other user's."""
-    program = f"import sys; sys.path[:] = {sys.path!r}; from pgprefect.cli.main import main; sys.exit(main())"
-    return [sys.executable, "-I", "-c", program]
 
 
 def _restore_table(options: argparse.Namespace, site: Site, path: Path) -> int:

@@ -84,7 +84,8 @@ class Process:
             if user is None:  # root in a container may not change another user's process
                 # Interactive work goes first, such as Prefect's API on the same host.
                 niceness = max(_NICENESS, os.getpriority(os.PRIO_PROCESS, process.pid))
-                os.setpriority(os.PRIO_PROCESS, process.pid, niceness)
+                with contextlib.suppress(PermissionError):  # a unit may forbid it, and has its own
+                    os.setpriority(os.PRIO_PROCESS, process.pid, niceness)
             if self._processes:
                 source.close()  # so that the command before notices when this one ends
             self._processes.append((command[0], process, errors))

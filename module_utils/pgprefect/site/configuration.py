@@ -96,13 +96,17 @@ class CopyTarget:
 
 @dataclass(frozen=True)
 class Backups:
-    """The site's backup sets: where they are, what they hold, how many stay, and how they leave the host."""
+    """The site's backup sets: where they are, what they hold, how many stay, how they leave the host.
+
+    ``drill_directory`` is where one is tried out.
+    """
 
     directory: str
     kinds: tuple[str, ...]
     keep: Keep
     copy: CopyTarget | None = None
     age_recipient: str = ""
+    drill_directory: str = "/var/lib/prefect-drill"
 
 
 @dataclass(frozen=True)
@@ -200,4 +204,5 @@ def _backups(content: Mapping[str, Any] | None) -> Backups | None:
         keep=Keep.from_arguments(content["keep"]),
         copy=CopyTarget(**copy) if copy else None,
         age_recipient=content.get("age_recipient") or "",
+        drill_directory=content.get("drill_directory") or Backups.drill_directory,
     )

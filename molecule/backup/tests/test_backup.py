@@ -103,7 +103,7 @@ def test_a_drill_proves_the_newest_set_and_leaves_nothing_behind(host: Host) -> 
     host.check_output("pgprefect backup")
     newest = sets(host)[-1]
     assert not newest["verified"]
-    done = as_cron(host, FILE, "prefect_backup", line.split(maxsplit=6)[6])
+    done = as_cron(host, FILE, "root", line.split(maxsplit=6)[6])
     host.check_output("journalctl --sync")
     said = host.check_output("journalctl --no-pager -o cat -n 40 -t prefect-backup")
     assert done.rc == 0, said
@@ -112,8 +112,7 @@ def test_a_drill_proves_the_newest_set_and_leaves_nothing_behind(host: Host) -> 
     assert passed["rows"] == sum(sum(part["rows"].values()) for part in newest["parts"])
     if host.file("/usr/local/bin/prefect").exists:
         assert sorted(passed["servers"]) == sorted(part["tenant"] for part in newest["parts"] if part["tenant"])
-    assert host.run(f"ls -d {HOME}/drill-*").rc != 0
-    assert host.run("pgrep --full '/var/backups/prefect/[d]rill-'").rc == 1
+    assert host.check_output("ls /var/lib/prefect-drill") == "" and host.run("pgrep --uid prefect-drill").rc == 1
     found = json.loads(host.run("pgprefect health --json").stdout)
     assert found["checks"]["drill"] == "healthy" and found["details"]["drill"]["ok"]
 
@@ -142,7 +141,7 @@ def test_a_set_that_does_not_come_back_as_it_was_is_not_verified(host: Host) -> 
         done = host.run("pgprefect drill")
         assert done.rc == 2 and "drill_failed" in done.stderr and "the manifest says (1, " in done.stderr
         assert not sets(host)[-1]["verified"]
-        assert host.run(f"ls -d {HOME}/drill-*").rc != 0
+        assert host.check_output("ls /var/lib/prefect-drill") == ""
         found = json.loads(host.run("pgprefect health --json").stdout)
         assert found["checks"]["drill"] == "degraded"
     finally:
@@ -152,15 +151,43 @@ def test_a_set_that_does_not_come_back_as_it_was_is_not_verified(host: Host) -> 
 def test_a_killed_drill_proves_nothing_and_the_next_one_clears_up(host: Host, typed: Typed) -> None:
     host.check_output("pgprefect backup")
     started = "nohup pgprefect drill >/dev/null 2>&1 & "
-    wait = "until ls /var/backups/prefect/drill-*/data/postmaster.pid >/dev/null 2>&1; do sleep 0.1; done; "
+    wait = "until [ -e /var/lib/prefect-drill/work/data/postmaster.pid ]; do sleep 0.1; done; "
     host.check_output("timeout 60 bash -c %s", f"{started}{wait}kill -9 $!; wait; true")
-    # The user's Python is a child of the shell that cron would have started; the cluster lives on.
-    host.run("pkill -9 --full '[p]gprefect drill'")
-    assert host.run("pgrep --full '/var/backups/prefect/[d]rill-'").rc == 0
+    # The user's Python is a child of the shell that cron would have started; the unit lives on, or has ended.
+    host.run("pkill -9 --full '[p]gprefect.* drill$'")
     assert not sets(host)[-1]["verified"]
     assert "job_never_ended" in host.run("pgprefect health --json").stdout
     typed("backup.md", "The restore drill")
-    assert host.run("pgrep --full '/var/backups/prefect/[d]rill-'").rc == 1
-    assert host.run("ls -d /var/backups/prefect/drill-*").rc != 0
+    assert host.run("pgrep --uid prefect-drill").rc == 1 and host.check_output("ls /var/lib/prefect-drill") == ""
     assert sets(host)[-1]["verified"]
     assert json.loads(host.run("pgprefect health --json").stdout)["checks"]["drill"] == "healthy"
+
+
+def test_a_drill_runs_the_sets_code_where_it_can_reach_nothing(host: Host) -> None:
+    """A check of the application's own function, which becomes a superuser's in the temporary cluster."""
+    psql = "runuser --user postgres -- psql --no-psqlrc --quiet --set ON_ERROR_STOP=1 --dbname mltrading --command %s"
+    reach = """
+        CREATE FUNCTION public.reach() RETURNS bool LANGUAGE plpgsql AS $$ BEGIN
+            IF current_setting('is_superuser') = 'on' AND current_setting('port') <> '5432' THEN
+                EXECUTE $copy$ COPY (SELECT 1) TO PROGRAM '
+                exec > /var/lib/prefect-drill/work/reached 2>&1; id -un; ls /var/backups/prefect /etc/prefect/worker;
+                cat /var/lib/prefect_backup/* /etc/prefect/*.env; ls /run/postgresql; ip -brief address; true' $copy$;
+            END IF; RETURN true; END $$"""
+    host.check_output(psql, reach)
+    host.check_output(
+        psql, "CREATE TABLE public.planted (a int CHECK (public.reach())); INSERT INTO planted VALUES (1)"
+    )
+    keep = (
+        "until [ -s /var/lib/prefect-drill/work/reached ]; do sleep 0.05; done; "
+        "while cp /var/lib/prefect-drill/work/reached /root/ 2>/dev/null; do sleep 0.05; done"
+    )
+    try:
+        host.check_output("pgprefect backup")
+        host.check_output("timeout 120 bash -c %s & pgprefect drill", keep)
+        said = host.check_output("cat /root/reached")
+    finally:
+        host.check_output(psql, "DROP TABLE IF EXISTS public.planted; DROP FUNCTION public.reach()")
+    assert said.startswith("prefect-drill\n"), said
+    assert "manifest.json" not in said and "PASSWORD" not in said and ".s.PGSQL" not in said
+    assert said.count("Permission denied") + said.count("No such file") >= 4, said
+    assert "eth0" not in said

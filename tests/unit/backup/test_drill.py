@@ -35,7 +35,7 @@ def test_the_steps_of_a_drill_are_logged(
     sets.write(path, Manifest(path.name, "mltrading", "", 1.5, "", "", 150000, None, {}, ()))
     with pytest.raises(BackupError, match="this host has no PostgreSQL server"):
         drill.drill(path, declaration_of("mltrading"))
-    assert caplog.messages == [f"Drill the set {path}.", "Unpacked 0 bytes of dumps in 0.0 s."]
+    assert caplog.messages == ["Unpacked 0 bytes of dumps in 0.0 s.", f"Drill the set {path.name}."]
 
 
 def test_a_program_that_fails_is_quoted() -> None:

@@ -44,9 +44,12 @@ TAKES = {
     "revoke-secrets": set(),
     "take-up": set(),
     "wait": {"--user"},
+    "drill-unpack": set(),
+    "drill-prove": set(),
+    "drill-mark": set(),
 }
 COMMON = {"--help", "--config", "--verbose"}
-UNITS = {"revision", "revoke-secrets", "take-up", "wait"}
+UNITS = {"revision", "revoke-secrets", "take-up", "wait", "drill-unpack", "drill-prove", "drill-mark"}
 
 
 def commands(parser: argparse.ArgumentParser, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
@@ -108,6 +111,9 @@ def test_no_command_takes_the_options_of_others(name: str, capsys: pytest.Captur
         "wait": ["x"],
         "backup export": ["--to=/x"],
         "backup add": ["--from=/x"],
+        "drill-unpack": ["/x", "/y"],
+        "drill-prove": ["/x"],
+        "drill-mark": ["/x"],
     }.get(name)
     for option in sorted({option for options in TAKES.values() for option in options} - TAKES[name]):
         assert refused(*name.split(), *(needed or []), option) == 3, option

@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from pgprefect.cli import restore
+from pgprefect.cli import common
 from pgprefect.cli.main import main
 
 
@@ -16,7 +16,7 @@ def test_the_command_starts_itself_and_nothing_of_the_folder_in_which_it_runs(tm
     (tmp_path / "pgprefect").mkdir()
     for name in ("sitecustomize", "pgprefect/__init__", "pgprefect/__main__", "json"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('trapped')")
-    command = [*restore._this_program(), "backup", "create", "--help"]
+    command = [*common.this_program(), "backup", "create", "--help"]
     done = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": "."}, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "--safety" in done.stdout, done.stderr
 

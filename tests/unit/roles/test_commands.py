@@ -73,5 +73,6 @@ def test_the_shell_completes_commands_and_options(tmp_path: Path) -> None:
     """
     done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == (
-        "complete -o default -o nospace -F _pgprefect pgprefect\n[list][revision][revoke-secrets][take-up][wait]"
+        "complete -o default -o nospace -F _pgprefect pgprefect\n[list]"
+        "[revision][revoke-secrets][take-up][wait][drill-unpack][drill-prove][drill-mark]"
     ), done.stderr
