@@ -140,11 +140,7 @@ class ActionModule(ActionBase):
         yield from mistakes
 
     def _check_tenants(self, tenants: Any, host: dict[str, Any]) -> Iterator[str]:
-        try:
-            resolved = filter_loader.get("prefect_tenants").j2_function(tenants)
-        except AnsibleError as error:
-            yield str(error)
-            return
+        resolved = filter_loader.get("prefect_tenants").j2_function(tenants)
         yield from check_tenants(resolved, self._flows(host))
         workers = sum(pool["workers"] for tenant in resolved for pool in tenant["work_pools"])
         port = int(self._get("database_port", 5432, host))
@@ -159,14 +155,10 @@ class ActionModule(ActionBase):
         locks = [REQUIREMENTS / f"{kind}-{release}.txt" for kind in ("prefect", "flows")]
         return Flows(folder, locked_modules(locks) | set(self._get("prefect_flows_modules", (), host)))
 
-    def _tenants(self, host: dict[str, Any]) -> list[dict[str, Any]] | None:
-        """Return the tenants of a host with their defaults, or None where they have mistakes."""
-        try:
-            tenants: list[dict[str, Any]] = filter_loader.get("prefect_tenants").j2_function(
-                self._get("prefect_tenants", [{"name": "prefect"}], host)
-            )
-        except AnsibleError:
-            return None
+    def _tenants(self, host: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return the tenants of a host with their defaults, and none where they have mistakes."""
+        declared = self._get("prefect_tenants", [], host) if "prefect_tenants" in host else [{"name": "prefect"}]
+        tenants: list[dict[str, Any]] = filter_loader.get("prefect_tenants").j2_function(declared)
         return tenants
 
     def _get(self, name: str, default: Any, host: dict[str, Any]) -> Any:

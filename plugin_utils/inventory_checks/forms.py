@@ -230,6 +230,12 @@ def _url(value: Any) -> None:
         raise ValueError("a user, a query or a fragment does not belong to it")
 
 
+def _site_url(value: Any) -> None:
+    _url(value)
+    if urlsplit(str(value)).path.strip("/"):
+        raise ValueError("a path does not belong to it, because each tenant's port is added: set ui_url of the tenants")
+
+
 def _absolute(value: Any) -> None:
     text = str(value)
     if not text.startswith("/") or text.startswith("//"):
@@ -409,6 +415,7 @@ ADDRESS = Form("an IP address, as 192.0.2.10 or 2001:db8::10", _address)
 BIND_ADDRESS = Form("an IP address of the host, 0.0.0.0 or :: for all of them, or localhost", _bind_address)
 HOST = Form("a host name or an IP address", _host)
 URL = Form("an address as http://flows.example.com or https://flows.example.com:8443", _url)
+SITE_URL = replace(URL, check=_site_url)
 FILE = Form("the absolute path of a file, without ..", _file)
 SERVICE_FILE = Form("the absolute path of a file that services can read, as /etc/ssl/certs/ca.pem", _service_file)
 DIRECTORY = Form("the absolute path of a directory, without ..", _absolute)

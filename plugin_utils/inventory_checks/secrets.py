@@ -12,11 +12,12 @@ _REPOSITORY = "postgresql_pitr"
 _LEAST = 16  # characters of a passphrase, on which pgBackRest insists
 
 
-def check_secrets(
-    secrets: Mapping[str, Any], tenants: Sequence[Mapping[str, Any]] | None, app_login: str
-) -> Iterator[str]:
-    """Yield the secrets that nothing reads, and those that their reader refuses. Never shows a value."""
-    if tenants is None:
+def check_secrets(secrets: Mapping[str, Any], tenants: Sequence[Mapping[str, Any]], app_login: str) -> Iterator[str]:
+    """Yield the secrets that nothing reads, and those that their reader refuses. Never shows a value.
+
+    Without tenants nothing is known of the names.
+    """
+    if not tenants:
         return
     apis = [f"{tenant['name']}_api" for tenant in tenants]
     roles = [tenant[key] for tenant in tenants for key in ("server", "migrator")]

@@ -143,7 +143,7 @@ FORMS: dict[str, Form] = {
     "backup_directory": forms.OWN_DIRECTORY,
     "private_address": forms.ADDRESS,
     "prefect_version": Form(f"a release of Prefect that has a lock in requirements/, as {_releases()}", _release),
-    "prefect_ui_url": forms.URL.or_empty(),
+    "prefect_ui_url": forms.SITE_URL.or_empty(),
     "prefect_bind_address": forms.BIND_ADDRESS,
     "prefect_secrets": Entries(
         "a mapping of names and secrets", secret=True, key=Form("the name of a secret", forms.text), value=forms.SECRET

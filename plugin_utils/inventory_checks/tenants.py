@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .code import Flows
 
+# A pool's name becomes part of its workers' unit names when it has any.
+_UNIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*(-[A-Za-z0-9_.]+)*")
 _WHEN = ("cron", "interval", "rrule")
 
 
 def check_tenants(tenants: Sequence[Mapping[str, Any]], flows: Flows | None) -> Iterator[str]:
     """Yield the mistakes of tenants whose defaults are filled in; ``flows`` is the folder of the flows, if known."""
+    for key in ("port", "schema"):
+        yield from _check_twice(key, [tenant[key] for tenant in tenants])
     for number, tenant in enumerate(tenants):
+        yield from _check_pools(f"prefect_tenants[{number}].work_pools", tenant["work_pools"])
         queues = {
             f"{pool['name']}/{queue}"
             for pool in tenant["work_pools"]
@@ -24,6 +30,25 @@ def check_tenants(tenants: Sequence[Mapping[str, Any]], flows: Flows | None) -> 
             yield from _check_schedules(path, deployment.get("schedules") or ())
             if flows:
                 yield from flows.faults(path, deployment)
+
+
+def _check_twice(key: str, values: Sequence[Any]) -> Iterator[str]:
+    """Yield the tenants that have another one's value, as a default or written down."""
+    for number, value in enumerate(values):
+        if (first := values.index(value)) != number:
+            yield (
+                f"prefect_tenants[{number}].{key} is {value!r}, as prefect_tenants[{first}] has it: "
+                f"give each tenant a {key} of its own."
+            )
+
+
+def _check_pools(path: str, pools: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for index, pool in enumerate(pools):
+        if pool["workers"] and not _UNIT_NAME.fullmatch(str(pool["name"])):
+            yield (
+                f"{path}[{index}].name is {pool['name']!r}, which cannot be part of the names of its workers' units: "
+                "use letters, digits, '_', '.' and single inner '-', or set workers: 0."
+            )
 
 
 def _check_queue(path: str, deployment: Mapping[str, Any], queues: set[str]) -> Iterator[str]:

@@ -188,6 +188,7 @@ WRONG: dict[str, list[Any]] = {
         "http://x#y",
         "http://999.1.1.1",
         "http:x",
+        "http://flows.example.com/prefect",
     ],
     "prefect_bind_address": ["999.1.1.1", "10.0.0.0/8", "*", "example.com", "::1%lo"],
     "prefect_worker_memory_max": [
@@ -304,7 +305,6 @@ RIGHT: dict[str, list[Any]] = {
         "http://127.0.0.1",
         "https://flows.example.com:8443/",
         "http://[2001:db8::1]:4200",
-        "http://flows/prefect",
     ],
     "prefect_bind_address": ["0.0.0.0", "::", "127.0.0.1", "10.0.0.7", "2001:db8::7", "localhost"],
     "prefect_worker_memory_max": ["4G", "1.5G", "512M", "50%", "infinity", "4294967296"],

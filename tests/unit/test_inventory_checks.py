@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from filter_plugins.tenants import _TENANT_KEYS
+from filter_plugins.tenants import prefect_tenants
 from plugin_utils.inventory_checks.code import Flows, locked_modules
 from plugin_utils.inventory_checks.groups import check_groups
 from plugin_utils.inventory_checks.specification import read
@@ -101,10 +101,6 @@ def test_defaults_are_the_wirings() -> None:
     assert {name: value for name, value in found if name in said} == said
 
 
-def test_a_tenant_has_the_keys_that_its_filter_takes() -> None:
-    assert list(SPECIFICATION.site["prefect_tenants"]["options"]) == list(_TENANT_KEYS)
-
-
 @pytest.mark.parametrize(
     ("module", "key", "own"),
     [("prefect_work_pools", "work_pools", {"workers"}), ("prefect_deployments", "deployments", set())],
@@ -176,12 +172,13 @@ def test_a_value_of_another_form() -> None:
 def test_what_does_not_fit_together(tmp_path: Path) -> None:
     (tmp_path / "collect.py").write_text("from prefect import flow\n@flow\ndef collect(): ...\n")
     daily = {"name": "daily", "flow": "collect", "entrypoint": "collect.py:collect", "work_pool": "default"}
-    pools = [{"name": "default", "queues": [{"name": "urgent"}]}]
+    pools = [{"name": "default", "workers": 1, "queues": [{"name": "urgent"}]}]
+    one = {"port": 4200, "schema": "prefect"}
 
     flows = Flows(tmp_path, {"prefect"})
 
     def check(**keys: Any) -> list[str]:
-        return list(check_tenants([{"work_pools": pools, "deployments": [{**daily, **keys}]}], flows))
+        return list(check_tenants([{**one, "work_pools": pools, "deployments": [{**daily, **keys}]}], flows))
 
     path = "prefect_tenants[0].deployments[0]"
     assert check(work_queue="urgent", schedules=[{"slug": "close", "cron": "30 22 * * 1-5"}]) == []
@@ -193,6 +190,22 @@ def test_what_does_not_fit_together(tmp_path: Path) -> None:
     (lost,) = check(entrypoint="colect.py:collect")
     assert lost.startswith(f"{path}.entrypoint: colect.py:collect: colect.py is not in the folder of the flows")
     assert lost.endswith("; did you mean collect.py?")
+
+
+TOGETHER = [
+    ([{"name": "a"}, {"name": "b"}], "prefect_tenants[1].port is 4200, as prefect_tenants[0] has it"),
+    ([{"name": "a"}, {"name": "b", "port": "4200"}], "prefect_tenants[1].port is 4200, as prefect_tenants[0] has it"),
+    ([{"name": "a", "schema": "b"}, {"name": "b", "port": 4300}], "prefect_tenants[1].schema is 'b', as"),
+    ([{"name": "a", "work_pools": [{"name": "x y"}]}], "prefect_tenants[0].work_pools[0].name is 'x y', which cannot"),
+    ([{"name": "a", "work_pools": [{"name": "x y", "workers": 0}]}], ""),
+    ([{"name": "a"}, {"name": "b", "port": 4300}], ""),
+]
+
+
+@pytest.mark.parametrize(("tenants", "fault"), TOGETHER)
+def test_tenants_that_do_not_fit_together(tenants: list[dict[str, Any]], fault: str) -> None:
+    faults = list(check_tenants(prefect_tenants(tenants), None))
+    assert (len(faults) == 1 and faults[0].startswith(fault)) if fault else faults == []
 
 
 FLOW = """
@@ -368,14 +381,7 @@ def test_a_value_that_another_one_replaces_need_not_fit(tmp_path: Path) -> None:
     assert status == 0, said
 
 
-CHANGING = [
-    path
-    for path in sorted((ROOT / "playbooks").glob("*.yml"))
-    if path.stem not in ("check_inventory", "health", "verify")  # which change nothing
-]
-
-
-@pytest.mark.parametrize("path", CHANGING, ids=lambda path: str(path.stem))
+@pytest.mark.parametrize("path", sorted((ROOT / "playbooks").glob("*.yml")), ids=lambda path: str(path.stem))
 def test_each_playbook_refuses_bad_input_before_it_changes_anything(tmp_path: Path, path: Path) -> None:
     """Alone, too, and not only after the preflight of site.yml. In check mode: this machine is the host."""
     if yaml.safe_load(path.read_text())[0].get("ansible.builtin.import_playbook") == "check_inventory.yml":

@@ -20,8 +20,8 @@ PSQL = "runuser --user postgres -- psql --no-psqlrc --quiet --command %s"
 def files(host: Host) -> str:
     """What a playbook could have written, with size, mode and time."""
     folders = "/etc /opt/prefect /usr/local /var/backups /var/lib/apt /var/lib/postgresql/*/main/*.conf"
-    return host.check_output(
-        f"find {folders} -xdev -printf '%p %s %m %u %T@\\n' 2>/dev/null | grep -v __pycache__ | sort"
+    return str(
+        host.check_output(f"find {folders} -xdev -printf '%p %s %m %u %T@\\n' 2>/dev/null | grep -v __pycache__ | sort")
     )
 
 

@@ -15,7 +15,7 @@ DEAD = dict.fromkeys(
 
 
 def read_pools(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    command = [VIRTUALENV / "bin/prefect", "work-pool", "ls"]
+    command = [str(VIRTUALENV / "bin/prefect"), "work-pool", "ls"]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
 
 
