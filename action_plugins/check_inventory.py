@@ -26,7 +26,7 @@ from plugin_utils.inventory_checks.groups import GROUPS, check_groups  # noqa: E
 from plugin_utils.inventory_checks.secrets import check_secrets  # noqa: E402
 from plugin_utils.inventory_checks.specification import read  # noqa: E402
 from plugin_utils.inventory_checks.table import REQUIREMENTS  # noqa: E402
-from plugin_utils.inventory_checks.tenants import check_ports, check_tenants  # noqa: E402
+from plugin_utils.inventory_checks.tenants import check_code, check_ports, check_tenants  # noqa: E402
 from plugin_utils.inventory_checks.values import check_value  # noqa: E402
 from plugin_utils.inventory_checks.variables import Definition, check_names  # noqa: E402
 
@@ -127,6 +127,8 @@ class ActionModule(ActionBase):
 
     def _check_value(self, name: str, value: Any, host: dict[str, Any], counts: bool = True) -> Iterator[str]:
         mistakes = list(check_value(name, value, self._specification.options[name]))
+        if name == "prefect_tenants" and counts and (flows := self._flows(host)):
+            mistakes += check_code(value, flows)
         if mistakes or not counts:
             pass  # what it must fit together with may belong to another value
         elif name == "prefect_tenants":
@@ -141,16 +143,17 @@ class ActionModule(ActionBase):
 
     def _check_tenants(self, tenants: Any, host: dict[str, Any]) -> Iterator[str]:
         resolved = filter_loader.get("prefect_tenants").j2_function(tenants)
-        yield from check_tenants(resolved, self._flows(host))
+        yield from check_tenants(resolved)
         workers = sum(pool["workers"] for tenant in resolved for pool in tenant["work_pools"])
         port = int(self._get("database_port", 5432, host))
         yield from check_ports(resolved, port, workers, host["groups"])
 
     def _flows(self, host: dict[str, Any]) -> Flows | None:
         """Return the controller's folder of flows; None where the site brings its flows to the hosts by itself."""
-        folder = Path(str(self._get("prefect_flows", ROOT / "flows", host)))
-        if "prefect_objects_flows_directory" in host or not folder.is_dir():
+        given = self._get("prefect_flows", None, host) if "prefect_flows" in host else ROOT / "flows"
+        if given is None or "prefect_objects_flows_directory" in host:
             return None
+        folder = Path(str(given))
         release = self._get("prefect_version", "3.8.8", host)
         locks = [REQUIREMENTS / f"{kind}-{release}.txt" for kind in ("prefect", "flows")]
         return Flows(folder, locked_modules(locks) | set(self._get("prefect_flows_modules", (), host)))

@@ -108,7 +108,7 @@ class Flows:
             return
         if not definition.decorator_list:
             yield f"{here}: {function} has no decorator @flow in {file.name}: decorate it, or name the flow's function."
-        elif (name := _flow_name(definition)) and name != flow:
+        elif flow and (name := _flow_name(definition)) and name != flow:
             yield f"{path}.flow is {flow!r}, but {entrypoint} is the flow {name!r}: correct the name of the flow."
 
     def _import_faults(self, here: str, file: Path) -> Iterator[str]:

@@ -7,14 +7,30 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .code import Flows
+from .table import ENTRYPOINT
 
 # A pool's name becomes part of its workers' unit names when it has any.
 _UNIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*(-[A-Za-z0-9_.]+)*")
 _WHEN = ("cron", "interval", "rrule")
 
 
-def check_tenants(tenants: Sequence[Mapping[str, Any]], flows: Flows | None) -> Iterator[str]:
-    """Yield the mistakes of tenants whose defaults are filled in; ``flows`` is the folder of the flows, if known."""
+def check_code(tenants: Any, flows: Flows) -> Iterator[str]:
+    """Yield what is wrong with the entrypoints of the deployments, also where other keys have mistakes."""
+    for number, tenant in enumerate(_mappings(tenants)):
+        for index, deployment in enumerate(_mappings(tenant.get("deployments"))):
+            path = f"prefect_tenants[{number}].deployments[{index}]"
+            if not list(ENTRYPOINT.faults(path, deployment.get("entrypoint"))):
+                yield from flows.faults(path, {"flow": "", **deployment})
+
+
+def _mappings(values: Any) -> list[Mapping[str, Any]]:
+    """Return a list's entries as mappings; what is none is an empty one."""
+    listed = values if isinstance(values, Sequence) and not isinstance(values, str) else ()
+    return [entry if isinstance(entry, Mapping) else {} for entry in listed]
+
+
+def check_tenants(tenants: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the mistakes of tenants whose defaults are filled in."""
     for key in ("port", "schema"):
         yield from _check_twice(key, [tenant[key] for tenant in tenants])
     for number, tenant in enumerate(tenants):
@@ -28,8 +44,6 @@ def check_tenants(tenants: Sequence[Mapping[str, Any]], flows: Flows | None) -> 
             path = f"prefect_tenants[{number}].deployments[{index}]"
             yield from _check_queue(path, deployment, queues)
             yield from _check_schedules(path, deployment.get("schedules") or ())
-            if flows:
-                yield from flows.faults(path, deployment)
 
 
 def _check_twice(key: str, values: Sequence[Any]) -> Iterator[str]:

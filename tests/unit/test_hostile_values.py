@@ -481,6 +481,7 @@ SITES: list[tuple[dict[str, Any], list[str]]] = [
             ]
         },
         [
+            "deployments[0].entrypoint: nope.py:x: nope.py is not in the folder of the flows",
             "deployments[0].schedules[0].cron is '61 25 * * *'",
             "deployments[0].schedules[0].timezone is 'Mars/Phobos'",
             "deployments[0].schedules[1].interval is -5",

@@ -16,7 +16,7 @@ from filter_plugins.tenants import prefect_tenants
 from plugin_utils.inventory_checks.code import Flows, locked_modules
 from plugin_utils.inventory_checks.groups import check_groups
 from plugin_utils.inventory_checks.specification import read
-from plugin_utils.inventory_checks.tenants import check_tenants
+from plugin_utils.inventory_checks.tenants import check_code, check_tenants
 from plugin_utils.inventory_checks.values import check_value
 from plugin_utils.inventory_checks.variables import PREFIXES, Definition, check_names
 from tests.support.ansible import run_tasks
@@ -178,7 +178,8 @@ def test_what_does_not_fit_together(tmp_path: Path) -> None:
     flows = Flows(tmp_path, {"prefect"})
 
     def check(**keys: Any) -> list[str]:
-        return list(check_tenants([{**one, "work_pools": pools, "deployments": [{**daily, **keys}]}], flows))
+        tenants = [{**one, "work_pools": pools, "deployments": [{**daily, **keys}]}]
+        return [*check_tenants(tenants), *check_code(tenants, flows)]
 
     path = "prefect_tenants[0].deployments[0]"
     assert check(work_queue="urgent", schedules=[{"slug": "close", "cron": "30 22 * * 1-5"}]) == []
@@ -204,7 +205,7 @@ TOGETHER = [
 
 @pytest.mark.parametrize(("tenants", "fault"), TOGETHER)
 def test_tenants_that_do_not_fit_together(tenants: list[dict[str, Any]], fault: str) -> None:
-    faults = list(check_tenants(prefect_tenants(tenants), None))
+    faults = list(check_tenants(prefect_tenants(tenants)))
     assert (len(faults) == 1 and faults[0].startswith(fault)) if fault else faults == []
 
 
