@@ -176,7 +176,7 @@ def export(path: Path, folder: Path, recipient: str = "") -> list[str]:
 
 
 def _files(manifest: Manifest) -> list[str]:
-    return [*(part.file for part in manifest.parts), MANIFEST]
+    return [*(part.file for part in manifest.files), MANIFEST]
 
 
 def _not_copied(path: Path, target: CopyTarget, reason: str) -> BackupError:

@@ -18,11 +18,24 @@ from ..core.errors import InputError
 from ..core.lock import exclusive_lock
 from ..core.problems import Problem
 from ..core.process import Process, ProcessFailed, libpq_environment
-from ..core.sql import Names, Statement, Value, quote
+from ..core.sql import quote
 from ..schema.declaration import Declaration
 from ..schema.revision import stored_revision
 from ..site.configuration import Keep
 from . import sets
+from .contents import (
+    comment_of,
+    large_objects_of,
+    of_roles,
+    parents_of,
+    publications_of,
+    rows_of,
+    schema_owners,
+    settings_of,
+    structure_counts,
+    tables_of,
+    views_of,
+)
 from .sets import APP, GLOBALS, WORKFLOW, BackupError, Dump, Manifest
 
 FULL = "full"
@@ -110,6 +123,7 @@ def back_up(
                 extensions=snapshot.extensions,
                 parts=tuple(_finish(partial, part) for part in described),
                 seconds=round(time.monotonic() - began, 3),
+                **snapshot.outside,
             )
             sets.write(partial, manifest)
             partial.rename(home / name)
@@ -209,48 +223,7 @@ class _Snapshot:
     wal_position: str
     server_version: int
     extensions: dict[str, str]
-
-
-def tables_of(connection: Any, schema: str) -> list[tuple[str, int]]:
-    """Return the tables of a schema, without those of extensions, with their bytes without indexes."""
-    question = """
-        SELECT c.relname, pg_table_size(c.oid) FROM pg_class c
-        WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = {}) AND c.relkind = 'r'
-              AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
-                              AND d.objid = c.oid AND d.deptype = 'e')
-        ORDER BY 1"""
-    with connection.cursor() as cursor:
-        Statement(question, (Value(schema),)).execute(cursor)
-        return [(name, size) for name, size in cursor.fetchall()]
-
-
-def rows_of(connection: Any, schema: str) -> dict[str, int]:
-    """Count the rows of each table of a schema."""
-    tables = [name for name, _ in tables_of(connection, schema)]
-    counts = ", ".join("(SELECT count(*) FROM {})" for _ in tables)
-    with connection.cursor() as cursor:
-        Statement(f"SELECT {counts}", tuple(Names(((schema, name),)) for name in tables)).execute(cursor)
-        return dict(zip(tables, cursor.fetchone()))
-
-
-def large_objects_of(connection: Any) -> tuple[int, int]:
-    """Return the number of large objects in the database, and the bytes of all. They belong to no schema."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*), pg_table_size('pg_largeobject') FROM pg_largeobject_metadata")
-        number, size = cursor.fetchone()
-    return number, size
-
-
-def structure_counts(connection: Any, schema: str) -> tuple[int, int]:
-    """Return the numbers of indexes and of constraints in a schema."""
-    question = """
-        SELECT (SELECT count(*) FROM pg_class WHERE relnamespace = n.oid AND relkind IN ('i', 'I')),
-               (SELECT count(*) FROM pg_constraint WHERE connamespace = n.oid)
-        FROM pg_namespace n WHERE nspname = {}"""
-    with connection.cursor() as cursor:
-        Statement(question, (Value(schema),)).execute(cursor)
-        indexes, constraints = cursor.fetchone()
-    return indexes, constraints
+    outside: dict[str, Any]  # what stands outside the schemas, as the manifest's fields are named
 
 
 @contextlib.contextmanager
@@ -271,7 +244,12 @@ def _snapshot(login: Login, database: str, lock_wait_seconds: float) -> Iterator
             name, position = cursor.fetchone()
             cursor.execute("SELECT extname, nspname FROM pg_extension JOIN pg_namespace n ON n.oid = extnamespace")
             extensions = dict(cursor.fetchall())
-        yield _Snapshot(connection, name, position, connection.server_version, extensions)
+            outside = {
+                "settings": settings_of(cursor),
+                "comment": comment_of(cursor),
+                "publications": publications_of(connection),
+            }
+        yield _Snapshot(connection, name, position, connection.server_version, extensions, outside)
     except psycopg2.Error as error:
         raise _dump_failed(database, login, str(error).strip().replace("\n", " ")) from error
     finally:
@@ -307,19 +285,22 @@ def _dump(
 def _describe(want: Wanted, snapshot: _Snapshot) -> Dump:
     """Return what the snapshot has of a dump, without its size and hash."""
     connection, schema = snapshot.connection, want.schema
-    indexes, constraints = structure_counts(connection, schema) if schema else (0, 0)
-    return Dump(
-        kind=want.kind,
-        schema=schema,
-        tenant=want.tenant,
-        file=_file_name(want, snapshot),
-        bytes=0,
-        sha256="",
-        rows=rows_of(connection, schema) if schema else {},
+    described = Dump(want.kind, schema, want.tenant, _file_name(want, snapshot), bytes=0, sha256="", rows={})
+    if schema is None:
+        return described
+    indexes, constraints = structure_counts(connection, schema)
+    owner, large_objects = schema_owners(connection, [schema]).get(schema, ""), want.kind == APP
+    return replace(
+        described,
+        rows=rows_of(connection, schema),
+        parents=parents_of(connection, schema),
+        views=views_of(connection, schema),
         indexes=indexes,
         constraints=constraints,
-        revision=stored_revision(connection, schema) if schema and want.kind == WORKFLOW else None,
-        large_objects=large_objects_of(connection)[0] if want.kind == APP else None,
+        revision=stored_revision(connection, schema) if want.kind == WORKFLOW else None,
+        large_objects=large_objects_of(connection)[0] if large_objects else None,
+        owner=owner,
+        **of_roles(connection, schema, owner, large_objects),
     )
 
 

@@ -20,7 +20,6 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ..core.connection import Login, connect
 from ..core.http import PAGE, ApiError, PrefectApi, is_ready
@@ -30,11 +29,11 @@ from ..core.process import Process, ProcessFailed, libpq_environment
 from ..core.sql import Statement
 from ..schema.declaration import Declaration
 from ..schema.plan import apply
-from ..schema.revision import stored_revision
 from ..schema.verify import verify
 from . import sets
-from .create import large_objects_of, rows_of, structure_counts
-from .restore import in_order, list_file, wanted
+from .contents import differences
+from .restore import in_order
+from .session import contents, list_file
 from .sets import APP, WORKFLOW, BackupError, Dump, Manifest
 
 _FOLDERS = "drill-"
@@ -226,7 +225,7 @@ def _fill(login: Login, declaration: Declaration, dumps: Sequence[tuple[Dump, Pa
     with contextlib.ExitStack() as files:
         try:
             for part, dump in dumps:
-                entries = files.enter_context(list_file(wanted(dump)))
+                entries = files.enter_context(list_file(contents(dump)))
                 if part.kind == APP:
                     workflows = [part for part, _ in dumps if part.kind != APP]
                     _await_tables(login, declaration.database, workflows, running)
@@ -261,31 +260,14 @@ def _compare(login: Login, declaration: Declaration, manifest: Manifest, parts: 
     """Compare the copy with the manifest, and where it has all schemas, with the declaration. Raises BackupError."""
     with contextlib.closing(connect(login, declaration.database)) as connection:
         for part in parts:
-            _compare_schema(connection, part)
+            for difference in differences(connection, part):
+                raise failed(f"in the copy {difference}")
             _log.info("The schema %s has the %s rows of the manifest.", part.schema, f"{sum(part.rows.values()):,}")
     if {part.schema for part in parts} != {declaration.app_schema, *(part.schema for part in declaration.tenants)}:
         return  # the schemas that are not in the set would be reported as missing
     errors = [problem for problem in verify(login, declaration).problems if problem.severity == ERROR]
     if errors:
         raise failed(f"the copy of {manifest.name} is not as declared: {format_problems(errors)}")
-
-
-def _compare_schema(connection: Any, part: Dump) -> None:
-    """Compare rows, indexes, constraints, revision and large objects with the manifest. Raises BackupError."""
-    schema = str(part.schema)
-    rows = rows_of(connection, schema)
-    for table in sorted(rows.keys() | part.rows.keys()):
-        if rows.get(table) != part.rows.get(table):
-            count, expected = rows.get(table), part.rows.get(table)
-            raise failed(f"{schema}.{table} has {count} rows in the copy, the manifest says {expected}")
-    compared: dict[str, tuple[object, object]] = {
-        "indexes, constraints": (structure_counts(connection, schema), (part.indexes, part.constraints)),
-        "revision": (stored_revision(connection, schema) if part.revision else None, part.revision),
-        "large objects": (large_objects_of(connection)[0] if part.kind == APP else None, part.large_objects),
-    }
-    for what, (found, promised) in compared.items():
-        if found != promised:
-            raise failed(f"{schema} has the {what} {found} in the copy, the manifest says {promised}")
 
 
 def _serve(login: Login, declaration: Declaration, part: Dump, virtualenv: str) -> int:

@@ -15,7 +15,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import IO, Any
@@ -47,7 +47,13 @@ class Dump:
     """One dump of a set.
 
     ``rows`` maps each table to its number of rows in the snapshot, ``revision`` is that of Prefect's migration, and
-    ``large_objects`` is their number in the application's dump; other dumps have none.
+    ``large_objects`` is their number in the application's dump; other dumps have none. Several schemas of the
+    application are in one file, and have a part each.
+
+    Older sets lack the rest: ``parents`` are the rows of partitioned tables, ``views`` those of materialized views
+    (None: not populated), ``sequences`` have their value and whether it was used. ``owner`` is the schema's,
+    ``owners`` are kind, names, arguments and owner of objects that belong to other roles, ``roles`` are all that own
+    something or are granted something, and ``privileged`` are objects that only a superuser can create.
     """
 
     kind: str
@@ -61,11 +67,23 @@ class Dump:
     constraints: int = 0
     revision: str | None = None
     large_objects: int | None = None
+    parents: dict[str, int] | None = None
+    views: dict[str, int | None] = field(default_factory=dict)
+    sequences: dict[str, list[Any]] = field(default_factory=dict)
+    owner: str | None = None
+    owners: list[list[Any]] = field(default_factory=list)
+    roles: list[str] = field(default_factory=list)
+    privileged: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The contents and the origin of a set. Times are in UTC; ``seconds`` is how long the backup took."""
+    """The contents and the origin of a set. Times are in UTC; ``seconds`` is how long the backup took.
+
+    ``settings`` are role (or None), name and value of ALTER DATABASE and ALTER ROLE ... IN DATABASE; ``comment`` is the
+    database's; ``publications`` are theirs with their tables. ``not_included`` names what is in no dump of the set, by
+    kind. Older sets have none of these.
+    """
 
     name: str
     database: str
@@ -78,11 +96,20 @@ class Manifest:
     extensions: dict[str, str]  # name: the schema it is in
     parts: tuple[Dump, ...]
     format: int = FORMAT
+    settings: list[list[str | None]] = field(default_factory=list)
+    comment: str | None = None
+    publications: list[dict[str, Any]] = field(default_factory=list)
+    not_included: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def files(self) -> tuple[Dump, ...]:
+        """One part of each file."""
+        return tuple({part.file: part for part in reversed(self.parts)}.values())[::-1]
 
     @property
     def bytes(self) -> int:
         """The size of all dumps."""
-        return sum(part.bytes for part in self.parts)
+        return sum(part.bytes for part in self.files)
 
     @property
     def time(self) -> datetime:
@@ -191,15 +218,15 @@ _TAKE_ANOTHER = "Use another set (pgprefect backup list), and make a new one: pg
 def check(path: Path) -> Manifest:
     """Read every file of a set to its end, as a restore would, and compare it with the manifest. Raises BackupError."""
     manifest = read_manifest(path)
-    for part in manifest.parts:
+    for part in manifest.files:
         check_part(path, part, read_back)
-    _log.info("Read the set %s to its end: %d files, %s bytes.", path, len(manifest.parts), f"{manifest.bytes:,}")
+    _log.info("Read the set %s to its end: %d files, %s bytes.", path, len(manifest.files), f"{manifest.bytes:,}")
     return manifest
 
 
 def check_hashes(path: Path, manifest: Manifest) -> None:
     """Compare the size and SHA-256 of every file of a set with the manifest. Raises BackupError."""
-    for part in manifest.parts:
+    for part in manifest.files:
         check_part(path, part, _hash)
 
 

@@ -88,7 +88,7 @@ def _refuse(error: PgprefectError, looks: bool) -> int:
     unseen = looks and isinstance(error, ProblemError) and error.problem.code in _UNSEEN
     status = UNKNOWN if isinstance(error, _COULD_NOT_LOOK) or unseen else BROKEN
     if isinstance(error, ProblemError):
-        return refuse("\n".join(map(in_two_lines, for_this_user([error.problem]))), status)
+        return refuse("\n".join(map(in_two_lines, for_this_user(error.problems))), status)
     return refuse(str(error), status)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..backup import restore, sets
+from ..backup.examine import examine
 from ..backup.restore_table import restore_table
 from ..backup.sets import Dump
 from ..core.errors import InputError
@@ -52,19 +53,21 @@ def _restore(options: argparse.Namespace) -> int:
     parts = restore.choose(manifest, declaration_of(site), options.kind or list(held), options.tenant)
     target = options.into or site.database
     schemas = ", ".join(part.schema for part in parts if part.schema)
+    found = examine(site.login, declaration_of(site), path, parts, site.virtualenv, options.into)
     if options.dry_run or not (options.yes or options.into):
-        restore.examine(site.login, path, parts, site.virtualenv, options.into)
         would = f"It would replace {schemas} in the database {target}."
         output.verdict(f"The set {path.name}, made {ago(manifest.time)}, is complete. {would}")
+        output.problems(found.notes)
         if options.dry_run:
             return FINE
         if not confirmed(options, "This replaces what is there."):
             return refuse("Nothing was changed: say --yes to restore it.")
     if not options.into and not options.no_safety_set and not _keep_what_is_there(options, site, parts):
         return refuse("Nothing was changed, because the safety set failed: end the cause, or say --no-safety-set.")
-    rows = restore.restore(site.login, declaration_of(site), path, parts, site.virtualenv, options.into)
+    rows = restore.restore(site.login, declaration_of(site), path, parts, site.virtualenv, options.into, was_read=True)
     output.verdict(f"Restored {path.name}: {schemas} in {target}.")
     output.table(["table", "rows"], sorted(rows.items()))
+    output.problems(found.notes)
     return FINE
 
 

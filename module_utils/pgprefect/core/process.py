@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -46,6 +47,21 @@ def libpq_environment(login: Login, database: str) -> dict[str, str]:
 def decompression(name: str) -> list[list[str]]:
     """Return the commands to put before one that reads a file of this name: none, or a decompression."""
     return [["zstd", "--decompress", "--stdout", "--quiet"]] if name.endswith(".zst") else []
+
+
+_ERROR = re.compile(r"\b(ERROR|FATAL|PANIC): |: error: ")
+_MORE = re.compile(r"(DETAIL|HINT|CONTEXT|LINE \d+): ?")
+_LAST_LINES, _MORE_LINES = 4, 3
+
+
+def error_lines(text: str) -> str:
+    """Return the first error that a program or PostgreSQL names, with its details; else the last lines."""
+    lines = [line.strip() for line in text.strip().splitlines()]
+    first = next((number for number, line in enumerate(lines) if _ERROR.search(line)), None)
+    if first is None:
+        return " ".join(lines[-_LAST_LINES:]) or "no reason given"
+    more = [line for line in lines[first + 1 :] if _MORE.match(line)]
+    return " ".join([lines[first], *more[:_MORE_LINES]])
 
 
 class Process:
@@ -119,8 +135,7 @@ class Process:
         for (name, _, errors), status in zip(self._processes, statuses):
             if status and not (status == _BROKEN_PIPE and statuses[-1] == 0):
                 errors.seek(0)
-                lines = errors.read().decode(errors="replace").strip().splitlines()
-                reason = f"{name} ended with {status}: {' '.join(lines[-4:]) or 'no reason given'}"
+                reason = f"{name} ended with {status}: {error_lines(errors.read().decode(errors='replace'))}"
                 # A command with a broken pipe is not the cause.
                 failed.append((status == _BROKEN_PIPE, reason))
             errors.close()

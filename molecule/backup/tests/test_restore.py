@@ -98,19 +98,32 @@ def test_no_room_for_a_safety_set(host: Host, typed: Typed) -> None:
 
 
 def test_a_restore_that_fails_leaves_all_as_it_was_and_running(host: Host, playbook: Playbook) -> None:
-    host.check_output(PSQL, "CREATE VIEW public.in_the_way AS SELECT id FROM prefect.flow_run")
+    hold = "BEGIN; LOCK TABLE prefect.block_type IN ACCESS SHARE MODE; SELECT pg_sleep(900)"
+    host.check_output("systemd-run --unit=holder runuser --user postgres -- psql mltrading --command %s", hold)
     try:
         failed = playbook("playbooks/restore_backup.yml", *CONFIRMED)
         assert failed.returncode != 0
-        assert "1 objects of other schemas stand on what would be replaced" in failed.stdout
+        assert "lock timeout" in failed.stdout
         assert host.check_output(PSQL, "SELECT count(*) > 0 FROM public.in_the_way") == "t"
         # What was made for safety is not what the next try restores.
         assert newest(host).endswith("-safety")
         assert newest(host) not in host.check_output("pgprefect restore --kind workflow --dry-run")
         assert host.service("prefect-server@prefect").is_running
     finally:
-        host.check_output(PSQL, "DROP VIEW public.in_the_way")
+        host.check_output("systemctl stop holder")
     wait_for_health(host)
+
+
+def test_what_would_be_lost_is_named_before_anything_stops(host: Host, playbook: Playbook) -> None:
+    before = host.check_output("systemctl show --property MainPID prefect-server@prefect")
+    host.check_output(PSQL, "CREATE VIEW public.in_the_way AS SELECT id FROM prefect.flow_run")
+    try:
+        failed = playbook("playbooks/restore_backup.yml", *CONFIRMED)
+        assert failed.returncode != 0
+        assert "1 objects of other schemas stand on what would be replaced" in " ".join(failed.stdout.split())
+    finally:
+        host.check_output(PSQL, "DROP VIEW public.in_the_way")
+    assert host.check_output("systemctl show --property MainPID prefect-server@prefect") == before
 
 
 def test_into_a_database_beside(host: Host, typed: Typed) -> None:

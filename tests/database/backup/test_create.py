@@ -305,8 +305,11 @@ def lock_a_table(site: Site, table: str = "prefect.flow_run") -> None:
 
 def end_sessions(site: Site) -> None:
     """End the dump's session while it is at work, as a stop of the database does."""
-    # A lock keeps the dump at it; of a partitioned table, which has no rows of its own, so nobody else asks for it.
-    site.server.sql(site.database, "CREATE TABLE public.held (day date) PARTITION BY RANGE (day)")
+    # A lock keeps the dump at it; of a table whose rows are in another database, so nobody else asks for it.
+    site.sql("""
+        CREATE TABLE public.held (day date) PARTITION BY RANGE (day);
+        CREATE FOREIGN DATA WRAPPER nothing; CREATE SERVER nowhere FOREIGN DATA WRAPPER nothing;
+        CREATE FOREIGN TABLE public.far PARTITION OF public.held DEFAULT SERVER nowhere""")
     lock_a_table(site, "public.held")
 
     def end() -> None:

@@ -158,7 +158,7 @@ def test_a_view_of_the_application_that_would_be_lost_ends_it(filled: Site, tmp_
     filled.sql("CREATE VIEW public.mine AS SELECT id FROM prefect.flow_run")
     with pytest.raises(BackupError, match="1 objects of other schemas stand on what would be replaced: view") as failed:
         put_back(filled, tmp_path / manifest.name, "workflow")
-    assert failed.value.problem.code == "restore_failed"
+    assert failed.value.problem.code == "restore_dependents"
     assert filled.sql("SELECT count(*) FROM public.mine") == [(100,)]
     # A column would go silently, its table would stay.
     filled.sql("DROP VIEW public.mine; CREATE TABLE public.mine (state prefect.state_type, n int)")
@@ -166,13 +166,21 @@ def test_a_view_of_the_application_that_would_be_lost_ends_it(filled: Site, tmp_
         put_back(filled, tmp_path / manifest.name, "workflow")
 
 
-def test_a_missing_extension_ends_it_and_nothing_changes(filled: Site, tmp_path: Path) -> None:
-    manifest = make(filled, tmp_path, "full")
+def test_a_missing_extension_is_created_before(filled: Site, tmp_path: Path) -> None:
+    manifest, before, schema = make(filled, tmp_path, "full"), fingerprint(filled), schema_of(filled)
     filled.sql("DROP EXTENSION pg_trgm CASCADE")
-    before = fingerprint(filled)
-    with pytest.raises(BackupError, match="gin_trgm_ops"):
+    edit(tmp_path / manifest.name, lambda content: workflow(content)["rows"].update(flow_run=99))  # type: ignore[attr-defined]
+    with pytest.raises(BackupError, match="the manifest says 99"):
         put_back(filled, tmp_path / manifest.name, "workflow")
-    assert fingerprint(filled) == before
+    assert filled.sql("SELECT FROM pg_extension WHERE extname = 'pg_trgm'") == []  # nothing changed
+    edit(tmp_path / manifest.name, lambda content: workflow(content)["rows"].update(flow_run=100))  # type: ignore[attr-defined]
+    put_back(filled, tmp_path / manifest.name, "workflow")
+    assert (fingerprint(filled), schema_of(filled)) == (before, schema)
+
+    edit(tmp_path / manifest.name, lambda content: content["extensions"].update(no_such="extensions"))
+    with pytest.raises(BackupError, match="the extension no_such, which this server does not offer") as failed:
+        put_back(filled, tmp_path / manifest.name, "workflow")
+    assert failed.value.problem.code == "restore_extension_missing"
 
 
 def test_a_held_lock_ends_it_and_nothing_changes(filled: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
