@@ -28,6 +28,13 @@ options:
     type: list
     elements: str
     default: []
+  app_schemas:
+    description:
+      - Schemas of the application besides C(public), which belong to the same owner and have the same rights.
+      - If it is empty, those that are found are backed up, and nothing else is done with them.
+    type: list
+    elements: str
+    default: []
   events_table:
     description:
       - The table in C(public) that holds the application's events. With it, the view C(public.workflow_runs) shows each

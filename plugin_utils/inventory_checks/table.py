@@ -131,6 +131,7 @@ FORMS: dict[str, Form] = {
     "app_owner": _ROLE,
     "app_login": _LOGIN,
     "app_schema": one_of("none", "trading"),
+    "app_schemas": identifier("schema"),
     "app_events_table": identifier("table").or_empty(),
     "app_events_columns": Entries(
         "a mapping of fields and columns", key=one_of(*FIELDS), value=Form("a column's name, or empty", _event_column)

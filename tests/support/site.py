@@ -61,6 +61,7 @@ class Site:
             **declared,
             "extensions": list(self.declaration.extensions),
             "app_schema_tables": list(self.declaration.app_schema_tables),
+            "app_schemas": list(self.declaration.app_schemas),
             "tenants": [vars(tenant) for tenant in self.declaration.tenants],
         }
 

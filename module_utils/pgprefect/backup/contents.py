@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ..core.sql import Names, Statement, Value
+from ..schema.app_schemas import privileged
 from ..schema.revision import stored_revision
 from .sets import Dump
 
@@ -17,8 +18,10 @@ _RELATIONS = """
     WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = {}) AND c.relkind = {}
           AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
                           AND d.objid = c.oid AND d.deptype = 'e')
-          AND (c.relkind <> 'p' OR NOT EXISTS (SELECT FROM pg_partition_tree(c.oid) t JOIN pg_class p ON p.oid = t.relid
-                                               WHERE p.relkind = 'f'))
+          AND (c.relkind <> 'p' OR NOT EXISTS (
+              WITH RECURSIVE tree AS (
+                  SELECT c.oid UNION ALL SELECT inhrelid FROM pg_inherits JOIN tree ON inhparent = oid)
+              SELECT FROM tree JOIN pg_class p USING (oid) WHERE p.relkind = 'f'))
     ORDER BY 1"""
 
 
@@ -111,8 +114,14 @@ def _sequences(connection: Any, names: Iterable[str]) -> dict[str, list[Any]]:
     return found
 
 
-def differences(connection: Any, part: Dump, finished: bool = True) -> Iterator[str]:
-    """Yield how a copy of a schema differs from its part of a manifest; before it is ``finished``, its rows alone."""
+def differences(connection: Any, part: Dump) -> Iterator[str]:
+    """Yield how a copy of a schema differs from its part of a manifest."""
+    yield from row_differences(connection, part)
+    yield from structure_differences(connection, part)
+
+
+def row_differences(connection: Any, part: Dump) -> Iterator[str]:
+    """Yield how the rows, the sequences and the large objects of a copy differ from a part of a manifest."""
     schema = str(part.schema)
     counted = {"rows": (rows_of(connection, schema, heirs=part.parents is None), part.rows)}
     if part.parents is not None:
@@ -127,8 +136,11 @@ def differences(connection: Any, part: Dump, finished: bool = True) -> Iterator[
             yield f"the sequence {name} has {values.get(name)}, the manifest says {value}"
     if part.large_objects is not None and (number := large_objects_of(connection)[0]) != part.large_objects:
         yield f"the database has {number} large objects, the manifest says {part.large_objects}"
-    if not finished:
-        return
+
+
+def structure_differences(connection: Any, part: Dump) -> Iterator[str]:
+    """Yield how the views, indexes, constraints and the revision of a copy differ from a part of a manifest."""
+    schema = str(part.schema)
     views = views_of(connection, schema)
     for name, count in part.views.items():
         # A view that was not refreshed since its tables changed has other rows now; that is no loss.
@@ -144,14 +156,14 @@ def differences(connection: Any, part: Dump, finished: bool = True) -> Iterator[
             yield f"{schema} has the {what} {found_one}, the manifest says {promised_one}"
 
 
-def refreshed(connection: Any, part: Dump) -> dict[str, tuple[int, int]]:
+def refreshed(connection: Any, part: Dump) -> dict[str, list[int]]:
     """Return the materialized views whose rows a copy has anew, with the old count and the new one."""
     views = views_of(connection, str(part.schema))
     found = {}
     for name, count in part.views.items():
         now = views.get(name)
         if count is not None and now is not None and count != now:
-            found[name] = (count, now)
+            found[name] = [count, now]
     return found
 
 
@@ -194,23 +206,6 @@ WHERE s.refclassid = 'pg_authid'::regclass AND s.dbid = (SELECT oid FROM pg_data
       OR (%(large_objects)s AND s.classid = 'pg_largeobject'::regclass))
 ORDER BY 1
 """
-# What PostgreSQL lets nobody but a superuser create.
-_PRIVILEGED = """
-SELECT 'function ' || p.oid::regprocedure || ' in ' || lanname FROM pg_proc p JOIN pg_language l ON l.oid = prolang
-WHERE pronamespace = n_oid AND (NOT lanpltrusted OR proleakproof OR prosupport <> 0)
-  AND p.prokind <> 'a' AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_proc'::regclass AND objid = p.oid
-                                       AND deptype IN ('e', 'i'))
-UNION ALL SELECT 'type ' || oid::regtype FROM pg_type t
-WHERE typnamespace = n_oid AND typtype = 'b' AND typelem = 0
-  AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_type'::regclass AND objid = t.oid AND deptype IN ('e', 'i'))
-UNION ALL SELECT pg_describe_object(class, oid, 0) FROM (
-    SELECT 'pg_opclass'::regclass AS class, oid FROM pg_opclass WHERE opcnamespace = n_oid
-    UNION ALL SELECT 'pg_opfamily'::regclass, oid FROM pg_opfamily WHERE opfnamespace = n_oid
-    UNION ALL SELECT 'pg_ts_parser'::regclass, oid FROM pg_ts_parser WHERE prsnamespace = n_oid
-    UNION ALL SELECT 'pg_ts_template'::regclass, oid FROM pg_ts_template WHERE tmplnamespace = n_oid) AS things
-WHERE NOT EXISTS (SELECT FROM pg_depend WHERE classid = class AND objid = things.oid AND deptype = 'e')
-ORDER BY 1
-"""
 
 
 def of_roles(connection: Any, schema: str, owner: str, large_objects: bool) -> dict[str, Any]:
@@ -225,9 +220,7 @@ def of_roles(connection: Any, schema: str, owner: str, large_objects: bool) -> d
         number = "(SELECT oid FROM pg_namespace WHERE nspname = %(schema)s)"
         cursor.execute(_ROLES.replace("n_oid", number), parameters)
         roles = [name for (name,) in cursor.fetchall()]
-        cursor.execute(_PRIVILEGED.replace("n_oid", number), parameters)
-        privileged = [name for (name,) in cursor.fetchall()]
-    return {"owners": owners, "roles": roles, "privileged": privileged}
+        return {"owners": owners, "roles": roles, "privileged": privileged(cursor, [schema])}
 
 
 def schema_owners(connection: Any, schemas: Sequence[str]) -> dict[str, str]:

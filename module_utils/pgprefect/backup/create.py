@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -19,6 +20,7 @@ from ..core.lock import exclusive_lock
 from ..core.problems import Problem
 from ..core.process import Process, ProcessFailed, libpq_environment
 from ..core.sql import quote
+from ..schema.app_schemas import app_schemas, left_out, torn, torn_problem
 from ..schema.declaration import Declaration
 from ..schema.revision import stored_revision
 from ..site.configuration import Keep
@@ -31,11 +33,13 @@ from .contents import (
     publications_of,
     rows_of,
     schema_owners,
+    sequence_values,
     settings_of,
     structure_counts,
     tables_of,
     views_of,
 )
+from .session import as_sql, contents
 from .sets import APP, GLOBALS, WORKFLOW, BackupError, Dump, Manifest
 
 FULL = "full"
@@ -50,11 +54,23 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Wanted:
-    """A dump that is wanted in a set."""
+    """A dump that is wanted in a set.
+
+    The application's has ``schemas`` besides its main one; where none are declared, all that are found and not
+    ``others``, which are Prefect's and the extensions'.
+    """
 
     kind: str
     schema: str | None = None
     tenant: str | None = None
+    schemas: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    main: bool = True  # False: a further one of the application, of schemas of another owner
+
+    @property
+    def all_schemas(self) -> tuple[str, ...]:
+        """The schemas of the dump, the main one first."""
+        return tuple(dict.fromkeys((*([self.schema] if self.schema else []), *self.schemas)))
 
 
 def wanted_parts(declaration: Declaration, kinds: Sequence[str], tenant: str | None = None) -> list[Wanted]:
@@ -67,7 +83,8 @@ def wanted_parts(declaration: Declaration, kinds: Sequence[str], tenant: str | N
         raise InputError(f"There is no tenant {tenant!r}; there are: {', '.join(names)}.")
     parts = []
     if {APP, FULL} & set(kinds):
-        parts.append(Wanted(APP, declaration.app_schema))
+        others = (*declaration.of_tenants, declaration.extensions_schema)
+        parts.append(Wanted(APP, declaration.app_schema, schemas=declaration.app_schemas, others=others))
     if {WORKFLOW, FULL} & set(kinds):
         parts += [
             Wanted(WORKFLOW, part.schema, part.name) for part in declaration.tenants if tenant in (None, part.name)
@@ -82,7 +99,11 @@ def existing(login: Login, database: str, parts: Sequence[Wanted]) -> list[Wante
     with contextlib.closing(connect(login, database)) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT nspname FROM pg_namespace")
         schemas = {name for (name,) in cursor}
-    return [part for part in parts if part.schema is None or part.schema in schemas]
+    return [
+        replace(part, schemas=tuple(schema for schema in part.schemas if schema in schemas))
+        for part in parts
+        if part.schema is None or part.schema in schemas
+    ]
 
 
 def back_up(
@@ -110,6 +131,7 @@ def back_up(
         try:
             partial.mkdir(mode=0o700)
             with _snapshot(login, database, lock_wait_seconds) as snapshot:
+                parts = _with_app_schemas(snapshot, parts)
                 _check_free_space(home, snapshot, parts, present)
                 described = _dump(login, database, snapshot, parts, partial, lock_wait_seconds)
             manifest = Manifest(
@@ -121,7 +143,7 @@ def back_up(
                 server_version=snapshot.server_version,
                 prefect_version=prefect_version,
                 extensions=snapshot.extensions,
-                parts=tuple(_finish(partial, part) for part in described),
+                parts=_finish(partial, described),
                 seconds=round(time.monotonic() - began, 3),
                 **snapshot.outside,
             )
@@ -238,6 +260,8 @@ def _snapshot(login: Login, database: str, lock_wait_seconds: float) -> Iterator
             cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{int(lock_wait_seconds * 1000)}ms",))
             # Counting leaves the other processors to interactive queries.
             cursor.execute("SET LOCAL max_parallel_workers_per_gather = 0")
+            # What row security would hide from a count is an error instead.
+            cursor.execute("SET LOCAL row_security = off")
             cursor.execute("""
                 SELECT pg_export_snapshot(), CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
                                              ELSE pg_current_wal_lsn() END::text""")
@@ -270,9 +294,10 @@ def _dump(
             for want in wanted:
                 path = partial / _file_name(want, snapshot)
                 file = files.enter_context(open(path, "xb", opener=_for_owner))
-                _log.info("Dump %s into %s.", f"the schema {want.schema}" if want.schema else "the globals", path)
+                what = f"the schema {', '.join(want.all_schemas)}" if want.schema else "the globals"
+                _log.info("Dump %s into %s.", what, path)
                 running.append(Process(_commands(want, snapshot, database, lock_wait), environment, stdout=file))
-            parts = [_describe(want, snapshot) for want in wanted]
+            parts = [part for want in wanted for part in _describe(want, snapshot)]
             for process in running:
                 process.wait()
         except BaseException:
@@ -282,14 +307,60 @@ def _dump(
     return parts
 
 
-def _describe(want: Wanted, snapshot: _Snapshot) -> Dump:
-    """Return what the snapshot has of a dump, without its size and hash."""
-    connection, schema = snapshot.connection, want.schema
+def _with_app_schemas(snapshot: _Snapshot, wanted: Sequence[Wanted]) -> list[Wanted]:
+    """Find the application's schemas, and record what is in no dump. Raises BackupError for half of a table.
+
+    Those of another owner than the main one's have a dump of their own, because it is restored as that owner.
+    """
+    parts: list[Wanted] = []
+    tenants = [str(want.schema) for want in wanted if want.kind == WORKFLOW]
+    others = {*tenants, *(name for want in wanted for name in want.others)}
+    with snapshot.connection.cursor() as cursor:
+        for want in wanted:
+            if want.kind != APP:
+                parts.append(want)
+                continue
+            schemas = want.schemas or tuple(app_schemas(cursor, others))
+            owners = _acting_owners(snapshot.connection, [str(want.schema), *schemas])
+            main = owners.get(str(want.schema), "")
+            same = tuple(schema for schema in schemas if owners.get(schema, main) in ("", main))
+            parts.append(replace(want, schemas=same))
+            rest = dict.fromkeys(owner for schema, owner in owners.items() if owner not in ("", main))
+            for owner in rest:
+                of_owner = tuple(schema for schema in owners if owners[schema] == owner)
+                parts.append(Wanted(APP, of_owner[0], schemas=of_owner, main=False))
+        dumped = [schema for part in parts for schema in part.all_schemas]
+        if problems := [torn_problem(*row) for row in torn(cursor, dumped)]:
+            raise BackupError(*problems)
+        has_app = any(part.kind == APP for part in parts)
+        snapshot.outside["not_included"] = left_out(cursor, dumped, has_app)
+    return parts
+
+
+def _acting_owners(connection: Any, schemas: Sequence[str]) -> dict[str, str]:
+    """Return the owner of each schema; empty for a superuser's, which is restored as the application's owner."""
+    question = """
+        SELECT nspname, CASE WHEN rolsuper OR rolname = 'pg_database_owner' THEN '' ELSE rolname END
+        FROM pg_namespace JOIN pg_roles r ON r.oid = nspowner WHERE nspname = ANY(%s::name[])"""
+    with connection.cursor() as cursor:
+        cursor.execute(question, (list(schemas),))
+        found = dict(cursor.fetchall())
+    return {schema: found[schema] for schema in schemas if schema in found}
+
+
+def _describe(want: Wanted, snapshot: _Snapshot) -> list[Dump]:
+    """Return what the snapshot has of each schema of a dump, without its size and hash."""
+    if want.schema is None:
+        return [Dump(want.kind, None, want.tenant, _file_name(want, snapshot), bytes=0, sha256="", rows={})]
+    return [_describe_schema(want, schema, snapshot) for schema in want.all_schemas]
+
+
+def _describe_schema(want: Wanted, schema: str, snapshot: _Snapshot) -> Dump:
+    connection = snapshot.connection
     described = Dump(want.kind, schema, want.tenant, _file_name(want, snapshot), bytes=0, sha256="", rows={})
-    if schema is None:
-        return described
     indexes, constraints = structure_counts(connection, schema)
-    owner, large_objects = schema_owners(connection, [schema]).get(schema, ""), want.kind == APP
+    owner = schema_owners(connection, [schema]).get(schema, "")
+    large_objects = want.kind == APP and schema == want.schema and want.main
     return replace(
         described,
         rows=rows_of(connection, schema),
@@ -312,6 +383,8 @@ def _file_name(part: Wanted, snapshot: _Snapshot) -> str:
     if part.kind == GLOBALS:
         return "globals.sql.zst"
     stem = "-".join(filter(None, (part.kind, part.tenant)))
+    if not part.main:
+        stem += "-" + re.sub(r"[^A-Za-z0-9_]", lambda found: f"-{ord(found[0]):x}-", str(part.schema))
     return f"{stem}.dump" + ("" if snapshot.server_version >= _OWN_ZSTD else ".zst")
 
 
@@ -326,22 +399,45 @@ def _commands(part: Wanted, snapshot: _Snapshot, database: str, lock_wait: float
         "--format=custom",
         f"--compress={'zstd:1' if own else '0'}",
         f"--snapshot={snapshot.name}",
-        f"--schema={quote(part.schema)}",
+        *(f"--schema={quote(schema)}" for schema in part.all_schemas),
         "--strict-names",
         f"--lock-wait-timeout={int(lock_wait * 1000)}",
     ]
-    if part.kind == APP:
+    if part.kind == APP and part.main:
         dump.append("--blobs")  # large objects belong to no schema; Prefect makes none
     return [dump] if own else [dump, zstd]
 
 
-def _finish(partial: Path, part: Dump) -> Dump:
-    """Read a dump back and make it durable. Returns it with its size and hash."""
-    began = time.monotonic()
-    size, digest = sets.read_back(partial / part.file)
-    sets.sync(partial / part.file)
-    _log.info("Read %s back: %s bytes in %.1f s.", part.file, f"{size:,}", time.monotonic() - began)
-    return replace(part, bytes=size, sha256=digest)
+def _finish(partial: Path, parts: Sequence[Dump]) -> tuple[Dump, ...]:
+    """Read the dumps back and make them durable. Returns them with their sizes, hashes and values of sequences."""
+    finished: dict[str, tuple[int, str, dict[str, list[Any]]]] = {}
+    for file in dict.fromkeys(part.file for part in parts):
+        began = time.monotonic()
+        size, digest = sets.read_back(partial / file)
+        sets.sync(partial / file)
+        finished[file] = size, digest, _sequences_in(partial / file)
+        _log.info("Read %s back: %s bytes in %.1f s.", file, f"{size:,}", time.monotonic() - began)
+    described = []
+    for part in parts:
+        size, digest, sequences = finished[part.file]
+        own = {name: value for name, value in sequences.items() if part.schema and _is_in(name, part.schema)}
+        described.append(replace(part, bytes=size, sha256=digest, sequences=own))
+    return tuple(described)
+
+
+def _sequences_in(file: Path) -> dict[str, list[Any]]:
+    """Return what a dump sets its sequences to."""
+    if ".dump" not in file.name:
+        return {}
+    entries = [line for line in contents(file) if b" SEQUENCE SET " in line]
+    if not entries:
+        return {}
+    with as_sql(file, entries) as sql:
+        return sequence_values(sql.read())
+
+
+def _is_in(name: str, schema: str) -> bool:
+    return name.startswith((f"{quote(schema)}.", '"{}".'.format(schema.replace('"', '""'))))
 
 
 def _check_free_space(home: Path, snapshot: _Snapshot, wanted: Sequence[Wanted], present: Sequence[Path]) -> None:
@@ -353,7 +449,8 @@ def _check_free_space(home: Path, snapshot: _Snapshot, wanted: Sequence[Wanted],
     if previous and {part.file for part in previous.parts} == files:
         need = previous.bytes * _GROWTH
     else:
-        sizes = [size for want in wanted if want.schema for _, size in tables_of(snapshot.connection, want.schema)]
+        schemas = [schema for want in wanted for schema in want.all_schemas]
+        sizes = [size for schema in schemas for _, size in tables_of(snapshot.connection, schema)]
         sizes += [large_objects_of(snapshot.connection)[1] for want in wanted if want.kind == APP]
         need = _FIRST_SHARE * sum(sizes)
     free = shutil.disk_usage(home).free

@@ -191,7 +191,8 @@ DO $restore$ DECLARE statement text; BEGIN
           AND d.classid <> ALL(ARRAY['pg_default_acl', 'pg_extension']::regclass[])
           AND d.classid IS DISTINCT FROM to_regclass('pg_publication_namespace')
           AND NOT EXISTS (SELECT FROM pg_depend e
-                          WHERE e.classid = d.classid AND e.objid = d.objid AND e.deptype IN ('e', 'i'))
+                          WHERE e.classid = d.classid AND e.objid = d.objid AND e.deptype IN ('e', 'i')
+                            AND (e.refclassid, e.refobjid) <> (d.classid, d.objid))  -- a key of partitions
         ORDER BY o.type <> 'table', o.type NOT IN ('view', 'materialized view', 'foreign table'), o.type, o.identity)
     LOOP
         EXECUTE statement;

@@ -9,6 +9,7 @@ import contextlib
 import glob
 import logging
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -16,7 +17,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -25,13 +26,13 @@ from ..core.connection import Login, connect
 from ..core.http import PAGE, ApiError, PrefectApi, is_ready
 from ..core.prefect import server_environment
 from ..core.problems import ERROR, Problem, format_problems
-from ..core.process import Process, ProcessFailed, libpq_environment
+from ..core.process import Process, ProcessFailed, error_lines, libpq_environment
 from ..core.sql import Statement
 from ..schema.declaration import Declaration
 from ..schema.plan import apply
 from ..schema.verify import verify
 from . import sets
-from .contents import differences
+from .contents import differences, refreshed
 from .restore import in_order
 from .session import contents, list_file
 from .sets import APP, WORKFLOW, BackupError, Dump, Manifest
@@ -62,12 +63,14 @@ class Drill:
     """The result of a drill that a set has passed.
 
     ``servers`` maps each tenant whose Prefect server answered on the copy to the number of flows that it listed.
+    ``refreshed`` are materialized views whose rows changed, because they had not been refreshed before the backup.
     """
 
     verified: str
     seconds: float
     rows: int
     servers: dict[str, int]
+    refreshed: dict[str, list[int]] = field(default_factory=dict)
 
 
 def drill(path: Path, declaration: Declaration, virtualenv: str | None = None) -> Drill:
@@ -100,8 +103,13 @@ def prove(copy: Path, work: Path, declaration: Declaration, virtualenv: str | No
     servers: dict[str, int] = {}
     try:
         login = _start(work)
-        _fill(login, copied, [(part, copy / _unpacked(part)) for part in in_order(parts)])
-        _compare(login, copied, manifest, parts)
+        _fill(
+            login,
+            copied,
+            manifest,
+            [(part, copy / _unpacked(part)) for part in in_order(manifest.files) if part.schema],
+        )
+        views = _compare(login, copied, manifest, parts)
         for part in parts:
             if part.kind == WORKFLOW and virtualenv and os.path.exists(f"{virtualenv}/bin/prefect"):
                 servers[str(part.tenant)] = _serve(login, copied, part, virtualenv)
@@ -112,6 +120,7 @@ def prove(copy: Path, work: Path, declaration: Declaration, virtualenv: str | No
         seconds=round(time.monotonic() - began, 3),
         rows=sum(sum(part.rows.values()) for part in parts),
         servers=servers,
+        refreshed=views,
     )
 
 
@@ -197,7 +206,7 @@ def unpack(path: Path, folder: Path) -> None:
     manifest = sets.read_manifest(path)
     folder = folder / path.name
     folder.mkdir()
-    for part in in_order(manifest.parts):
+    for part in in_order(manifest.files):
         if part.schema:
             sets.check_part(path, part, partial(sets.unpack, target=folder / _unpacked(part)))
         else:
@@ -210,28 +219,58 @@ def _unpacked(part: Dump) -> str:
     return part.file.removesuffix(".zst")
 
 
-def _fill(login: Login, declaration: Declaration, dumps: Sequence[tuple[Dump, Path]]) -> None:
-    """Restore the dumps with several processes each, which cannot be one transaction."""
-    began = time.monotonic()
+def _prepare(login: Login, declaration: Declaration, manifest: Manifest) -> None:
+    """Make the database as declared, with the roles and extensions of the set, and its schemas empty."""
     apply(login, declaration)
+    parts = [part for part in manifest.parts if part.schema]
     with contextlib.closing(connect(login, declaration.database)) as connection, connection.cursor() as cursor:
-        for schema in (str(part.schema) for part, _ in dumps):  # the dump has its own of what ``apply`` made
-            Statement("DROP SCHEMA {} CASCADE", (schema,)).execute(cursor)
-            Statement("CREATE SCHEMA {} AUTHORIZATION {}", (schema, declaration.owners[schema])).execute(cursor)
+        cursor.execute("SELECT rolname FROM pg_roles")
+        present = {name for (name,) in cursor.fetchall()}
+        needed = {
+            role for part in parts for role in (*part.roles, part.owner, *(row[-1] for row in part.owners)) if role
+        }
+        for role in sorted(needed - present):
+            Statement("CREATE ROLE {} NOLOGIN", (role,)).execute(cursor)
+        for part in parts:  # the dump has its own of what ``apply`` made
+            schema = str(part.schema)
+            owner = declaration.owners.get(schema) or part.owner or login.user
+            Statement("DROP SCHEMA IF EXISTS {} CASCADE", (schema,)).execute(cursor)
+            Statement("CREATE SCHEMA {} AUTHORIZATION {}", (schema, owner)).execute(cursor)
+        cursor.execute("SELECT extname FROM pg_extension")
+        installed = {name for (name,) in cursor.fetchall()}
+        for name, schema in manifest.extensions.items():
+            if name not in installed:
+                Statement("CREATE SCHEMA IF NOT EXISTS {}", (schema,)).execute(cursor)
+                Statement("CREATE EXTENSION {} SCHEMA {}", (name, schema)).execute(cursor)
         connection.commit()
+
+
+def _fill(login: Login, declaration: Declaration, manifest: Manifest, dumps: Sequence[tuple[Dump, Path]]) -> None:
+    """Restore the dumps with several processes each, which cannot be one transaction. Raises BackupError."""
+    import psycopg2
+
+    began = time.monotonic()
+    try:
+        _prepare(login, declaration, manifest)
+    except psycopg2.Error as error:
+        raise failed(f"the copy cannot be prepared: {error_lines(str(error))}") from error
     environment = libpq_environment(login, declaration.database)
     jobs, database = f"--jobs={min(os.cpu_count() or 1, _MOST_JOBS)}", f"--dbname={declaration.database}"
     running: list[Process] = []
+    of_application: list[Process] = []
     with contextlib.ExitStack() as files:
         try:
             for part, dump in dumps:
                 entries = files.enter_context(list_file(contents(dump)))
                 if part.kind == APP:
-                    workflows = [part for part, _ in dumps if part.kind != APP]
+                    workflows = [part for part in manifest.parts if part.kind == WORKFLOW]
                     _await_tables(login, declaration.database, workflows, running)
+                    for other in of_application:  # what it has may refer to them
+                        other.wait()
                 command = ["pg_restore", database, jobs, "--exit-on-error", f"--use-list={entries}", str(dump)]
                 _log.info("Restore %s.", part.file)
                 running.append(Process([command], environment))
+                of_application += running[-1:] if part.kind == APP else []
             for process in running:
                 process.wait()
         except ProcessFailed as error:
@@ -256,18 +295,24 @@ def _await_tables(login: Login, database: str, parts: Sequence[Dump], restores: 
             missing -= set(cursor.fetchall())
 
 
-def _compare(login: Login, declaration: Declaration, manifest: Manifest, parts: Sequence[Dump]) -> None:
-    """Compare the copy with the manifest, and where it has all schemas, with the declaration. Raises BackupError."""
+def _compare(login: Login, declaration: Declaration, manifest: Manifest, parts: Sequence[Dump]) -> dict[str, list[int]]:
+    """Compare the copy with the manifest, and where it has all schemas, with the declaration. Raises BackupError.
+
+    Returns the materialized views that had not been refreshed, with their rows in the set and in the copy.
+    """
+    views = {}
     with contextlib.closing(connect(login, declaration.database)) as connection:
         for part in parts:
             for difference in differences(connection, part):
                 raise failed(f"in the copy {difference}")
+            views.update({f"{part.schema}.{name}": counts for name, counts in refreshed(connection, part).items()})
             _log.info("The schema %s has the %s rows of the manifest.", part.schema, f"{sum(part.rows.values()):,}")
-    if {part.schema for part in parts} != {declaration.app_schema, *(part.schema for part in declaration.tenants)}:
-        return  # the schemas that are not in the set would be reported as missing
+    if not set(declaration.owners) <= {part.schema for part in parts}:
+        return views  # the schemas that are not in the set would be reported as missing
     errors = [problem for problem in verify(login, declaration).problems if problem.severity == ERROR]
     if errors:
         raise failed(f"the copy of {manifest.name} is not as declared: {format_problems(errors)}")
+    return views
 
 
 def _serve(login: Login, declaration: Declaration, part: Dump, virtualenv: str) -> int:
@@ -295,7 +340,7 @@ def _serve(login: Login, declaration: Declaration, part: Dump, virtualenv: str) 
             while not is_ready(f"{url}/ready"):
                 if process.poll() is not None or time.monotonic() > deadline:
                     log.seek(0)
-                    raise failed(f"Prefect's server did not start on the copy: {_last_lines(log.read())}")
+                    raise failed(f"Prefect's server did not start on the copy: {_without_banner(log.read())}")
                 time.sleep(0.2)
             listed = _list_flows(url, f"drill:{key}")
         finally:
@@ -308,10 +353,17 @@ def _serve(login: Login, declaration: Declaration, part: Dump, virtualenv: str) 
     return listed
 
 
-def _last_lines(text: str) -> str:
-    """Return the last lines of a log, without Prefect's banner."""
-    lines = [line.strip() for line in text.splitlines() if any(map(str.isalnum, line))]
-    return " ".join(lines[-5:])
+_BANNER = re.compile(
+    r"^[\s_/\\|.'-]*$|Configure Prefect|Check out the dashboard|View the API reference|prefect config set"
+)
+
+
+def _without_banner(log: str) -> str:
+    """Return the first error of a server's log with its last lines, without the drawing that it begins with."""
+    lines = [line.strip() for line in log.splitlines() if not _BANNER.search(line)]
+    first = next((line for line in lines if re.search(r"(Error|Exception|FATAL|CRITICAL|ERROR)\b", line)), None)
+    end = [line for line in lines[-3:] if line != first]
+    return " ".join([first, *end] if first else lines[-10:]) or "it says nothing"
 
 
 def _list_flows(url: str, auth_string: str) -> int:

@@ -13,6 +13,7 @@ from ..core.connection import Login, connect
 from ..core.problems import WARNING, Problem
 from ..core.sql import Names, Statement, Value, quote, quote_literal, search_path_names
 from ..schema import revision
+from ..schema.catalog import MADE_HERE
 from ..schema.declaration import Declaration
 from . import sets
 from .contents import comment_of, settings_of
@@ -123,6 +124,7 @@ def _read(login: Login, declaration: Declaration, parts: Sequence[Dump], into: s
         target.settings = {(role, "search_path"): "" for role in declaration.search_paths}
         target.settings |= {(role, "role"): "" for role in declaration.become}
         target.settings[declaration.backup, "lo_compat_privileges"] = ""
+        target.comment = MADE_HERE
         return target
     schemas = [str(part.schema) for part in parts]
     with closing(connect(login, declaration.database)) as connection, connection.cursor() as cursor:
@@ -330,8 +332,11 @@ def _outside(manifest: Manifest, database: str, target: _Target, found: Examinat
             found.afterwards.append(_setting(role, str(name), str(value), database))
             if role and role not in target.roles and role not in found.roles:
                 found.roles.append(role)
-    if manifest.comment and not target.comment:
-        found.afterwards.append(Statement("COMMENT ON DATABASE {} IS {}", (database, Value(manifest.comment))))
+    comment = manifest.comment or ""
+    if comment and target.comment in (None, MADE_HERE) and comment != target.comment:
+        # The word by which ours is known stays.
+        comment += f" ({MADE_HERE})" if target.comment and MADE_HERE not in comment else ""
+        found.afterwards.append(Statement("COMMENT ON DATABASE {} IS {}", (database, Value(comment))))
     for publication in manifest.publications:
         if publication["name"] not in target.publications:
             found.afterwards += _publication(publication, found)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ..core.process import ProcessFailed, error_lines
 from ..schema.declaration import Declaration
 from ..schema.plan import apply
 from . import unfinished
-from .contents import differences
+from .contents import row_differences, structure_differences
 from .dependents import empty, lost
 from .examine import Examination, examine
 from .session import Session, as_sql, contents, entries_of, session
@@ -184,19 +184,19 @@ def _fill(opened: Session, file: Path, parts: Sequence[Dump], database: str) -> 
                 else:
                     opened.execute_all(sql)
         if section == "data":
-            _compare(opened.connection, parts, finished=False)  # before the row security of the tables holds
+            _compare(opened.connection, parts, row_differences)  # before the row security of the tables holds
     if entries.rights:
         with as_sql(file, entries.rights) as sql:
             opened.execute_all(sql)
     with opened.connection.cursor() as cursor:
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
         cursor.execute("SET search_path TO pg_catalog")
-    _compare(opened.connection, parts, finished=True)
+    _compare(opened.connection, parts, structure_differences)
 
 
-def _compare(connection: Any, parts: Sequence[Dump], finished: bool) -> None:
+def _compare(connection: Any, parts: Sequence[Dump], compare: Callable[[Any, Dump], Iterator[str]]) -> None:
     for part in parts:
-        for difference in differences(connection, part, finished):
+        for difference in compare(connection, part):
             raise ProcessFailed(difference)
 
 

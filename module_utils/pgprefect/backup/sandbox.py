@@ -130,6 +130,7 @@ def _result(path: Path, said: str) -> dict[str, Any]:
             and isinstance(known.rows, int)
             and isinstance(known.seconds, (int, float))
             and all(isinstance(flows, int) for flows in known.servers.values())
+            and all(isinstance(rows, int) for pair in known.refreshed.values() for rows in pair)
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         hint = f"{said or type(error).__name__}; its journal: journalctl -u {UNIT}"

@@ -30,6 +30,9 @@ def add_to(commands: Any) -> None:
     command.add_argument(
         "--kind", action="append", choices=(sets.APP, sets.WORKFLOW), help="only this; else all that the set has"
     )
+    command.add_argument(
+        "--schema", action="append", metavar="SCHEMA", help="of the application, only this; else all that the set has"
+    )
     command.add_argument("--into", metavar="DATABASE", help="into a new database instead of the site's own")
     command.add_argument(
         "--table", metavar="SCHEMA.TABLE", help="only this table's rows, into a schema of its own, named restored_..."
@@ -42,7 +45,7 @@ def add_to(commands: Any) -> None:
 
 
 def _restore(options: argparse.Namespace) -> int:
-    if options.table and (options.kind or options.into or options.tenant):
+    if options.table and (options.kind or options.into or options.tenant or options.schema):
         raise InputError("--table goes alone or with --set and --dry-run: its schema says the rest.")
     site, home = site_with_backups(options)
     path = sets.find(home, options.set)
@@ -50,7 +53,10 @@ def _restore(options: argparse.Namespace) -> int:
         return _restore_table(options, site, path)
     manifest = sets.read_manifest(path)
     held = dict.fromkeys(part.kind for part in manifest.parts if part.schema)
-    parts = restore.choose(manifest, declaration_of(site), options.kind or list(held), options.tenant)
+    if options.schema and (options.kind or options.tenant):
+        raise InputError("--schema is of the application, so it takes neither --kind nor --tenant.")
+    kinds = [sets.APP] if options.schema else options.kind or list(held)
+    parts = restore.choose(manifest, declaration_of(site), kinds, options.tenant, options.schema or ())
     target = options.into or site.database
     schemas = ", ".join(part.schema for part in parts if part.schema)
     found = examine(site.login, declaration_of(site), path, parts, site.virtualenv, options.into)
@@ -78,7 +84,7 @@ def _keep_what_is_there(options: argparse.Namespace, site: Site, parts: list[Dum
         point = set_restore_point(site.login, cluster, "before-restore", now)
         print(f"The restore point {point.name} is set.")
     # By the user of the backups, which this process cannot become and come back from.
-    kinds = [word for part in parts for word in ("--kind", part.kind)]
+    kinds = [word for kind in dict.fromkeys(part.kind for part in parts) for word in ("--kind", kind)]
     tenant = ["--tenant", options.tenant] if options.tenant else []
     verbose = ["--verbose"] if options.verbose else []
     command = [*this_program(), "--config", options.config, *verbose, *tenant, "backup", "create", "--safety", *kinds]

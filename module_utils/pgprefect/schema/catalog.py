@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ..core.prefect import SECRET_COLUMNS, SIGNATURE
+from .app_schemas import STAGING
 from .declaration import PUBLIC, Declaration
 from .workflow_runs import ViewState, read_view
 
 # In the comment on a database that was made here.
 MADE_HERE = "Made by ansible-prefect"
 
-# Where a restore of single tables puts them: ``backup.sets.staging_schema`` makes these names.
-_STAGING_SCHEMA = re.compile(r"restored_\d{8}t\d{6}z(_safety)?_[a-z0-9_]+")
+_STAGING_SCHEMA = re.compile(STAGING)
 
 
 class Object(NamedTuple):

@@ -41,6 +41,7 @@ DECLARATION_ARGUMENTS: dict[str, dict[str, Any]] = {
     "extensions_schema": {"type": "str", "default": "extensions"},
     "extensions": {"type": "list", "elements": "str", "default": ["pg_trgm"]},
     "app_schema_tables": {"type": "list", "elements": "str", "default": []},
+    "app_schemas": {"type": "list", "elements": "str", "default": []},
     "events_table": {"type": "str", "default": ""},
     "events_columns": {"type": "dict", "default": {}},
     "connection_limits": {"type": "dict", "default": {}},
@@ -81,6 +82,7 @@ class Declaration:
     extensions_schema: str = "extensions"
     extensions: tuple[str, ...] = ("pg_trgm",)
     app_schema_tables: tuple[str, ...] = ()
+    app_schemas: tuple[str, ...] = ()  # besides app_schema; none: those that are found are backed up, no more
     events: EventTable | None = None  # with it, the view workflow_runs
     connection_limits: Mapping[str, int] = field(default_factory=dict)
     passwords: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -91,12 +93,23 @@ class Declaration:
     @property
     def owners(self) -> dict[str, str]:
         """The owner of each schema that a declared role owns; the same role creates the objects in it."""
-        return {self.app_schema: self.app_owner, **{tenant.schema: tenant.owner for tenant in self.tenants}}
+        applications = dict.fromkeys(self.of_application, self.app_owner)
+        return {**applications, **{tenant.schema: tenant.owner for tenant in self.tenants}}
+
+    @property
+    def of_application(self) -> tuple[str, ...]:
+        """The declared schemas of the application, the main one first."""
+        return tuple(dict.fromkeys((self.app_schema, *self.app_schemas)))
+
+    @property
+    def of_tenants(self) -> tuple[str, ...]:
+        """The schemas of the tenants."""
+        return tuple(tenant.schema for tenant in self.tenants)
 
     @property
     def schemas(self) -> tuple[str, ...]:
         """The declared schemas."""
-        return (self.app_schema, *(tenant.schema for tenant in self.tenants), self.extensions_schema)
+        return (*self.of_application, *self.of_tenants, self.extensions_schema)
 
     @property
     def login_roles(self) -> tuple[str, ...]:
@@ -108,6 +121,10 @@ class Declaration:
     def roles(self) -> tuple[str, ...]:
         """All declared roles."""
         return (self.app_owner, *(tenant.owner for tenant in self.tenants), *self.login_roles)
+
+    def powers(self, role: str) -> frozenset[str]:
+        """The attributes of a role beyond logging in: the backup reads what row security hides from others."""
+        return frozenset({"BYPASSRLS"} if role == self.backup else ())
 
     @property
     def service_roles(self) -> tuple[str, ...]:
@@ -136,7 +153,7 @@ class Declaration:
     @property
     def grants(self) -> tuple[Grant, ...]:
         """The matrix of role and schema. A role in it may use the schema; owners may do anything in their own."""
-        rows = [Grant(self.app_login, self.app_schema, READ_AND_WRITE, USE_SEQUENCE, EXECUTE)]
+        rows = [Grant(self.app_login, schema, READ_AND_WRITE, USE_SEQUENCE, EXECUTE) for schema in self.of_application]
         for tenant in self.tenants:
             rows += [
                 Grant(tenant.server, tenant.schema, READ_AND_WRITE, USE_SEQUENCE, EXECUTE, secrets=True),
@@ -154,7 +171,7 @@ class Declaration:
         rows = [grant for grant in self.grants if grant.schema == schema]
         if kind == "schema":
             return {grant.role: USE for grant in rows}
-        prefects = schema != self.app_schema
+        prefects = schema in self.of_tenants
         if kind == "table":
             secret = prefects and (name in SECRETS or name in SECRET_COLUMNS)
             return {grant.role: grant.tables for grant in rows if grant.tables and (grant.secrets or not secret)}
@@ -177,6 +194,7 @@ def declare(
     extensions_schema: str = "extensions",
     extensions: Iterable[str] = ("pg_trgm",),
     app_schema_tables: Iterable[str] = (),
+    app_schemas: Iterable[str] = (),
     events_table: str = "",
     events_columns: Mapping[str, str | None] = MappingProxyType({}),
     connection_limits: Mapping[str, Any] = MappingProxyType({}),
@@ -209,6 +227,7 @@ def declare(
         extensions_schema=extensions_schema,
         extensions=tuple(extensions),
         app_schema_tables=tuple(app_schema_tables),
+        app_schemas=tuple(app_schemas),
         events=_events(events_table, events_columns),
         connection_limits={role: int(limit) for role, limit in connection_limits.items()},
         passwords=dict(passwords),

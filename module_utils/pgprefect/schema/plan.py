@@ -316,7 +316,7 @@ def _role(catalog: Catalog, declaration: Declaration, role: str) -> Iterator[Cha
     password = declaration.passwords.get(role)
     actual = catalog.roles.get(role)
     if actual is None:
-        words, arguments = ["LOGIN" if logs_in else "NOLOGIN"], []
+        words, arguments = ["LOGIN" if logs_in else "NOLOGIN", *sorted(declaration.powers(role))], []
         if limit is not None:
             words.append("CONNECTION LIMIT {}")
             arguments.append(Value(limit))
@@ -329,7 +329,8 @@ def _role(catalog: Catalog, declaration: Declaration, role: str) -> Iterator[Cha
         return
     if role == declaration.app_owner:
         return  # the application's own role, which may have existed before
-    wrong = [f"NO{power}" for power in sorted(actual.powers)]
+    declared = declaration.powers(role)
+    wrong = [f"NO{power}" for power in sorted(actual.powers - declared)] + sorted(declared - actual.powers)
     if actual.login != logs_in:
         wrong.append("LOGIN" if logs_in else "NOLOGIN")
     if wrong:
@@ -648,7 +649,7 @@ def _future_owner(catalog: Catalog, declaration: Declaration, thing: Object) -> 
     if thing.kind == "database":
         return declaration.app_owner
     owner = declaration.owners.get(thing.schema, "")
-    if thing.kind == "schema" or (thing.schema != declaration.app_schema and thing.name in TABLES):
+    if thing.kind == "schema" or (thing.schema in declaration.of_tenants and thing.name in TABLES):
         return owner
     table = Object(thing.kind if thing.kind == "sequence" else "table", thing.schema, thing.name)
     return catalog.owners.get(table, "")

@@ -11,6 +11,7 @@ from ..core.prefect import ENUMS, NEWER, TABLES
 from ..core.problems import ERROR, WARNING, Problem
 from ..core.sql import Names, Statement, quote, search_path_names
 from ..site.configuration import Site, Tenant
+from .app_schemas import app_schemas, left_out, privileged, torn, torn_problem
 from .catalog import Catalog, Object, read
 from .declaration import PUBLIC, Declaration, declaration_of
 from .foreign import event_triggers, foreign, read_objects
@@ -226,6 +227,7 @@ def _verify(connection: Any, declaration: Declaration, report: Verification, vir
             *_owners(cursor, declaration),
             *event_triggers(cursor),
             *_structure(cursor, catalog, declaration, revisions, report.not_checked),
+            *_backups(cursor, declaration, report.not_checked),
         ]
     migrations = _migrations(virtualenv, report.not_checked)
     report.search_path = report.search_paths.get(declaration.app_login)
@@ -294,12 +296,13 @@ def _placement(catalog: Catalog, declaration: Declaration) -> Iterator[Problem]:
                 "Run the playbook that creates it (playbooks/database.yml).",
             )
     for thing, owner in sorted(catalog.owners.items()):
-        if thing.schema == public and thing.kind == "table" and owner != declaration.app_owner:
+        if thing.schema in declaration.of_application and thing.kind == "table" and owner != declaration.app_owner:
+            name = quote((thing.schema, thing.name))
             yield Problem(
                 "app_table_owner",
-                f"table {quote((public, thing.name))}",
+                f"table {name}",
                 f"The table {thing.name} belongs to {owner}, not to {declaration.app_owner}, who owns its schema.",
-                f"ALTER TABLE {quote((public, thing.name))} OWNER TO {quote(declaration.app_owner)};",
+                f"ALTER TABLE {name} OWNER TO {quote(declaration.app_owner)};",
                 WARNING,
             )
 
@@ -367,7 +370,7 @@ def _undeclared(catalog: Catalog, declaration: Declaration) -> Iterator[Problem]
     """Report rights that undeclared roles have in Prefect's schemas; nothing revokes them."""
     found: dict[tuple[str, str], set[str]] = {}
     for thing, rights in catalog.rights.items():
-        if thing.schema in declaration.owners and thing.schema != declaration.app_schema:
+        if thing.schema in declaration.of_tenants:
             for grantee, privileges in rights.items():
                 if grantee not in (PUBLIC, *declaration.roles):
                     found.setdefault((thing.schema, grantee), set()).update(privileges)
@@ -523,6 +526,34 @@ def _owners(cursor: Any, declaration: Declaration) -> Iterator[Problem]:
             f"ALTER {kind} {name} OWNER TO {quote(wanted)};",
             WARNING,
         )
+
+
+def _backups(cursor: Any, declaration: Declaration, not_checked: list[str]) -> Iterator[Problem]:
+    """Report what no backup of this database can have, or what no restore can bring back."""
+    others = (*declaration.of_tenants, declaration.extensions_schema)
+    found = app_schemas(cursor, others)
+    schemas = declaration.of_application if declaration.app_schemas else found
+    for schema in sorted(set(found) - set(schemas)):
+        yield Problem(
+            "schema_not_backed_up",
+            f"schema {schema}",
+            f"The schema {schema} is none of the declared app_schemas, so it is in no backup set.",
+            f"Add {schema} to app_schemas, or, if nothing needs it any more: DROP SCHEMA {quote(schema)} CASCADE;",
+            WARNING,
+        )
+    for parent, table, schema, part in torn(cursor, [*schemas, *declaration.of_tenants]):
+        yield torn_problem(parent, table, schema, part)
+    for name in privileged(cursor, [*schemas, *declaration.of_tenants]):
+        yield Problem(
+            "not_restorable",
+            name,
+            f"Only a superuser can create {name}, so no backup set with its schema can be restored.",
+            "Move it to a schema of its own that is not in app_schemas, or drop it.",
+            WARNING,
+        )
+    kinds = left_out(cursor, [*found, *declaration.of_tenants], large_objects=True)
+    for kind, names in kinds.items():
+        not_checked.append(f"{kind} ({', '.join(names)}): they are in no backup set")
 
 
 def _structure(

@@ -58,7 +58,7 @@ NEIGHBOURS = {
         "trigger t on table bi.salary",
     ),
     "event trigger": (
-        "CREATE EVENT TRIGGER {name} ON ddl_command_end WHEN TAG IN ('LOAD') EXECUTE FUNCTION public.event()",
+        "CREATE EVENT TRIGGER {name} ON ddl_command_end WHEN TAG IN ('COMMENT') EXECUTE FUNCTION public.event()",
         "event trigger {name}",
     ),
     "cast": (

@@ -93,7 +93,7 @@ def test_a_new_database_gets_all_of_it(settled: Site, tmp_path: Path) -> None:
             ("keeper",)
         ]
         assert there("SELECT shobj_description(oid, 'pg_database') FROM pg_database"
-                     " WHERE datname = current_database()") == [("prices",)]  # fmt: skip
+                     " WHERE datname = current_database()") == [("prices (Made by ansible-prefect)",)]  # fmt: skip
     finally:
         settled.server.sql("postgres", f"DROP DATABASE IF EXISTS {aside} WITH (FORCE)")
 
