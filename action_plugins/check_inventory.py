@@ -21,14 +21,18 @@ for folder in (ROOT, ROOT / "module_utils"):
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
 
-from plugin_utils.inventory_checks.code import Flows, locked_modules  # noqa: E402
-from plugin_utils.inventory_checks.groups import GROUPS, check_groups  # noqa: E402
-from plugin_utils.inventory_checks.secrets import check_secrets  # noqa: E402
-from plugin_utils.inventory_checks.specification import read  # noqa: E402
-from plugin_utils.inventory_checks.table import REQUIREMENTS  # noqa: E402
-from plugin_utils.inventory_checks.tenants import check_code, check_ports, check_tenants  # noqa: E402
-from plugin_utils.inventory_checks.values import check_value  # noqa: E402
-from plugin_utils.inventory_checks.variables import Definition, check_names  # noqa: E402
+try:
+    from plugin_utils.inventory_checks.code import Flows, locked_modules
+    from plugin_utils.inventory_checks.groups import GROUPS, check_groups
+    from plugin_utils.inventory_checks.secrets import check_secrets
+    from plugin_utils.inventory_checks.specification import read
+    from plugin_utils.inventory_checks.table import REQUIREMENTS
+    from plugin_utils.inventory_checks.tenants import check_code, check_ports, check_tenants
+    from plugin_utils.inventory_checks.values import check_value
+    from plugin_utils.inventory_checks.variables import Definition, check_names
+except ModuleNotFoundError as error:
+    message = f"{error}: this Python lacks what the check of the inventory needs. Renew .venv by box/controller."
+    raise AnsibleError(message) from error
 
 CONTAINERS = ("community.docker.docker", "docker")
 # The database's side and the servers' side of one schema.

@@ -394,6 +394,13 @@ def test_each_playbook_refuses_bad_input_before_it_changes_anything(tmp_path: Pa
     assert "prefect_worker_drain_seconds is -1, but it must be" in said, said
 
 
+def test_an_environment_that_is_too_old_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "croniter.py").write_text("raise ModuleNotFoundError(\"No module named 'croniter'\")\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    status, said = run(tmp_path, site())
+    assert status != 0 and "No module named 'croniter'" in said and "Renew .venv by box/controller." in said
+
+
 def test_an_inventory_without_hosts(tmp_path: Path) -> None:
     status, said = run(tmp_path, {})
     assert status != 0

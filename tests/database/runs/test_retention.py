@@ -533,3 +533,29 @@ def test_the_module(site: Site, run_module: Callable[..., ModuleResult]) -> None
     assert not again["changed"] and again["flow_runs_deleted"] == 0
     refused = run_module("prefect_cleanup", **{**arguments, "login_user": site.declaration.app_login})
     assert refused["failed"] and "may not delete" in refused["msg"]
+
+
+def test_a_module_that_fails_in_the_middle_says_what_it_deleted(
+    site: Site, run_module: Callable[..., ModuleResult]
+) -> None:
+    """Flow runs go first; then something of the database's refuses the orphaned artifacts."""
+    run(site, "old")
+    site.sql("INSERT INTO prefect.artifact (id, key, flow_run_id) SELECT gen_random_uuid(), 'x', gen_random_uuid()")
+    site.sql(
+        "CREATE FUNCTION prefect.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF OLD.key = 'x' THEN RAISE 'not this one'; END IF; RETURN OLD; END $$;"
+        " CREATE TRIGGER refuse BEFORE DELETE ON prefect.artifact FOR EACH ROW EXECUTE FUNCTION prefect.refuse()"
+    )
+    arguments = {
+        "login_host": "127.0.0.1",
+        "login_port": site.server.port,
+        "login_user": site.tenant.server,
+        "login_password": PASSWORD,
+        "database": site.database,
+        "schema": "prefect",
+        "policy": {"days_to_keep": 30},
+    }
+    failed = run_module("prefect_cleanup", **arguments)
+    assert failed["failed"] and failed["changed"] and "not this one" in failed["msg"], failed
+    assert "1 rows of flow_run" in failed["changes"]
+    assert site.sql("SELECT count(*) FROM prefect.flow_run") == [(0,)]
