@@ -398,7 +398,7 @@ def test_an_environment_that_is_too_old_is_named(tmp_path: Path, monkeypatch: py
     (tmp_path / "croniter.py").write_text("raise ModuleNotFoundError(\"No module named 'croniter'\")\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     status, said = run(tmp_path, site())
-    assert status != 0 and "No module named 'croniter'" in said and "Renew .venv by box/controller." in said
+    assert status != 0 and "No module named 'croniter'" in said and "Renew .venv by box/controller" in said
 
 
 def test_an_inventory_without_hosts(tmp_path: Path) -> None:
