@@ -22,6 +22,7 @@ for folder in (ROOT, ROOT / "module_utils"):
         sys.path.append(str(folder))
 
 try:
+    from plugin_utils.inventory_checks import forms
     from plugin_utils.inventory_checks.code import Flows, locked_modules
     from plugin_utils.inventory_checks.groups import GROUPS, check_groups
     from plugin_utils.inventory_checks.secrets import check_secrets
@@ -137,6 +138,8 @@ class ActionModule(ActionBase):
             pass  # what it must fit together with may belong to another value
         elif name == "prefect_tenants":
             mistakes += self._check_tenants(value, host)
+        elif name == "pgbackrest_repository" and value.get("type", "path") == "path" and "path" in value:
+            mistakes += forms.OWN_DIRECTORY.faults(f"{name}.path", value["path"])
         elif name == "prefect_secrets":
             mistakes += check_secrets(value, self._tenants(host), self._get("app_login", "mltrading_app", host))
         elif name in EXTENSIONS:

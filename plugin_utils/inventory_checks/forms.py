@@ -31,11 +31,12 @@ _DURATION = re.compile(r"P(?=\d|T\d)(\d{1,6}W)?(\d{1,6}D)?(T(?=\d)(\d{1,6}H)?(\d
 _CRON_FIELD = r"(\*|\d+(-\d+)?)"
 # A step without a range is no cron(5), although some parsers read it.
 _CRONTAB = re.compile(rf"({_CRON_FIELD}|(\*|\d+-\d+)/\d+)(,({_CRON_FIELD}|(\*|\d+-\d+)/\d+))*")
-# Directories of the system, and those below which no directory may become ours.
-_SYSTEM = ("/var/backups", "/var/cache", "/var/lib", "/var/local", "/var/log", "/var/mail", "/var/opt", "/var/spool")
+# Directories below which no other one may become ours: those of the system, of PostgreSQL, and what we write ourselves.
 _NEVER_BELOW = (
     "/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/run", "/sbin", "/sys", "/tmp", "/usr", "/var/run",
     "/var/tmp", "/var/lib/dpkg", "/var/lib/postgresql", "/var/lib/systemd",
+    "/opt/prefect", "/var/lib/pgprefect", "/var/lib/postgresql_pitr", "/var/lib/prefect", "/var/lib/prefect-worker",
+    "/var/lib/prefect_backup",
 )  # fmt: skip
 
 Check = Callable[[Any], None]
@@ -259,7 +260,7 @@ def _service_file(value: Any) -> None:
 
 def is_shared(path: PurePath) -> bool:
     """Return whether a directory holds what several programs have: the root, one right below it, or one of /var."""
-    return len(path.parts) <= 2 or str(path) in _SYSTEM
+    return len(path.parts) <= 2 or str(path.parent) == "/var"
 
 
 def _own_directory(value: Any) -> None:

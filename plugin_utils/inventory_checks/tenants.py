@@ -90,6 +90,9 @@ def check_ports(
     """
     servers = set(groups.get("prefect_server", ()))
     taken: dict[int, str] = {}
+    beside = set(groups.get("postgresql", ())) & set(groups.get("prefect_worker", ()))
+    if beside and 0 <= database_port - 8100 < workers:
+        yield f"database_port is {database_port}, which the health check of a worker has: choose another port."
     if servers & set(groups.get("prefect_worker", ())):
         taken |= {8100 + number: "the health check of a worker" for number in range(workers)}
     if servers & set(groups.get("postgresql", ())):

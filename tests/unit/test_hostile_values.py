@@ -149,7 +149,7 @@ WRONG: dict[str, list[Any]] = {
     "app_schema": ["shop"],
     "app_networks": ["10.0.0.0/33", "10.0.0.1/8", "10.0.0.1/8 trust", "0.0.0.0/0 all", "all", "fe80::%1/64", 167772160],
     "database_host": ["-x", "a_b", "999.1.1.1", "1.2.3", "http://x", "a..b", "a" * 64, "::1]"],
-    "database_port": [0, -1, 65536],
+    "database_port": [0, -1, 80, 65536],
     "database_ca_file": ["ca.pem", "/etc/ssl/", "/etc/../x", "//x", "/root/ca.pem", "/tmp/ca.pem"],
     "private_address": ["host-1", "999.1.1.1", "10.0.0.1/8", "fe80::1%eth0"],
     "backup_directory": [
@@ -169,6 +169,9 @@ WRONG: dict[str, list[Any]] = {
         "/srv/../etc/x",
         "/proc/x/y",
         "//srv/x",
+        "/var/www",
+        "/opt/prefect/flows/sets",
+        "/var/lib/prefect/sets",
     ],
     "prefect_flows": ["/nonexistent", "/", "/etc", "/usr/lib/python3", "flows", "~/flows"],
     "prefect_version": ["9.9.9", "latest", "../uv", "3.8.8 "],
@@ -512,6 +515,8 @@ SITES: list[tuple[dict[str, Any], list[str]]] = [
     ({"prefect_database_extensions_schema": "ext"}, ["but prefect_server_extensions_schema is 'extensions'"]),
     ({"prefect_secrets": {"mltrading_ap": "x"}}, ["nothing reads this secret; did you mean mltrading_app?"]),
     ({"prefect_secrets": {"prefect_api": "pässword"}}, ["prefect_secrets.prefect_api must be printable ASCII"]),
+    ({"prefect_tenants": [{"name": "a"}], "database_port": 8100}, ["database_port is 8100, which the health"]),
+    ({"pgbackrest_repository": {"path": "/srv"}}, ["pgbackrest_repository.path is '/srv'"]),
     ({"prefect_tenants": [{"name": "a", "port": 8100}], "database_port": 8100}, ["port is 8100, which PostgreSQL"]),
 ]
 
