@@ -47,8 +47,12 @@ def test_prefect_says_who_may_run_it(tmp_path: Path) -> None:
         return done.stderr
 
     assert "this user cannot read it: run this as root (sudo prefect ...)." in run()
-    missing = run(PREFECT_TENANT="nobody")
-    assert "there is no tenant nobody on this host: set PREFECT_TENANT to one of prefect, research." in missing
+    # What the variable names is read by a shell, as root.
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/evil.env").write_text("echo trapped; exit 1\n")
+    for name in ("nobody", "../elsewhere/evil", f"/..{tmp_path}/elsewhere/evil", "*"):
+        missing = run(PREFECT_TENANT=name)
+        assert f"there is no tenant {name} on this host: set PREFECT_TENANT to one of prefect, research." in missing
 
 
 def test_the_shell_completes_commands_and_options(tmp_path: Path) -> None:
