@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core.errors import PgprefectError
-from ..core.sql import Names, Statement, quote
+from ..core.sql import Names, Statement
 
 EMPTY = "empty"
 CURRENT = "current"
@@ -67,13 +67,31 @@ def head_of(migrations: dict[str, tuple[str, ...]]) -> str:
     return heads[0]
 
 
+_IS_TABLE = """
+SELECT bool_and(atttypid IN ('pg_catalog.varchar'::regtype, 'pg_catalog.text'::regtype))
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace
+     JOIN pg_catalog.pg_attribute a ON attrelid = c.oid AND attname = 'version_num'
+WHERE nspname = %s AND relname = 'alembic_version' AND relkind = 'r'
+"""
+
+
 def stored_revisions(connection: Any, schema: str) -> list[str]:
-    """Return the revisions in the schema's alembic_version, or nothing where there is no such table."""
+    """Return the revisions in the schema's alembic_version, or nothing where there is no such table.
+
+    The administrator reads it too, so only a plain table is read, and locked against its replacement: a view, or a type
+    of its own, would run its owner's code with the rights of this login.
+    """
+    table = Names(((schema, "alembic_version"),))
     with connection.cursor() as cursor:
-        cursor.execute("SELECT to_regclass(%s)", (quote((schema, "alembic_version")),))
-        if cursor.fetchone() == (None,):
+        cursor.execute(_IS_TABLE, (schema,))
+        if cursor.fetchone() != (True,):
             return []
-        Statement("SELECT version_num FROM {} ORDER BY 1", (Names(((schema, "alembic_version"),)),)).execute(cursor)
+        if not connection.autocommit:
+            Statement("LOCK TABLE ONLY {} IN ACCESS SHARE MODE", (table,)).execute(cursor)
+            cursor.execute(_IS_TABLE, (schema,))
+            if cursor.fetchone() != (True,):
+                return []
+        Statement("SELECT version_num FROM ONLY {} ORDER BY 1", (table,)).execute(cursor)
         return [name for (name,) in cursor]
 
 

@@ -9,14 +9,14 @@ from typing import Any
 from ..core.connection import ConnectionFailed, Login, connect
 from ..core.prefect import ENUMS, NEWER, TABLES
 from ..core.problems import ERROR, WARNING, Problem
-from ..core.sql import Names, Statement, quote, search_path_names
+from ..core.sql import quote, search_path_names
 from ..site.configuration import Site, Tenant
 from .app_schemas import app_schemas, left_out, privileged, torn, torn_problem
 from .catalog import Catalog, Object, read
 from .declaration import PUBLIC, Declaration, declaration_of
 from .foreign import event_triggers, foreign, read_objects
 from .plan import make_plan
-from .revision import BEHIND, UNKNOWN, RevisionError, compare, head_of, installed_migrations
+from .revision import BEHIND, UNKNOWN, RevisionError, compare, head_of, installed_migrations, stored_revisions
 from .server_checks import server_problems
 from .structure import drift, invalid, known_structure, read_structures
 
@@ -258,12 +258,8 @@ def _verify(connection: Any, declaration: Declaration, report: Verification, vir
 
 def _revisions(cursor: Any, declaration: Declaration) -> dict[str, str]:
     cursor.execute(_ALEMBIC_TABLES, {"schemas": list(declaration.owners)})
-    found = {}
-    for (schema,) in cursor.fetchall():
-        table = Names(((schema, "alembic_version"),))
-        Statement("SELECT string_agg(version_num::text, ', ' ORDER BY version_num) FROM {}", (table,)).execute(cursor)
-        found[schema] = cursor.fetchone()[0] or ""
-    return found
+    schemas = [schema for (schema,) in cursor.fetchall()]
+    return {schema: ", ".join(stored_revisions(cursor.connection, schema)) for schema in schemas}
 
 
 def _placement(catalog: Catalog, declaration: Declaration) -> Iterator[Problem]:
@@ -336,6 +332,14 @@ def _tenant(catalog: Catalog, declaration: Declaration, tenant: Tenant, revision
             "what has been applied.",
             f"Where {stray} is Prefect's: ALTER TABLE {stray} SET SCHEMA {quote(schema)}; else restore the schema from "
             "a backup.",
+        )
+    if revisions.get(schema) == "" and known - {"alembic_version"}:
+        yield Problem(
+            "alembic_version_empty",
+            f"table {quote((schema, 'alembic_version'))}",
+            f"The table alembic_version of the schema {schema} holds no revision as Prefect writes it, so neither its "
+            "tables can be compared nor can a migration tell what has been applied.",
+            "Restore the schema from a backup (pgprefect restore --kind workflow); nothing of Prefect's empties it.",
         )
     if revisions.get(schema) and revisions[schema] in revisions.get(public, "").split(", "):
         yield Problem(

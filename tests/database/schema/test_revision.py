@@ -9,7 +9,7 @@ import pytest
 from tests.support.ansible import Result
 from tests.support.project import VIRTUALENV
 from tests.support.site import PASSWORD, Site, pgprefect
-from tests.support.verification import refusal
+from tests.support.verification import codes, refusal
 
 
 def arguments(site: Site) -> dict[str, object]:
@@ -87,3 +87,29 @@ def test_revoke_secrets(prefect: Site) -> None:
     assert refusal(prefect, "prefect_monitor", "SELECT value FROM prefect.configuration") == "42501"
     assert refusal(prefect, "mltrading_app", "SELECT * FROM prefect.flow_run") is None
     prefect.sql("DROP OWNED BY analyst; DROP ROLE analyst")
+
+
+@pytest.mark.parametrize("code", ["view", "type"])
+def test_what_stands_in_its_place_runs_with_nobodys_rights(prefect: Site, code: str) -> None:
+    """The administrator compares the schema too, and its owner may have put there what it likes."""
+    body = "BEGIN IF current_setting('is_superuser') = 'on' THEN CREATE ROLE taken; END IF; RETURN 'd4a7e1c93f52'; END"
+    planted = {
+        "view": f"""
+            CREATE FUNCTION prefect.take() RETURNS text LANGUAGE plpgsql AS $$ {body} $$;
+            CREATE VIEW prefect.alembic_version AS SELECT prefect.take() AS version_num""",
+        "type": f"""
+            CREATE TYPE prefect.planted AS (a text);
+            CREATE FUNCTION prefect.take(prefect.planted) RETURNS text LANGUAGE plpgsql AS $$ {body} $$;
+            CREATE CAST (prefect.planted AS text) WITH FUNCTION prefect.take(prefect.planted) AS IMPLICIT;
+            CREATE TABLE prefect.alembic_version (version_num prefect.planted);
+            INSERT INTO prefect.alembic_version VALUES (ROW('x'))""",
+    }
+    prefect.sql("DROP TABLE prefect.alembic_version")
+    prefect.sql(f"SET ROLE prefect_owner; {planted[code]}")
+    assert codes(prefect) & {
+        "alembic_version_empty",
+        "alembic_version_missing",
+        "prefect_tables_incomplete",
+        "table_drift",
+    }
+    assert prefect.sql("SELECT count(*) FROM pg_roles WHERE rolname = 'taken'") == [(0,)]
