@@ -31,6 +31,13 @@ options:
     type: list
     elements: str
     default: []
+  passwords:
+    description: The passwords of the login roles, by role; a superuser compares them with the stored ones.
+    type: dict
+    default: {}
+  environments:
+    description: A folder of services' environments on this host, with whose passwords the module logs in too.
+    type: path
   login_user:
     description: Any role that may connect. RV(not_checked) lists what it cannot see; a superuser sees everything.
     type: str
@@ -118,16 +125,23 @@ CHECK_ARGUMENTS: dict[str, dict[str, Any]] = {
     "virtualenv": {"type": "path"},
     "check_server": {"type": "bool", "default": False},
     "listen_addresses": {"type": "list", "elements": "str", "default": []},
+    "environments": {"type": "path"},
 }
 
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={**LOGIN_ARGUMENTS, **DECLARATION_ARGUMENTS, **CHECK_ARGUMENTS}, supports_check_mode=True
+        argument_spec={
+            **LOGIN_ARGUMENTS,
+            **DECLARATION_ARGUMENTS,
+            **CHECK_ARGUMENTS,
+            "passwords": {"type": "dict", "default": {}, "no_log": True},
+        },
+        supports_check_mode=True,
     )
     checks = {name: module.params[name] for name in CHECK_ARGUMENTS}
     with failures(module):
-        declaration = declare(**{name: module.params[name] for name in DECLARATION_ARGUMENTS})
+        declaration = declare(**{name: module.params[name] for name in (*DECLARATION_ARGUMENTS, "passwords")})
         report = verify(Login.from_arguments(module.params), declaration, **checks)
         result = asdict(report)
         first = result["tenants"][declaration.tenants[0].name]

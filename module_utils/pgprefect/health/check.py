@@ -11,7 +11,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from ..core.listeners import SERVER_USER, foreign_listener, number_of
 from ..core.problems import ERROR, NOTICE, WARNING, Problem
 from ..core.sql import Statement
 from ..site.configuration import Site, Tenant
-from . import probes
+from . import load, probes
 from .probes import Ask, Finding
 from .thresholds import Thresholds
 
@@ -33,7 +33,10 @@ DEGRADED = "degraded"
 UNHEALTHY = "unhealthy"
 UNKNOWN = "unknown"  # this login, or this Python, may not look
 
-_COULD_NOT_LOOK = ("login_refused", "driver_missing")
+_COULD_NOT_LOOK = ("login_refused", "driver_missing", "check_not_permitted")
+# A busy host makes these of a healthy part: what they say is that the answer came too late.
+_TOO_LATE = ("no_answer", "answer_too_late", "database_slow")
+_LATE_REASONS = ("timed out", "timeout expired")
 
 
 @dataclass
@@ -135,7 +138,31 @@ def check_health(
         thread.join(max(0.0, deadline - time.monotonic()))
     finished = dict(results)  # a late thread may still write into the other one
     names = sorted((name for group in groups for name in group.checks), key=lambda name: FIRST.get(name, len(FIRST)))
-    return Health({name: finished.get(name) or _silent(name, timeout) for name in names})
+    checks = {name: finished.get(name) or _silent(name, timeout) for name in names}
+    if any(_is_late(problem) for check in checks.values() for problem in check.problems):
+        busy = load.busy()
+        checks = {name: _excused(check, busy) if busy else check for name, check in checks.items()}
+    return Health(checks)
+
+
+def _is_late(problem: Problem) -> bool:
+    late = problem.code in _TOO_LATE or any(reason in problem.message for reason in _LATE_REASONS)
+    return late and problem.severity == ERROR
+
+
+def _excused(check: Check, busy: str) -> Check:
+    """Return the check as degraded where only its answers came too late, and this host is too busy to blame them."""
+    errors = [problem for problem in check.problems if problem.severity == ERROR]
+    if not errors or not all(map(_is_late, errors)):
+        return check
+    remedy = "Look again when it is less busy; see what runs here: top, or systemd-cgtop."
+    excused = [
+        replace(problem, message=f"{problem.message} {busy}", remedy=remedy, severity=WARNING)
+        if _is_late(problem)
+        else problem
+        for problem in check.problems
+    ]
+    return Check(DEGRADED, [*excused, Problem("host_busy", "this host", busy, remedy, WARNING)], check.details)
 
 
 def check_site(site: Site, login: Login | None = None, timeout: float = 4.0, tenant: str | None = None) -> Health:

@@ -15,6 +15,7 @@ from .app_schemas import app_schemas, left_out, privileged, torn, torn_problem
 from .catalog import Catalog, Object, read
 from .declaration import PUBLIC, Declaration, declaration_of
 from .foreign import event_triggers, foreign, read_objects
+from .login_checks import FOLDER, check_logins, stored_logins
 from .plan import make_plan
 from .revision import BEHIND, UNKNOWN, RevisionError, compare, head_of, installed_migrations, stored_revisions
 from .server_checks import server_problems
@@ -165,12 +166,14 @@ def verify(
     virtualenv: str | None = None,
     check_server: bool = False,
     listen_addresses: Sequence[str] = (),
+    environments: str | None = None,
 ) -> Verification:
     """Compare a database with its declaration. A server that cannot be reached or is too slow is a problem too.
 
     ``timeout`` is in seconds, for each statement. With Prefect's ``virtualenv`` each schema must be at the newest
     migration of that Prefect. With ``check_server`` the safety of the server itself is checked; ``listen_addresses``
-    are those on which it should listen.
+    are those on which it should listen. ``environments`` is a folder of services' environments, with whose passwords
+    this logs in too.
     """
     report = Verification(tenants={tenant.name: TenantReport(schema=tenant.schema) for tenant in declaration.tenants})
     try:
@@ -198,6 +201,9 @@ def verify(
         report.problems.append(Problem("verification_stopped", f"database {declaration.database}", message, remedy))
     finally:
         connection.close()
+    if environments:
+        found = stored_logins(login, declaration.database, environments, report.not_checked)
+        report.problems += check_logins(found, report.not_checked)
     return report
 
 
@@ -209,6 +215,7 @@ def verify_site(site: Site, login: Login | None = None) -> Verification:
         virtualenv=site.virtualenv,
         check_server=True,
         listen_addresses=site.listen_addresses,
+        environments=FOLDER,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from ..core.connection import Login
@@ -14,6 +15,18 @@ _ARGUMENTS = f"{_PREFIX}SQLALCHEMY_CONNECT_ARGS_"
 
 class SettingMissing(PgprefectError):
     """A setting is not in the environment."""
+
+
+def parse(text: str) -> dict[str, str]:
+    """Return the settings of a file that the roles have written for systemd: each a name with a quoted value."""
+    settings = {}
+    for line in text.splitlines():
+        name, sign, value = line.partition("=")
+        if sign and not name.startswith("#"):
+            if len(value) > 1 and value[0] == value[-1] == '"':
+                value = re.sub(r"\\(.)", r"\1", value[1:-1])
+            settings[name.strip()] = value
+    return settings
 
 
 def database(environment: Mapping[str, str]) -> tuple[Login, str, str]:

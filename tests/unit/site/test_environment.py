@@ -6,6 +6,7 @@ import pytest
 from pgprefect.core.connection import Login
 from pgprefect.site import environment
 
+from filter_plugins.text import env_quote
 from tests.support.site import PASSWORD
 
 SETTINGS = {
@@ -36,3 +37,8 @@ def test_settings_of_the_server(change: dict[str, str], expected: tuple[str, str
 def test_a_missing_setting_is_named(name: str) -> None:
     with pytest.raises(environment.SettingMissing, match=name):
         environment.database({**SETTINGS, name: ""})
+
+
+def test_a_file_of_the_roles_is_read_as_systemd_reads_it() -> None:
+    text = f"#\n# Managed\n#\nA={env_quote(PASSWORD)}\nB=plain\n\nC={env_quote('')}\n"
+    assert environment.parse(text) == {"A": PASSWORD, "B": "plain", "C": ""}
