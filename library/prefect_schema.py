@@ -77,7 +77,7 @@ import importlib.util
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.module_support.database import database_changes
 from ansible.module_utils.module_support.failures import failures
-from ansible.module_utils.pgprefect.core.connection import LOGIN_ARGUMENTS, Login
+from ansible.module_utils.pgprefect.core.connection import LOGIN_ARGUMENTS, ConnectionFailed, Login
 from ansible.module_utils.pgprefect.schema.catalog import clean_database
 from ansible.module_utils.pgprefect.schema.declaration import DECLARATION_ARGUMENTS, declare
 from ansible.module_utils.pgprefect.schema.plan import apply, make_plan
@@ -100,8 +100,22 @@ def main() -> None:
         if module.check_mode and not is_installed(login):
             changes = make_plan(clean_database(declaration), declaration, script).changes
         else:
-            changes = apply(login, declaration, script, module.check_mode, done)
+            try:
+                changes = apply(login, declaration, script, module.check_mode, done)
+            except ConnectionFailed as failed:
+                if not (module.check_mode and is_stopped(login, failed)):
+                    raise
+                module.warn(
+                    f"{failed.problem.message} What differs is not known until it is started, which site.yml does."
+                )
+                changes = []
         module.exit_json(**database_changes(changes))
+
+
+def is_stopped(login: Login, failed: ConnectionFailed) -> bool:
+    """Return whether the server of this host does not run, so that there is nobody to ask yet."""
+    absent = ("No such file or directory", "Connection refused")
+    return not login.host and any(reason in failed.problem.message for reason in absent)
 
 
 def is_installed(login: Login) -> bool:

@@ -19,7 +19,7 @@ from ..core.connection import ConnectionFailed, Login, connect
 from ..core.http import get
 from ..core.jobs import Job
 from ..core.listeners import SERVER_USER, foreign_listener, number_of
-from ..core.problems import ERROR, NOTICE, WARNING, Problem
+from ..core.problems import ERROR, WARNING, Problem
 from ..core.sql import Statement
 from ..site.configuration import Site, Tenant
 from . import load, probes
@@ -260,7 +260,7 @@ def _explain(error: Exception, name: str) -> Problem:
     reason = str(error).strip().partition("\n")[0]
     if code == "42501":  # insufficient_privilege
         remedy = "Ask as a role that may, such as the monitor's; site.yml grants it what it needs."
-        return Problem("check_not_permitted", name, f"This login may not ask for {name}: {reason}.", remedy, NOTICE)
+        return Problem("check_not_permitted", name, f"This login may not ask for {name}: {reason}.", remedy)
     if code == "55P03":  # lock_not_available
         remedy = "A migration ends by itself; else see who holds it: SELECT * FROM pg_locks WHERE granted"
         return Problem(

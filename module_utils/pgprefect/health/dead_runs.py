@@ -32,7 +32,8 @@ _REPORT = 75
 # nothing, so the age of its oldest session is asked for: NULL where this login does not see it, 0 where it has none.
 _OPEN_RUNS = """
 WITH open AS (
-    SELECT r.*, t.flow_run_id AS parent,
+    SELECT r.id, r.name, r.flow_id, r.deployment_id, r.work_queue_id, r.state_type, r.state_name, r.state_timestamp,
+           t.flow_run_id AS parent,
            coalesce(r.labels->>'prefect.worker.name', p.labels->>'prefect.worker.name') AS worker,
            coalesce(r.infrastructure_pid, p.infrastructure_pid) AS pid
     FROM {flow_run} r LEFT JOIN {task_run} t ON t.id = r.parent_task_run_id

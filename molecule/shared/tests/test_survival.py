@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import time
 
+import pytest
 from testinfra.host import Host
 
-from tests.support.scenario import PSQL, Playbook, Sql, wait_for_health
+from tests.support.scenario import PSQL, Playbook, wait_for_health
 from tests.support.waiting import wait_for
 
 
@@ -110,33 +113,136 @@ def test_a_killed_database_comes_back(host: Host, tenants: list[str]) -> None:
 
 SLOW = """
 import time
-from prefect import flow
+from prefect import flow, task
+
+@task
+def step():
+    time.sleep(1)
 
 @flow
-def slow():
-    time.sleep(15)
+def slow(seconds: int = 15, megabytes: int = 0):
+    taken = bytearray(megabytes * 1024 * 1024)
+    for _ in range(seconds):
+        step()
+    return len(taken)
 
 if __name__ == "__main__":
     slow.from_source("/opt/slow", "slow.py:slow").deploy("slow", work_pool_name="default", print_next_steps=False)
 """
 
 
-def test_a_stopping_worker_lets_its_runs_finish(host: Host, sql: Sql, tenants: list[str]) -> None:
-    unit = f"prefect-worker@{tenants[0]}-default-1"
+@pytest.fixture(scope="module")
+def slow(host: Host, tenants: list[str]) -> None:
+    """A deployment of a flow that takes as many seconds and megabytes as it is told."""
     host.check_output("mkdir -p /opt/slow && printf %%s %s > /opt/slow/slow.py", SLOW)
     deploy = f". /etc/prefect/{tenants[0]}.env; /opt/prefect/3.8.8/bin/python /opt/slow/slow.py"
     host.check_output("PREFECT_HOME=/tmp/client sh -c %s", f"set -a; {deploy}")
-    host.check_output("prefect deployment run slow/slow")
 
-    def state() -> str:
-        query = """SELECT state_type FROM prefect.flow_run JOIN prefect.flow ON flow.id = flow_id
-                   WHERE flow.name = 'slow' ORDER BY flow_run.created DESC LIMIT 1"""
-        return str(sql("mltrading_app", query).stdout.strip())
 
-    wait_for(lambda: state() == "RUNNING", seconds=60)
+def begin(host: Host, seconds: int, megabytes: int = 0) -> str:
+    """Start a run, and return its ID."""
+    run = f"prefect deployment run slow/slow --param seconds={seconds} --param megabytes={megabytes}"
+    found = re.search(r"UUID: (\S+)", host.check_output(run))
+    assert found
+    return found.group(1)
+
+
+def state(host: Host, run: str) -> str:
+    """The state of a run."""
+    return str(host.check_output(PSQL, f"SELECT state_type FROM prefect.flow_run WHERE id = '{run}'"))
+
+
+def named_dead(host: Host, tenant: str) -> dict[str, str]:
+    """What health says of each dead run."""
+    health = json.loads(host.run(f"pgprefect --tenant {tenant} health --json").stdout)
+    details: dict[str, str] = health["details"]["dead_runs"]["dead"]
+    named = {problem["object"].split()[-1] for problem in health["problems"] if problem["code"] == "run_dead"}
+    assert named == set(details)
+    return details
+
+
+def end(host: Host, tenant: str, run: str) -> None:
+    """End a dead run by the command that health tells."""
+    health = json.loads(host.run(f"pgprefect --tenant {tenant} health --json").stdout)
+    remedy = next(problem["remedy"] for problem in health["problems"] if problem["object"] == f"flow run {run}")
+    host.check_output(remedy.partition("slots: ")[2].partition("; then")[0])
+    assert state(host, run) == "CRASHED" and run not in named_dead(host, tenant)
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_stopping_worker_lets_its_runs_finish(host: Host, tenants: list[str]) -> None:
+    unit = f"prefect-worker@{tenants[0]}-default-1"
+    run = begin(host, seconds=15)
+    wait_for(lambda: state(host, run) == "RUNNING", seconds=60)
     host.check_output("systemctl stop %s", unit)
-    assert state() == "COMPLETED"
+    assert state(host, run) == "COMPLETED"
     host.check_output("systemctl start %s", unit)
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_run_survives_outages_of_the_database_and_of_the_api(host: Host, tenants: list[str]) -> None:
+    run = begin(host, seconds=90)
+    wait_for(lambda: state(host, run) == "RUNNING", seconds=60)
+    for unit in ("postgresql@*-main.service", f"prefect-server@{tenants[0]}"):
+        names = host.check_output("systemctl list-units --plain --no-legend %s", unit).split()[0]
+        host.check_output("systemctl stop %s", names)
+        time.sleep(20)
+        host.check_output("systemctl start %s", names)
+        wait_for(lambda: ready(host), seconds=90)
+    assert named_dead(host, tenants[0]) == {}
+    wait_for(lambda: state(host, run) != "RUNNING", seconds=180)
+    assert state(host, run) == "COMPLETED"
+
+
+@pytest.mark.usefixtures("slow")
+def test_the_runs_of_a_killed_worker_are_named_until_they_are_ended(host: Host, tenants: list[str]) -> None:
+    tenant, unit = tenants[0], f"prefect-worker@{tenants[0]}-default-1"
+    run = begin(host, seconds=600)
+    wait_for(lambda: state(host, run) == "RUNNING", seconds=60)
+    assert named_dead(host, tenant) == {}
+    host.check_output("systemctl kill --kill-whom main --signal KILL %s", unit)
+    # At once, and also after the worker has come back.
+    wait_for(lambda: run in named_dead(host, tenant), seconds=30)
+    wait_for(lambda: "started again" in named_dead(host, tenant).get(run, ""), seconds=90)
+    end(host, tenant, run)
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_run_that_takes_too_much_memory_ends_alone(host: Host, tenants: list[str]) -> None:
+    unit = f"prefect-worker@{tenants[0]}-default-1"
+    worker = host.check_output("systemctl show --property MainPID --value %s", unit)
+    modest = begin(host, seconds=40)
+    wait_for(lambda: state(host, modest) == "RUNNING", seconds=60)
+    host.check_output("systemctl set-property --runtime %s MemoryMax=700M", unit)
+    try:
+        greedy = begin(host, seconds=5, megabytes=1000)
+        wait_for(lambda: state(host, greedy) == "CRASHED", seconds=90)
+        wait_for(lambda: state(host, modest) == "COMPLETED", seconds=120)
+    finally:
+        host.check_output("systemctl set-property --runtime %s MemoryMax=4G", unit)
+    assert host.check_output("systemctl show --property MainPID --value %s", unit) == worker
+
+
+@pytest.mark.usefixtures("slow")
+def test_what_a_worker_had_taken_and_not_begun_runs_after_its_next_start(host: Host, tenants: list[str]) -> None:
+    unit = f"prefect-worker@{tenants[0]}-default-1"
+    pending = """SELECT count(*) > 0 FROM prefect.flow_run WHERE state_type = 'PENDING'"""
+    runs = [begin(host, seconds=1) for _ in range(3)]
+    wait_for(lambda: host.check_output(PSQL, pending) == "t", seconds=60)
+    host.check_output("systemctl kill --kill-whom main --signal KILL %s", unit)
+    taken = [run for run in runs if state(host, run) in ("PENDING", "SCHEDULED")]
+    assert taken
+    wait_for(lambda: {state(host, run) for run in taken} == {"COMPLETED"}, seconds=180)
+    for run in set(runs) - set(taken):  # what had begun is dead
+        end(host, tenants[0], run)
+
+
+def test_a_stopped_database_is_started_by_the_site(host: Host, tenants: list[str], playbook: Playbook) -> None:
+    host.check_output("systemctl stop 'postgresql@*-main.service'")
+    done = playbook("site.yml")
+    assert done.returncode == 0, done.stdout
+    for tenant in tenants:
+        wait_for_health(host, tenant)
 
 
 def test_everything_comes_back_after_a_boot(host: Host, container: str, playbook: Playbook) -> None:
