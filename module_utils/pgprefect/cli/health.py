@@ -148,5 +148,6 @@ _FIGURES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "services": _services,
     "runs": _runs,
     "dead_runs": _dead_runs,
+    "leftovers": lambda details: counted(len(details["found"]), "thing") if details["found"] else "none",
     "api": lambda details: str(details["url"]),
 }

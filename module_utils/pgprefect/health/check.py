@@ -23,6 +23,7 @@ from ..core.problems import ERROR, WARNING, Problem
 from ..core.sql import Statement
 from ..site.configuration import Site, Tenant
 from . import load, probes
+from .leftovers import Place, leftovers, places
 from .probes import Ask, Finding
 from .thresholds import Thresholds
 
@@ -92,11 +93,13 @@ def check_health(
     disk_paths: Sequence[str] = (),
     jobs: Sequence[Job] = (),
     tenant: str | None = None,
+    work: Sequence[Place] = (),
 ) -> Health:
     """Run all checks, groups of them at the same time. It takes no longer than the timeout, in seconds.
 
     The disk is checked at the paths, or at the data directory where the login is over the unix socket. The jobs are
-    those that this host is to run. With a tenant's name the others' checks are left out.
+    those that this host is to run. With a tenant's name the others' checks are left out. ``work`` is where jobs of this
+    host work.
     """
     limits = thresholds or Thresholds()
     schemas = [part.schema for part in parts]
@@ -125,6 +128,8 @@ def check_health(
         for job in jobs
         if tenant is None or job.tenant in ("", tenant)
     }
+    if work:
+        own["leftovers"] = lambda _ask: leftovers(work)
     groups.append(Group(own, database=False))
     results: dict[str, Check] = {}
     deadline = time.monotonic() + timeout
@@ -170,9 +175,15 @@ def check_site(site: Site, login: Login | None = None, timeout: float = 4.0, ten
 
     With a tenant's name the others' checks are left out. Raises ThresholdError.
     """
-    thresholds = Thresholds.from_arguments(site.health)
     return check_health(
-        login or site.observer, site.database, site.tenants, timeout, thresholds, jobs=site.jobs, tenant=tenant
+        login or site.observer,
+        site.database,
+        site.tenants,
+        timeout,
+        Thresholds.from_arguments(site.health),
+        jobs=site.jobs,
+        tenant=tenant,
+        work=places(site.backups.directory, site.backups.drill_directory) if site.backups else (),
     )
 
 

@@ -111,6 +111,16 @@ def test_a_killed_database_comes_back(host: Host, tenants: list[str]) -> None:
     wait_for(lambda: ready(host), seconds=90)
 
 
+def test_a_database_that_is_killed_while_it_recovers_comes_back(host: Host, tenants: list[str]) -> None:
+    version, cluster = host.check_output("pg_lsclusters --no-header").split()[:2]
+    file = f"/var/lib/postgresql/{version}/{cluster}/postmaster.pid"
+    for _ in range(4):  # each but the first as soon as the server has written its number
+        host.check_output(f"until kill -KILL $(head -n 1 {file}); do sleep 0.1; done")
+    for tenant in tenants:
+        wait_for_health(host, tenant)
+    assert host.check_output("systemctl --failed --no-legend --plain") == ""
+
+
 SLOW = """
 import time
 from prefect import flow, task
