@@ -123,7 +123,7 @@ def check_health(
         checks = {probe.__name__ + suffix: partial(_tenant, probe, limits, part) for probe in probes.TENANT_PROBES}
         groups.append(Group(checks))
         groups.append(Group({f"api{suffix}": partial(_api, part=part, timeout=timeout / 2)}, database=False))
-    own = {
+    own: dict[str, Callable[[Ask], Finding]] = {
         job.name + suffixes.get(job.tenant, ""): partial(_job, limits=limits, job=job)
         for job in jobs
         if tenant is None or job.tenant in ("", tenant)
@@ -143,11 +143,9 @@ def check_health(
         thread.join(max(0.0, deadline - time.monotonic()))
     finished = dict(results)  # a late thread may still write into the other one
     names = sorted((name for group in groups for name in group.checks), key=lambda name: FIRST.get(name, len(FIRST)))
-    checks = {name: finished.get(name) or _silent(name, timeout) for name in names}
-    if any(_is_late(problem) for check in checks.values() for problem in check.problems):
-        busy = load.busy()
-        checks = {name: _excused(check, busy) if busy else check for name, check in checks.items()}
-    return Health(checks)
+    found = {name: finished.get(name) or _silent(name, timeout) for name in names}
+    busy = load.busy() if any(_is_late(problem) for check in found.values() for problem in check.problems) else None
+    return Health({name: _excused(check, busy) if busy else check for name, check in found.items()})
 
 
 def _is_late(problem: Problem) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, Callable
 
 from ..core.prefect import WORKER_RESOURCE, WORKER_STARTED, prefect_tables
 from ..core.problems import WARNING, Problem
-from ..core.sql import Statement, Value
+from ..core.sql import Names, Statement, Value
 from ..site.configuration import Tenant
 from .thresholds import Thresholds
 
@@ -153,8 +153,8 @@ def declared_workers(folder: str = "/etc/prefect/worker") -> set[str]:
 
 def evidence(run: OpenRun, here: Workers, declared: Iterable[str], tenant: Tenant, limits: Thresholds) -> str | None:
     """Return why nothing runs the run any more, or None where nothing says so."""
-    if run.worker in here or run.worker in declared:
-        return _seen_here(run, here.get(str(run.worker)))
+    if run.worker and (run.worker in here or run.worker in declared):
+        return _seen_here(run, here.get(run.worker))
     if run.worker_started_age is not None and run.worker_started_age < run.age - 1:
         return f"its worker {run.worker} started again {_age(run.worker_started_age)} ago, after it had taken the run"
     if run.ended_age is not None and run.ended_age >= _REPORT:
@@ -198,7 +198,7 @@ def _silent_for(run: OpenRun, tenant: Tenant, limits: Thresholds) -> float | Non
 
 def dead_runs(ask: Callable[[Statement], list[tuple[Any, ...]]], limits: Thresholds, tenant: Tenant) -> Any:
     """Name the runs that nothing runs any more."""
-    arguments = {
+    arguments: dict[str, str | Names | Value] = {
         **prefect_tables(tenant.schema),
         "most": Value(MOST_RUNS),
         "server": Value(tenant.server),

@@ -193,11 +193,11 @@ def test_a_stopping_worker_lets_its_runs_finish(host: Host, tenants: list[str]) 
 def test_a_run_survives_outages_of_the_database_and_of_the_api(host: Host, tenants: list[str]) -> None:
     run = begin(host, seconds=90)
     wait_for(lambda: state(host, run) == "RUNNING", seconds=60)
-    for unit in ("postgresql@*-main.service", f"prefect-server@{tenants[0]}"):
-        names = host.check_output("systemctl list-units --plain --no-legend %s", unit).split()[0]
-        host.check_output("systemctl stop %s", names)
+    version, cluster = host.check_output("pg_lsclusters --no-header").split()[:2]
+    for unit in (f"postgresql@{version}-{cluster}", f"prefect-server@{tenants[0]}"):
+        host.check_output("systemctl stop %s", unit)
         time.sleep(20)
-        host.check_output("systemctl start %s", names)
+        host.check_output("systemctl start %s", unit)
         wait_for(lambda: ready(host), seconds=90)
     assert named_dead(host, tenants[0]) == {}
     wait_for(lambda: state(host, run) != "RUNNING", seconds=180)
@@ -243,8 +243,9 @@ def test_what_a_worker_had_taken_and_not_begun_runs_after_its_next_start(host: H
     taken = [run for run in runs if state(host, run) in ("PENDING", "SCHEDULED")]
     assert taken
     wait_for(lambda: {state(host, run) for run in taken} == {"COMPLETED"}, seconds=180)
-    for run in set(runs) - set(taken):  # what had begun is dead
-        end(host, tenants[0], run)
+    for run in set(runs) - set(taken):
+        if state(host, run) == "RUNNING":  # it had begun, so it is dead
+            end(host, tenants[0], run)
 
 
 def test_a_stopped_database_is_started_by_the_site(host: Host, tenants: list[str], playbook: Playbook) -> None:

@@ -75,7 +75,7 @@ def test_the_only_worker_of_a_pool_takes_up_what_bears_no_name(
 ) -> None:
     """By the command that the unit calls."""
     unnamed = add_run(api, None, name="Pending")
-    command = [VIRTUALENV / "bin/python", "-m", "pgprefect", "take-up", WORKER]
+    command = [str(VIRTUALENV / "bin/python"), "-m", "pgprefect", "take-up", WORKER]
     done = subprocess.run(
         command, env={**prefect_environment, "WORK_POOL": pool}, capture_output=True, text=True, check=False
     )
