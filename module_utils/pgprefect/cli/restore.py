@@ -10,8 +10,8 @@ from typing import Any
 
 from ..backup import restore, sets
 from ..backup.examine import examine
-from ..backup.restore_table import restore_table
-from ..backup.sets import Dump
+from ..backup.restore_table import put_back, restore_table
+from ..backup.sets import BackupError, Dump
 from ..core.errors import InputError
 from ..pitr.repository import find_cluster, set_restore_point
 from ..schema.declaration import declaration_of
@@ -19,7 +19,7 @@ from ..site.configuration import Site
 from . import output
 from .backup import site_with_backups
 from .common import add_command, confirmed, this_program
-from .output import FINE, ago, refuse
+from .output import ATTENTION, FINE, ago, counted, refuse
 
 
 def add_to(commands: Any) -> None:
@@ -38,6 +38,9 @@ def add_to(commands: Any) -> None:
         "--table", metavar="SCHEMA.TABLE", help="only this table's rows, into a schema of its own, named restored_..."
     )
     command.add_argument(
+        "--put-back", action="store_true", help="with --table: copy the rows that the table lacks into it"
+    )
+    command.add_argument(
         "--no-safety-set",
         action="store_true",
         help="make neither a safety set nor a restore point, where what is there cannot be backed up any more",
@@ -47,6 +50,8 @@ def add_to(commands: Any) -> None:
 def _restore(options: argparse.Namespace) -> int:
     if options.table and (options.kind or options.into or options.tenant or options.schema):
         raise InputError("--table goes alone or with --set and --dry-run: its schema says the rest.")
+    if options.put_back and not options.table:
+        raise InputError("--put-back goes with --table SCHEMA.TABLE.")
     site, home = site_with_backups(options)
     path = sets.find(home, options.set)
     if options.table:
@@ -93,7 +98,28 @@ def _keep_what_is_there(options: argparse.Namespace, site: Site, parts: list[Dum
 
 
 def _restore_table(options: argparse.Namespace, site: Site, path: Path) -> int:
-    table = restore_table(site.login, declaration_of(site), path, options.table, options.dry_run)
-    done = "It would make" if options.dry_run else "It made"
-    print(f"The set {path.name} is complete. {done} the table {table} in the database {site.database}.")
-    return FINE
+    declaration = declaration_of(site)
+    try:
+        table = restore_table(site.login, declaration, path, options.table, options.dry_run)
+    except BackupError as error:
+        if not options.put_back or error.problem.code != "restore_table_exists":
+            raise
+        table = error.problem.object.partition(" ")[2]
+    else:
+        done = "It would make" if options.dry_run else "It made"
+        print(f"The set {path.name} is complete. {done} the table {table} in the database {site.database}.")
+    if not options.put_back:
+        return FINE
+    if options.dry_run:
+        print(f"It would copy the rows that {options.table} lacks from there.")
+        return FINE
+    if not confirmed(options, f"This copies the rows that {options.table} lacks from there."):
+        return refuse(f"{options.table} is as it was: say --yes to copy them.")
+    copied = put_back(site.login, declaration, path, options.table)
+    if not copied.taken:
+        output.verdict(f"{options.table} has {counted(copied.rows, 'row')} more, and {table} is dropped.")
+        return FINE
+    taken = counted(copied.taken, "row")
+    output.verdict(f"{options.table} has {counted(copied.rows, 'row')} more; {taken} could not go back.", ATTENTION)
+    print(f"Their keys belong to other rows by now. They stay in {table}: compare them, and decide for each.")
+    return ATTENTION

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 from pgprefect.backup import sets
-from pgprefect.backup.restore_table import restore_table
+from pgprefect.backup.restore_table import PutBack, restore_table
+from pgprefect.backup.restore_table import put_back as copy_back
 from pgprefect.backup.sets import BackupError
 from pgprefect.core.sql import quote
 from pgprefect.schema.verify import verify
 
 from bench.data import fill
 from tests.support.backups import edit, fingerprint, make, put_back, schema_of, workflow
-from tests.support.site import Site
+from tests.support.site import TRADING_SQL, Site
 
 ODD = 'Odd "name" $1'
 
@@ -117,3 +118,75 @@ def test_what_is_refused(filled: Site, tmp_path: Path) -> None:
     assert filled.sql("SELECT relname FROM pg_class WHERE relnamespace = %s::regnamespace AND relkind = 'r'", side) == [
         ("stock_info",)
     ]
+
+
+ORDER = "INSERT INTO orders (client_order_id, portfolio, symbol, side, quantity) VALUES (%s, 'p', 'A', 'buy', 1)"
+
+
+def back(site: Site, path: Path, table: str) -> PutBack:
+    return copy_back(site.server.login, site.declaration, path, table)
+
+
+def test_the_rows_of_a_dropped_table_go_back_and_the_next_one_follows_them(filled: Site, tmp_path: Path) -> None:
+    """The example's orders: their key is an identity, which takes no value, and whose sequence was lost too."""
+    app = filled.declaration.app_login
+    filled.sql("INSERT INTO portfolios VALUES ('p', 'EUR', 1, 0.1, 1, 1)")
+    for number in range(5):
+        filled.sql(ORDER, f"order {number}", role=app)
+    filled.sql("DELETE FROM orders WHERE client_order_id = 'order 4'")  # its number is used all the same
+    path, before = tmp_path / make(filled, tmp_path).name, filled.sql("SELECT * FROM orders ORDER BY id")
+    filled.sql("DROP TABLE public.orders")
+    filled.apply(app_schema_sql=TRADING_SQL)
+    table = beside(filled, path, "public.orders")
+    assert back(filled, path, "public.orders") == PutBack(rows=4, taken=0)
+    assert filled.sql("SELECT * FROM orders ORDER BY id") == before
+    filled.sql(ORDER, "next", role=app)
+    assert filled.sql("SELECT id FROM orders WHERE client_order_id = 'next'") == [(6,)]
+    assert filled.sql("SELECT to_regclass(%s), to_regnamespace(%s)", table, table.partition(".")[0]) == [(None, None)]
+
+
+def test_a_row_whose_key_is_taken_is_not_lost(filled: Site, tmp_path: Path) -> None:
+    filled.sql("INSERT INTO portfolios VALUES ('p', 'EUR', 1, 0.1, 1, 1)")
+    for number in range(3):
+        filled.sql(ORDER, f"order {number}")
+    path = tmp_path / make(filled, tmp_path).name
+    filled.sql("DROP TABLE public.orders")
+    filled.apply(app_schema_sql=TRADING_SQL)
+    filled.sql(ORDER, "in between")  # as number 1
+    table = beside(filled, path, "public.orders")
+    assert back(filled, path, "public.orders") == PutBack(rows=2, taken=1)
+    assert filled.sql("SELECT id, client_order_id FROM orders ORDER BY id") == [
+        (1, "in between"), (2, "order 1"), (3, "order 2")]  # fmt: skip
+    assert filled.sql(f"SELECT client_order_id FROM {table} WHERE id = 1") == [("order 0",)]
+    filled.sql("DELETE FROM orders WHERE id = 1")
+    assert back(filled, path, "public.orders") == PutBack(rows=1, taken=0)
+
+
+def test_rows_without_a_key_and_with_generated_columns_go_back(filled: Site, tmp_path: Path) -> None:
+    app = quote(filled.declaration.app_owner)
+    filled.sql(f"""
+        CREATE TABLE public.heap (n int, twice int GENERATED ALWAYS AS (n * 2) STORED, j json, s serial, p point);
+        INSERT INTO public.heap (n, j) VALUES (1, '{{"a": 1}}'), (2, NULL); INSERT INTO public.heap SELECT * FROM (
+            SELECT 3) AS three; INSERT INTO public.heap (n, s) VALUES (4, 9), (4, 9);
+        ALTER TABLE public.heap OWNER TO {app};
+        DROP TRIGGER no ON public.{quote(ODD)}""")
+    path = tmp_path / make(filled, tmp_path).name
+    rows = "SELECT n, twice, j::text, s FROM public.heap ORDER BY n, s"
+    before, odd = filled.sql(rows), filled.sql(f"SELECT * FROM public.{quote(ODD)} ORDER BY id")
+    filled.sql("""
+        DELETE FROM public.heap WHERE n IN (1, 2);
+        DELETE FROM public.heap WHERE ctid = (SELECT max(ctid) FROM public.heap WHERE n = 4);
+        SELECT setval('public.heap_s_seq', 1)""")
+    filled.sql(f"DELETE FROM public.{quote(ODD)}")
+    for table, count in (("public.heap", 3), (f"public.{quote(ODD)}", 2)):
+        beside(filled, path, table)
+        assert back(filled, path, table) == PutBack(rows=count, taken=0)
+    assert filled.sql(rows) == before
+    assert filled.sql(f"SELECT * FROM public.{quote(ODD)} ORDER BY id") == odd
+    assert filled.sql("SELECT nextval('public.heap_s_seq')") == [(10,)]
+
+    filled.sql("ALTER TABLE public.heap DROP COLUMN j")
+    beside(filled, path, "public.heap")
+    with pytest.raises(BackupError, match=r"The table public\.heap lacks j\.") as failed:
+        back(filled, path, "public.heap")
+    assert failed.value.problem.code == "restore_table_differs"
