@@ -123,7 +123,7 @@ def back_up(
     home = Path(directory)
     began, started = time.monotonic(), datetime.now(timezone.utc)
     with directory_lock(home):
-        _clear(home)
+        clear_partial(home)
         present = sets.list_sets(home)
         name = _next_name(sets.names(home), started, safety)
         partial = sets.partial_path(home, name)
@@ -176,7 +176,7 @@ def prune(directory: str | Path, keep: Keep, dry_run: bool = False, spared: Coll
         for path in going:
             _log.info("Remove the set %s.", path.name)
             sets.remove(path)
-        _clear(home)
+        clear_partial(home)
     return [path.name for path in going]
 
 
@@ -187,7 +187,7 @@ def would_prune(directory: str | Path, keep: Keep, spared: Collection[Path] = ()
     return [path.name for path in sets.prunable([*sets.list_sets(home), coming], keep) if path not in spared]
 
 
-def _clear(home: Path) -> None:
+def clear_partial(home: Path) -> None:
     """Remove what killed runs left behind. The caller holds the lock."""
     for path in sets.left_over(home):
         _log.info("Remove %s, which a killed run left behind.", path)

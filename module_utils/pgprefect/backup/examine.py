@@ -303,17 +303,22 @@ def _roles(manifest: Manifest, parts: Sequence[Dump], target: _Target, found: Ex
             f"Let it log in if it should: ALTER ROLE {quote(role)} LOGIN; with a password or a rule of pg_hba.conf."
         )
         found.notes.append(Problem("restore_role_missing", f"role {role}", message, remedy, WARNING))
-    kept: dict[str, list[str]] = {}
+    kept: dict[tuple[str, str], list[str]] = {}
     for part in parts:
         acting = found.owners[str(part.schema)]
+        if part.owner and part.owner != acting and target.roles.get(part.owner, False):
+            kept.setdefault((part.owner, acting), []).append(f"what {part.owner} had in the schema {part.schema}")
         for kind, names, arguments, owner in part.owners:
             if target.roles.get(owner, False):
                 name = f"{kind} {quote(tuple(names))}" + (f"({', '.join(arguments)})" if arguments else "")
-                kept.setdefault(f"{owner}, a superuser, and belong to {acting}", []).append(name)
+                kept.setdefault((owner, acting), []).append(name)
             elif owner != acting:
                 found.owned.append([kind, names, arguments, owner])
-    for whose, names in kept.items():
-        message = f"{_some(names)} belonged to {whose} after the restore: nothing of a set is given to a superuser."
+    for (owner, acting), names in kept.items():
+        message = (
+            f"{_some(names)}: it belonged to {owner}, and belongs to {acting} after the restore, because nothing of a "
+            "set is given to a superuser."
+        )
         remedy = "That is safer as it is; else ALTER ... OWNER TO, after you have looked at what it runs."
         found.notes.append(Problem("restore_owner_differs", manifest.name, message, remedy, WARNING))
 

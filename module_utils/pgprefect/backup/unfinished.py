@@ -221,6 +221,8 @@ def only_restore(home: Path) -> Iterator[None]:
         raise BackupError(
             Problem("backup_not_written", str(home), message, "Free space, or run this as root.")
         ) from error
+    if os.geteuid() == 0:  # the user of the sets looks at it too
+        os.fchown(descriptor, home.stat().st_uid, home.stat().st_gid)
     message = f"Another restore from {home} is running."
     remedy = f"Wait until it has ended; as root `lslocks | grep {_LOCK}` names its process."
     with exclusive_lock(descriptor, BackupError(Problem("restore_running", str(home), message, remedy))):
@@ -259,7 +261,7 @@ def read(home: Path) -> Record | None:
     return None
 
 
-def problem(home: Path) -> Problem | None:
+def killed_restore(home: Path) -> Problem | None:
     """Return the problem of a restore from this directory that was killed, or None."""
     record = read(home)
     if record is None:
@@ -269,7 +271,7 @@ def problem(home: Path) -> Problem | None:
             f"The restore of {record.set} into {record.database}, begun {record.started}, was killed: its role, and "
             "what it prepared, are left."
         )
-        remedy = f"As root: pgprefect restore --set {record.set} --dry-run (takes back or completes what is left)"
+        remedy = "As root: pgprefect backup (takes it back, or completes it where the data was restored)"
         return Problem("restore_killed", f"database {record.database}", message, remedy, WARNING)
     return None  # it is running
 

@@ -6,12 +6,13 @@ import argparse
 import json
 import os
 import pwd
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ..backup import copy, create, sandbox, sets
+from ..backup import copy, create, remains, sandbox, sets
+from ..backup.sets import Dump, Manifest
 from ..core.jobs import record
 from ..core.process import ProcessFailed
 from ..schema.declaration import declaration_of
@@ -84,6 +85,8 @@ def _as_backup_user(options: argparse.Namespace) -> tuple[Site, Path]:
     site, home = site_with_backups(options)
     role = declaration_of(site).backup
     if os.geteuid() == 0:
+        if options.changes and not options.dry_run:
+            clear_remains(site, home)
         try:
             user = pwd.getpwnam(role)
         except KeyError as error:
@@ -93,6 +96,12 @@ def _as_backup_user(options: argparse.Namespace) -> tuple[Site, Path]:
         os.setgid(user.pw_gid)
         os.setuid(user.pw_uid)
     return site, home
+
+
+def clear_remains(site: Site, home: Path) -> None:
+    """Remove what killed jobs left behind, as far as this host is the database's."""
+    if not site.login.host:
+        remains.clear(site.login, home, Path(_of(site).drill_directory))
 
 
 def _create(options: argparse.Namespace) -> int:
@@ -111,15 +120,19 @@ def _create(options: argparse.Namespace) -> int:
     # A safety set says nothing of the nightly job.
     with record(None if options.safety else site.job("backup")) as figures:
         made = create.back_up(login, site.database, parts, home, version, safety=options.safety)
-        figures.update(set=made.name, bytes=made.bytes, seconds=made.seconds)
+        figures.update(set=made.name, bytes=made.bytes, seconds=made.seconds, not_included=made.not_included)
         spared = copy.waiting(home, backups.copy)
         pruned = [] if options.safety else create.prune(home, backups.keep, spared=spared)
     if options.json:
         output.as_json({**made.as_dict(), "pruned": pruned})
     else:
         output.verdict(f"Made the set {home / made.name}: {size(made.bytes)} in {duration(made.seconds)}.")
-        rows = [(part.file, size(part.bytes), sum(part.rows.values()), part.revision) for part in made.parts]
-        output.table(["file", "size", "rows", "revision"], rows)
+        rows = [
+            (part.file, part.schema, size(part.bytes), sum(part.rows.values()), part.revision) for part in made.parts
+        ]
+        output.table(["file", "schema", "size of the file", "rows", "revision"], rows)
+        if made.not_included:
+            print(f"\nNot included: {_not_included(made)}.")
         if not options.safety:
             print()
             _print_pruned(pruned, "Removed")
@@ -149,7 +162,7 @@ def _would_create(options: argparse.Namespace, site: Site, home: Path, parts: Se
 
 
 def _list(options: argparse.Namespace) -> int:
-    _, home = _as_backup_user(options)
+    site, home = _as_backup_user(options)
     found = [(path, sets.read_manifest(path)) for path in sets.list_sets(home)]
     if options.json:
         output.as_json([
@@ -167,16 +180,32 @@ def _list(options: argparse.Namespace) -> int:
         (
             path.name,
             ago(manifest.time),
-            " ".join(part.file.partition(".")[0] for part in manifest.parts),
+            " ".join(map(_held(manifest), manifest.files)),
             size(manifest.bytes),
             duration(manifest.seconds),
             _drilled(path),
             sets.copied_to(path),
+            _not_included(manifest) or None,
         )
         for path, manifest in found
     ]
-    output.table(["set", "made", "holds", "size", "took", "drill", "copied to"], rows)
+    output.table(["set", "made", "holds", "size", "took", "drill", "copied to", "not included"], rows)
+    output.problems(remains.find_remains(home, Path(_of(site).drill_directory)))
     return FINE
+
+
+def _held(manifest: Manifest) -> Callable[[Dump], str]:
+    """Return a function that names a file, with its schemas where there are several."""
+
+    def name(file: Dump) -> str:
+        schemas = [str(part.schema) for part in manifest.parts if part.file == file.file]
+        return file.file.partition(".")[0] + (f"({','.join(schemas)})" if len(schemas) > 1 else "")
+
+    return name
+
+
+def _not_included(manifest: Manifest) -> str:
+    return "; ".join(f"{kind}: {', '.join(names)}" for kind, names in manifest.not_included.items())
 
 
 def _drilled(path: Path) -> str:
@@ -273,6 +302,8 @@ def _drill(options: argparse.Namespace) -> int:
         raise ConfigurationError("A drill starts the unit in which a set is tried out: run this as root.")
     path = sets.find(home, options.set)
     directory = Path(_of(site).drill_directory)
+    if not options.dry_run:
+        clear_remains(site, home)
     if options.dry_run:
         held = size(sets.read_manifest(path).bytes)
         print(

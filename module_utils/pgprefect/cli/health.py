@@ -126,6 +126,8 @@ def _job(details: Mapping[str, Any]) -> str:
         return f"running, begun {ago(details['started'])}"
     figures = details.get("figures") or {}
     made = f", {size(figures['bytes'])}" if details.get("ok") and "bytes" in figures else ""
+    if left_out := (figures.get("not_included") or {}).get("schemas"):
+        made += f" without {', '.join(left_out)}"
     if details.get("succeeded"):
         return f"succeeded {ago(details['succeeded'])}{made}"
     return "never succeeded" if "started" in details else "has not run yet"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pgprefect.backup import unfinished
+from pgprefect.backup import remains, unfinished
 from pgprefect.backup.examine import examine
 from pgprefect.backup.restore import choose
 from pgprefect.backup.sets import BackupError, read_manifest
@@ -162,16 +161,17 @@ def test_a_killed_restore_is_seen_and_its_remains_go(prefect: Site, tmp_path: Pa
     prefect.sql("CREATE ROLE pgprefect_restore LOGIN; CREATE ROLE dead; CREATE SCHEMA half;"
                 f" GRANT USAGE ON SCHEMA prefect TO {quote(prefect.declaration.app_owner)};"
                 f" GRANT {quote(prefect.tenant.owner)} TO pgprefect_restore")  # fmt: skip
-    with contextlib.closing(prefect.server.connect(prefect.database)):
-        problem = unfinished.problem(tmp_path)
-    assert problem and problem.code == "restore_killed" and path.name in problem.message
+    (tmp_path / ".partial-20261126T020000Z").mkdir()
+    killed, left_over = remains.find_remains(tmp_path, tmp_path / "none")
+    assert killed.code == "restore_killed" and path.name in killed.message
+    assert left_over.code == "backup_left_over" and ".partial-20261126T020000Z" in left_over.message
     with unfinished.only_restore(tmp_path):
-        assert unfinished.problem(tmp_path) is None  # it runs
+        assert unfinished.killed_restore(tmp_path) is None  # it runs
         with pytest.raises(BackupError, match="Another restore") as failed:
             put_back(prefect, path, "workflow")
         assert failed.value.problem.code == "restore_running"
-    put_back(prefect, path, "workflow")
-    assert unfinished.problem(tmp_path) is None
+    remains.clear(prefect.server.login, tmp_path, tmp_path / "none")
+    assert remains.find_remains(tmp_path, tmp_path / "none") == []
     assert prefect.sql("SELECT rolname FROM pg_roles WHERE rolname IN ('dead', 'pgprefect_restore')") == []
     assert prefect.sql("SELECT FROM pg_namespace WHERE nspname = 'half'") == []
-    assert prefect.apply() == []
+    assert [statement for statement in prefect.apply() if "PASSWORD" not in statement] == []
