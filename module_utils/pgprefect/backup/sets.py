@@ -30,6 +30,7 @@ MANIFEST = "manifest.json"
 VERIFIED = "verified.json"  # written by a restore drill that the set passed
 COPIED = "copied.json"  # names the target that has a copy of the set
 FORMAT = 1
+_FILE = re.compile("[A-Za-z0-9_][A-Za-z0-9_.-]*")  # in the set's own folder
 _CHUNK = 1 << 20
 _SAFETY = "-safety"  # of the data that a restore is about to replace; no restore takes it unless it is named
 _NAME = re.compile(rf"\d{{8}}T\d{{6}}Z({_SAFETY})?")
@@ -201,6 +202,9 @@ def read_manifest(path: Path) -> Manifest:
             message = f"The manifest of {path} has format {content['format']!r}, but this program knows {FORMAT}."
             raise BackupError(Problem("backup_manifest_unknown", str(path), message, "Read it with a newer pgprefect."))
         manifest = Manifest(**{**content, "parts": tuple(Dump(**part) for part in content["parts"])})
+        for part in manifest.parts:
+            if not _FILE.fullmatch(part.file):
+                raise ValueError(f"{part.file!r} is no file of a set")
     except OSError as error:
         raise _unreadable(path / MANIFEST, error) from error
     except (ValueError, TypeError, KeyError) as error:

@@ -176,3 +176,14 @@ def test_kinds(kinds: list[str], tenant: str | None, expected: list[str]) -> Non
 def test_kinds_that_make_no_sense(kinds: list[str], tenant: str | None, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         create.wanted_parts(DECLARATION, kinds, tenant)
+
+
+@pytest.mark.parametrize("file", ["../../../etc/cron.d/x", "/etc/passwd", ".hidden", "", "a b"])
+def test_a_manifest_that_names_files_elsewhere(tmp_path: Path, file: str) -> None:
+    """Root reads and writes what it names."""
+    path = make_set(tmp_path, NEWEST)
+    manifest = sets.read_manifest(path).as_dict()
+    part = {"kind": "app", "schema": "public", "tenant": None, "file": file, "bytes": 1, "sha256": "", "rows": {}}
+    (path / sets.MANIFEST).write_text(json.dumps({**manifest, "parts": [part]}))
+    with pytest.raises(BackupError, match="is no file of a set"):
+        sets.read_manifest(path)

@@ -105,9 +105,9 @@ def test_mappings_of_others_stay(folder: Path) -> None:
 
 
 def test_a_file_in_another_encoding_stays_as_it_is(folder: Path) -> None:
-    (folder / "pg_hba.conf").write_bytes(b"# caf\xe9\n" + WEBSHOP.encode())
+    (folder / "pg_hba.conf").write_bytes(b"# r\xe9gle\n" + WEBSHOP.encode())
     apply(plan(str(folder), WANTED, RUNNING, NOBODY), replace(RUNNING, running=False))
-    assert (folder / "pg_hba.conf").read_bytes().endswith(b"# caf\xe9\n" + WEBSHOP.encode())
+    assert (folder / "pg_hba.conf").read_bytes().endswith(b"# r\xe9gle\n" + WEBSHOP.encode())
 
 
 def test_the_configured_port(folder: Path) -> None:
