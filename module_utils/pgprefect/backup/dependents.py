@@ -166,7 +166,10 @@ def dependents(connection: Any, schemas: Sequence[str]) -> Dependents:
     with connection.cursor() as cursor:
         found.lost = lost(cursor, schemas)
         cursor.execute(published, parameters)
-        found.published = [Published(*row[:4], tuple(row[4] or ()), row[5]) for row in cursor.fetchall()]
+        found.published = [
+            Published(name, schema, table, owner, tuple(columns or ()), condition)
+            for name, schema, table, owner, columns, condition in cursor.fetchall()
+        ]
         for question, rows in (
             (_SUBSCRIBED, found.subscribed),
             (_TEXTS, found.texts),

@@ -239,7 +239,9 @@ def _prepare(login: Login, declaration: Declaration, manifest: Manifest) -> None
         cursor.execute("SELECT extname FROM pg_extension")
         installed = {name for (name,) in cursor.fetchall()}
         for name, schema in manifest.extensions.items():
-            if name not in installed:
+            if name not in installed and schema.startswith("pg_"):  # the extension itself says where
+                Statement("CREATE EXTENSION {}", (name,)).execute(cursor)
+            elif name not in installed:
                 Statement("CREATE SCHEMA IF NOT EXISTS {}", (schema,)).execute(cursor)
                 Statement("CREATE EXTENSION {} SCHEMA {}", (name, schema)).execute(cursor)
         connection.commit()

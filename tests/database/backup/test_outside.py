@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pgprefect.backup import remains, unfinished
@@ -75,12 +76,12 @@ def test_a_new_database_gets_all_of_it(settled: Site, tmp_path: Path) -> None:
     try:
         put_back(settled, path, "app", "workflow", into=aside)
 
-        def there(question: str) -> list[tuple[object, ...]]:
+        def there(question: str) -> list[tuple[Any, ...]]:
             return settled.server.sql(aside, question)
 
         after = dict(there(SETTINGS))
         assert after.pop("-") == ["TimeZone=UTC"]
-        expected = dict(before[0])
+        expected: dict[Any, Any] = dict(before[0])
         expected.pop("-")
         assert {role: set(entries) for role, entries in after.items()} == {
             role: set(entries) for role, entries in expected.items()
