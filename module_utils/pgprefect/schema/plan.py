@@ -36,8 +36,12 @@ class Change:
     after: str
 
     def as_problem(self) -> Problem:
-        """Return the deviation as a problem with the statement as its remedy."""
-        return Problem(self.code, self.object, self.message, f"{self.statement};", ERROR)
+        """Return the deviation as a problem with the statement as its remedy, unless that has a secret."""
+        secret = any(isinstance(argument, Value) and argument.secret for argument in self.statement.arguments)
+        remedy = (
+            "Run playbooks/database.yml, which stores the inventory's password." if secret else f"{self.statement};"
+        )
+        return Problem(self.code, self.object, self.message, remedy, ERROR)
 
 
 @dataclass

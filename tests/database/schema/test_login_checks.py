@@ -109,4 +109,4 @@ def test_the_inventorys_password_is_compared_with_the_stored_one(
     assert run_module("prefect_schema_verify", **prefect.arguments(), passwords=passwords)["problems"] == []
     with other_password(prefect, prefect.declaration.backup):
         (problem,) = run_module("prefect_schema_verify", **prefect.arguments(), passwords=passwords)["problems"]
-    assert problem["code"] == "role_password" and PASSWORD not in problem["remedy"]
+    assert problem["code"] == "role_password" and "playbooks/database.yml" in problem["remedy"]
