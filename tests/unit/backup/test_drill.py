@@ -44,3 +44,20 @@ def test_a_program_that_fails_is_quoted() -> None:
     ) as failed:
         drill._run(["sh", "-c", "echo out of luck >&2; exit 3"])
     assert failed.value.problem.code == "drill_failed"
+
+
+def test_the_banner_of_prefect_is_no_reason() -> None:
+    log = """
+ ___ ___ ___ ___ ___ ___ _____
+| _ \\ _ \\ __| __| __/ __|_   _|
+|_| |_|_\\___|_| |___\\___| |_|
+
+Configure Prefect to communicate with the server with:
+
+    prefect config set PREFECT_API_URL=http://127.0.0.1:1/api
+
+sqlalchemy.exc.ProgrammingError: relation "flow" does not exist
+Application startup failed. Exiting.
+"""
+    said = 'sqlalchemy.exc.ProgrammingError: relation "flow" does not exist Application startup failed. Exiting.'
+    assert drill._without_banner(log) == said

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from pgprefect.core.process import Process, ProcessFailed
+from pgprefect.core.process import Process, ProcessFailed, error_lines
 
 from tests.support.project import ROOT
 
@@ -47,3 +47,23 @@ def test_a_program_that_cannot_be_started(tmp_path: Path) -> None:
     file.touch(mode=0o600)
     with pytest.raises(ProcessFailed, match=r"/file cannot be run: Permission denied\."):
         Process([[str(file)]])
+
+
+def test_the_first_error_is_what_is_said() -> None:
+    """PostgreSQL's programs go on talking after it, and what they say last is not the cause."""
+    text = """
+pg_restore: connecting to database for restore
+pg_restore: while PROCESSING TOC:
+pg_restore: error: could not execute query: ERROR:  role "grafana" does not exist
+DETAIL:  It was dropped.
+Command was: GRANT SELECT ON TABLE public.market_data TO grafana;
+
+
+pg_restore: error: another one
+pg_restore: warning: errors ignored on restore: 2
+"""
+    assert error_lines(text) == (
+        'pg_restore: error: could not execute query: ERROR:  role "grafana" does not exist DETAIL:  It was dropped.'
+    )
+    assert error_lines("one\ntwo\nthree\nfour\nfive\n") == "two three four five"
+    assert error_lines("") == "no reason given"
