@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import shlex
+from collections.abc import Callable
 
 import pytest
 from testinfra.host import Host
@@ -36,7 +37,7 @@ r.urlopen(r.Request("http://127.0.0.1:{port}/api{path}", b"{{}}",
                     {{"Authorization": "Basic {login}", "Content-Type": "application/json"}}))"""
         return reaches(host, f"python3 -c {shlex.quote(request)}")
 
-    attempts = {
+    attempts: dict[str, Callable[[], bool]] = {
         "the environment and the API's password": lambda: reaches(
             host, f"grep -q PREFECT_API_AUTH_STRING /proc/{process(host, f'prefect-worker@{worker}')}/environ"
         ),
@@ -60,7 +61,7 @@ r.urlopen(r.Request("http://127.0.0.1:{port}/api{path}", b"{{}}",
             or reaches(host, "ls /var/backups/prefect")
         ),
     }
-    return bool(attempts[name]())
+    return attempts[name]()
 
 
 def table() -> list[tuple[str, str, bool]]:

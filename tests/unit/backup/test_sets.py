@@ -183,7 +183,15 @@ def test_a_manifest_that_names_files_elsewhere(tmp_path: Path, file: str) -> Non
     """Root reads and writes what it names."""
     path = make_set(tmp_path, NEWEST)
     manifest = sets.read_manifest(path).as_dict()
-    part = {"kind": "app", "schema": "public", "tenant": None, "file": file, "bytes": 1, "sha256": "", "rows": {}}
+    part: dict[str, object] = {
+        "kind": "app",
+        "schema": "public",
+        "tenant": None,
+        "file": file,
+        "bytes": 1,
+        "sha256": "",
+        "rows": {},
+    }
     (path / sets.MANIFEST).write_text(json.dumps({**manifest, "parts": [part]}))
     with pytest.raises(BackupError, match="is no file of a set"):
         sets.read_manifest(path)
