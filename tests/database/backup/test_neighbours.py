@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pgprefect.backup.examine import examine
-from pgprefect.backup.restore import choose
-from pgprefect.backup.sets import BackupError, read_manifest
+from pgprefect.backup.restore import choose, restore
+from pgprefect.backup.sets import BackupError, Dump, read_manifest
 from pgprefect.cli.main import main
 from pgprefect.core.sql import quote
 
@@ -127,6 +128,11 @@ def city(prefect: Site) -> Site:
     return prefect
 
 
+def of_public(site: Site, path: Path) -> list[Dump]:
+    """The schema public alone; bi is in the set too, unless it was made before."""
+    return choose(read_manifest(path), site.declaration, ["app"], schemas=["public"])
+
+
 def describe(site: Site) -> list[tuple[object, ...]]:
     """All that the database records of objects and of what they depend on."""
     return site.sql("""
@@ -144,15 +150,35 @@ def test_what_stands_elsewhere_is_named_before_anything_is_changed(city: Site, t
     path = tmp_path / make(city, tmp_path, "app").name
     city.sql(statement)
     before, objects = fingerprint(city), describe(city)
-    parts = choose(read_manifest(path), city.declaration, ["app"])
+    parts = of_public(city, path)
     with pytest.raises(BackupError, match="stand on what would be replaced") as predicted:
         examine(city.server.login, city.declaration, path, parts, str(VIRTUALENV))
     with pytest.raises(BackupError) as refused:
-        put_back(city, path, "app")
+        restore(city.server.login, city.declaration, path, parts, str(VIRTUALENV))
     assert refused.value.problems == predicted.value.problems
     problem = next(problem for problem in refused.value.problems if problem.code == "restore_dependents")
     assert name in problem.message
     assert (fingerprint(city), describe(city)) == (before, objects)
+
+
+def test_what_is_in_the_set_comes_back_in_the_same_transaction(city: Site, tmp_path: Path) -> None:
+    older = tmp_path / "older"
+    older.mkdir()
+    city.declaration = replace(city.declaration, app_schemas=("public",))
+    before = older / make(city, older, "app").name  # of the time before bi was backed up
+    city.declaration = replace(city.declaration, app_schemas=())
+    city.sql(NEIGHBOURS["policy"][0] + ";" + NEIGHBOURS["unique index"][0])
+    seen = "SELECT who FROM bi.salary"
+    app = city.declaration.app_login
+    path = tmp_path / make(city, tmp_path, "app").name
+    city.sql("DROP POLICY own_only ON bi.salary")
+    put_back(city, path, "app")
+    assert city.sql(seen, role=app) == [(app,)]
+    assert city.sql("SELECT indisunique FROM pg_index WHERE indexrelid = 'bi.salary_who'::regclass") == [(True,)]
+    with pytest.raises(BackupError, match=r"policy own_only on table bi\.salary") as failed:
+        put_back(city, before, "app")
+    assert failed.value.problem.code == "restore_dependents"
+    assert city.sql(seen, role=app) == [(app,)]
 
 
 def test_a_publication_gets_its_tables_back(city: Site, tmp_path: Path) -> None:
@@ -191,7 +217,7 @@ def test_what_refers_without_a_dependency_is_said(city: Site, tmp_path: Path) ->
         CREATE TABLE bi.watched (t regclass); CREATE TABLE public.newer (n int);
         CREATE FUNCTION bi.newer() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM public.newer';
         CREATE FUNCTION bi.older() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM public.orders'""")
-    parts = choose(read_manifest(path), city.declaration, ["app"])
+    parts = of_public(city, path)
     notes = {note.code: note.message for note in examine(city.server.login, city.declaration, path, parts).notes}
     assert "bi.watched.t" in notes["restore_object_numbers"]
     assert "bi.newer() names public.newer" in notes["restore_named"]
@@ -208,7 +234,7 @@ def test_a_dry_run_ends_as_the_restore_does(
     site_file.write_text(json.dumps({**json.loads(site_file.read_text()), "login": login, "backups": backups}))
 
     def run(*arguments: str) -> tuple[int, str]:
-        status = main(["--config", str(site_file), "restore", "--kind", "app", *arguments])
+        status = main(["--config", str(site_file), "restore", "--schema", "public", *arguments])
         captured = capsys.readouterr()
         return status, captured.out + captured.err
 
