@@ -132,9 +132,10 @@ class ActionModule(ActionBase):
 
     def _check_value(self, name: str, value: Any, host: dict[str, Any], counts: bool = True) -> Iterator[str]:
         mistakes = list(check_value(name, value, self._specification.options[name]))
+        alone = bool(mistakes) or not counts
         if name == "prefect_tenants" and counts and (flows := self._flows(host)):
             mistakes += check_code(value, flows)
-        if mistakes or not counts:
+        if alone:
             pass  # what it must fit together with may belong to another value
         elif name == "prefect_tenants":
             mistakes += self._check_tenants(value, host)

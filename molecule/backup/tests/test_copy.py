@@ -209,7 +209,7 @@ def test_the_controller_gets_what_leaves_the_host(
     typed("backup.md", "To the controller", **{"/srv/backups": str(tmp_path)})
     made = newest(host)
     [path] = tmp_path.glob(f"*/{made['name']}")
-    names = sorted([*(f"{part['file']}.age" for part in made["parts"]), "manifest.json.age"])
+    names = sorted({*(f"{part['file']}.age" for part in made["parts"]), "manifest.json.age"})
     assert sorted(file.name for file in path.iterdir()) == names
     assert {file.stat().st_mode & 0o777 for file in path.iterdir()} == {0o600} and path.stat().st_mode & 0o777 == 0o700
     manifest = json.loads(run("age", "--decrypt", "--identity", vault.identity, path / "manifest.json.age"))
