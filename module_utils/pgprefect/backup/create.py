@@ -223,6 +223,8 @@ def directory_lock(directory: Path, lock: str = ".lock") -> Iterator[None]:
         descriptor = os.open(directory / lock, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise _not_written(directory, error) from error
+    if os.geteuid() == 0:  # the user of the sets takes it too
+        os.fchown(descriptor, directory.stat().st_uid, directory.stat().st_gid)
     message = f"Another backup, copy or pruning is running in {directory}."
     remedy = f"Wait until it has ended; as root `lslocks | grep {lock}` names its process."
     with exclusive_lock(descriptor, BackupError(Problem("backup_running", str(directory), message, remedy))):
