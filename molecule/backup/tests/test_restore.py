@@ -104,7 +104,7 @@ def test_a_restore_that_fails_leaves_all_as_it_was_and_running(host: Host, playb
         failed = playbook("playbooks/restore_backup.yml", *CONFIRMED)
         assert failed.returncode != 0
         assert "lock timeout" in failed.stdout
-        assert host.check_output(PSQL, "SELECT count(*) > 0 FROM public.in_the_way") == "t"
+        assert host.check_output(PSQL, "SELECT count(*) > 0 FROM prefect.flow_run") == "t"
         # What was made for safety is not what the next try restores.
         assert newest(host).endswith("-safety")
         assert newest(host) not in host.check_output("pgprefect restore --kind workflow --dry-run")
