@@ -37,7 +37,8 @@ class Change:
 
     def as_problem(self) -> Problem:
         """Return the deviation as a problem with the statement as its remedy, unless that has a secret."""
-        secret = any(isinstance(argument, Value) and argument.secret for argument in self.statement.arguments)
+        arguments = self.statement.arguments if isinstance(self.statement, Statement) else ()
+        secret = any(isinstance(argument, Value) and argument.secret for argument in arguments)
         remedy = (
             "Run playbooks/database.yml, which stores the inventory's password." if secret else f"{self.statement};"
         )
