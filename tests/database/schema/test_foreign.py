@@ -82,8 +82,8 @@ HARMLESS = [
     ("object_foreign", "CREATE PUBLICATION everything FOR TABLE prefect.log"),
     ("object_foreign", "CREATE PUBLICATION everything FOR TABLES IN SCHEMA prefect"),
 ]
-# The superuser made these, and not as the declaration says.
-OF_ITS_MAKER = {"owner_differs", "right_missing", "app_table_owner"}
+# The superuser made these, and not as the declaration says; some only a superuser can restore.
+OF_ITS_MAKER = {"owner_differs", "right_missing", "app_table_owner", "not_restorable"}
 
 
 def look(site: Site) -> list[Problem]:
