@@ -16,7 +16,7 @@ from typing import Any
 
 from ..core.connection import Login, connect
 from ..core.errors import InputError
-from ..core.lock import exclusive_lock
+from ..core.lock import folder_lock
 from ..core.problems import Problem
 from ..core.process import Process, ProcessFailed, libpq_environment
 from ..core.sql import quote
@@ -219,15 +219,10 @@ def add(directory: str | Path, folder: Path) -> Manifest:
 @contextlib.contextmanager
 def directory_lock(directory: Path, lock: str = ".lock") -> Iterator[None]:
     """Hold a lock of the directory. Raises BackupError where another process holds it."""
-    try:
-        descriptor = os.open(directory / lock, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise _not_written(directory, error) from error
-    if os.geteuid() == 0:  # the user of the sets takes it too
-        os.fchown(descriptor, directory.stat().st_uid, directory.stat().st_gid)
     message = f"Another backup, copy or pruning is running in {directory}."
     remedy = f"Wait until it has ended; as root `lslocks | grep {lock}` names its process."
-    with exclusive_lock(descriptor, BackupError(Problem("backup_running", str(directory), message, remedy))):
+    taken = BackupError(Problem("backup_running", str(directory), message, remedy))
+    with folder_lock(directory, lock, taken, lambda error: _not_written(directory, error)):
         yield
 
 

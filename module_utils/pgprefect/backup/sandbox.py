@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import ProblemError
-from ..core.lock import exclusive_lock
+from ..core.lock import folder_lock
 from ..core.problems import Problem, format_problems
 from .drill import Drill, failed
 from .sets import BackupError
@@ -69,13 +69,13 @@ def clear(directory: Path) -> None:
 
 @contextlib.contextmanager
 def _alone(directory: Path) -> Iterator[None]:
-    try:
-        descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise failed(f"{directory / _LOCK} cannot be written ({error.strerror}): site.yml makes the folder") from error
+    def unwritable(error: OSError) -> BackupError:
+        return failed(f"{directory / _LOCK} cannot be written ({error.strerror}): site.yml makes the folder")
+
     message = "Another restore drill is running."
     remedy = f"Wait until it has ended: systemctl status {UNIT}"
-    with exclusive_lock(descriptor, BackupError(Problem("drill_running", "restore drill", message, remedy))):
+    taken = BackupError(Problem("drill_running", "restore drill", message, remedy))
+    with folder_lock(directory, _LOCK, taken, unwritable):
         yield
 
 

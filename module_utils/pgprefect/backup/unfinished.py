@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.connection import ConnectionFailed, Login, connect
-from ..core.lock import exclusive_lock
+from ..core.lock import folder_lock
 from ..core.problems import WARNING, Problem
 from ..core.sql import Statement, quote
 from .examine import Examination
@@ -214,18 +214,15 @@ def _escaped(text: str) -> str:
 @contextlib.contextmanager
 def only_restore(home: Path) -> Iterator[None]:
     """Hold the lock of restores from this directory. Raises BackupError where another process holds it."""
-    try:
-        descriptor = os.open(home / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
+
+    def unwritable(error: OSError) -> BackupError:
         message = f"{home / _LOCK} cannot be written: {error.strerror}."
-        raise BackupError(
-            Problem("backup_not_written", str(home), message, "Free space, or run this as root.")
-        ) from error
-    if os.geteuid() == 0:  # the user of the sets looks at it too
-        os.fchown(descriptor, home.stat().st_uid, home.stat().st_gid)
+        return BackupError(Problem("backup_not_written", str(home), message, "Free space, or run this as root."))
+
     message = f"Another restore from {home} is running."
     remedy = f"Wait until it has ended; as root `lslocks | grep {_LOCK}` names its process."
-    with exclusive_lock(descriptor, BackupError(Problem("restore_running", str(home), message, remedy))):
+    taken = BackupError(Problem("restore_running", str(home), message, remedy))
+    with folder_lock(home, _LOCK, taken, unwritable):
         yield
 
 

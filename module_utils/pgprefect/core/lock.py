@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from .errors import ProblemError
@@ -26,6 +27,26 @@ def exclusive_lock(descriptor: int, taken: ProblemError) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def folder_lock(
+    folder: Path, name: str, taken: ProblemError, unwritable: Callable[[OSError], ProblemError]
+) -> Iterator[None]:
+    """Hold the lock that a file in a folder is; where root makes it, the folder's owner can take it too.
+
+    Never waits: where another process holds the lock, this raises ``taken``. ``unwritable`` makes the error of a file
+    that cannot be made.
+    """
+    try:
+        # Root gives the file away, so it must not be a link to another one.
+        descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise unwritable(error) from error
+    if os.geteuid() == 0:
+        os.fchown(descriptor, folder.stat().st_uid, folder.stat().st_gid)
+    with exclusive_lock(descriptor, taken):
+        yield
 
 
 def try_table_lock(cursor: Any, schema: str, table: str, seconds: float) -> bool:
