@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import grp
 import os
-import pwd
 import ssl
 import stat
 from collections.abc import Iterator
 
 from ansible.module_utils.pgprefect.core.problems import Problem
+from ansible.module_utils.pgprefect.core.users import user_name
 
 # Debian's own, which come with the package ssl-cert.
 _SELF_SIGNED = "/ssl-cert-snakeoil."
@@ -47,7 +47,8 @@ def _key_problems(path: str, key: str, variable: str) -> Iterator[Problem]:
         yield _problem("key_unfit", variable, key, f"it is no unencrypted key of the certificate {path} ({error})")
         return
     status = os.stat(key)
-    mode, owner, group = stat.S_IMODE(status.st_mode), _user(status.st_uid), _group(status.st_gid)
+    mode, group = stat.S_IMODE(status.st_mode), _group(status.st_gid)
+    owner = user_name(status.st_uid) or str(status.st_uid)
     # As PostgreSQL checks it when it starts.
     if not (
         (owner == "postgres" and not mode & 0o077)
@@ -72,13 +73,6 @@ def _everybody_reads(path: str) -> bool:
         folders.append(folder)
         folder = os.path.dirname(folder)
     return bool(os.stat(real).st_mode & stat.S_IROTH) and all(os.stat(f).st_mode & stat.S_IXOTH for f in folders)
-
-
-def _user(number: int) -> str:
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return str(number)
 
 
 def _group(number: int) -> str:

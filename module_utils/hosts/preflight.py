@@ -6,7 +6,6 @@ import contextlib
 import errno
 import fnmatch
 import glob
-import ipaddress
 import os
 import pwd
 import re
@@ -14,20 +13,19 @@ import shlex
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Union
+from typing import Any
 
 from ansible.module_utils.hosts.certificates import certificate_problems
 from ansible.module_utils.hosts.files import existing_files
 from ansible.module_utils.hosts.settings import setting_problems
+from ansible.module_utils.pgprefect.core.listeners import IPAddress, listeners
 from ansible.module_utils.pgprefect.core.problems import Problem
+from ansible.module_utils.pgprefect.core.users import user_name, user_number
 
-_LISTENING = "0A"
 # So many files of a folder, or more than half of them, are not removed without a confirmation.
 _MANY_FILES = 10
 # Debian is tested; Ubuntu follows from the same variables and is not.
 SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("24.04",)}
-
-IPAddress = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 
 
 def check_host(requirements: Sequence[Mapping[str, Any]]) -> list[Problem]:
@@ -102,17 +100,6 @@ def read(path: str) -> str:
         return ""
 
 
-def _listeners(tables: str) -> Iterator[tuple[IPAddress, int, int, str]]:
-    """Yield address, port, user and number of each listening socket, from the text of /proc/net/tcp and tcp6."""
-    for line in tables.splitlines():
-        columns = line.split()
-        if len(columns) > 9 and columns[3] == _LISTENING:
-            address, port = columns[1].split(":")
-            # Each group of eight digits is one 32-bit word in the machine's (little-endian) order.
-            words = [bytes.fromhex(address[start : start + 8])[::-1] for start in range(0, len(address), 8)]
-            yield ipaddress.ip_address(b"".join(words)), int(port, 16), int(columns[7]), columns[9]
-
-
 def _clash(wanted: str, actual: IPAddress) -> bool:
     """Return whether two addresses cannot listen on one port at the same time."""
     if actual.is_unspecified or wanted in ("*", "0.0.0.0", "::"):
@@ -169,10 +156,10 @@ def _port_problem(address: str, port: int, unit: str) -> Iterator[Problem]:
             remedy="Set prefect_bind_address to an address of the host (ip -brief address), or to 0.0.0.0 for all.",
         )
         return
-    for actual, listening, user, inode in _listeners(read("/proc/net/tcp") + read("/proc/net/tcp6")):
-        if listening != port or not _clash(address, actual):
+    for listener in listeners(read("/proc/net/tcp") + read("/proc/net/tcp6")):
+        if listener.port != port or not _clash(address, listener.address):
             continue
-        process = _holder(inode, user)
+        process = _holder(listener.inode, listener.user)
         groups = read(f"/proc/{process}/cgroup").replace("\n", "/").split("/")
         # In a container root may not look into other users' processes: then it is enough that the unit runs.
         if fnmatch.filter(groups, unit) if process else _unit_runs(unit):
@@ -182,7 +169,7 @@ def _port_problem(address: str, port: int, unit: str) -> Iterator[Problem]:
         yield Problem(
             "port_in_use",
             object=f"port {port}",
-            message=f"The port {port} on {actual} is in use by {who} and not by {unit}.",
+            message=f"The port {port} on {listener.address} is in use by {who} and not by {unit}.",
             remedy="Stop that process, or choose another port.",
         )
         return
@@ -274,8 +261,8 @@ def _directory_problem(path: str, owner: str, holds: str, variable: str) -> Iter
         reason = "is not a directory"
     else:
         # A file system that was made for it belongs to root, and is empty.
-        if user != _user_number(owner) and (names or user != 0):
-            reason = f"belongs to {_user_name(user)}"
+        if user != user_number(owner) and (names or user != 0):
+            reason = f"belongs to {user_name(user) or f'the user {user}'}"
         elif foreign:
             reason = f"holds {', '.join(foreign[:3])}{' and more' if foreign[3:] else ''}"
         else:
@@ -286,22 +273,6 @@ def _directory_problem(path: str, owner: str, holds: str, variable: str) -> Iter
         message=f"{variable} is {path}: that {reason}, and it would be made {owner}'s alone.",
         remedy=f"Set {variable} to a directory that does not exist yet, or is empty.",
     )
-
-
-def _user_number(name: str) -> int | None:
-    """Return a user's number, or None if there is no such user yet."""
-    try:
-        return pwd.getpwnam(name).pw_uid
-    except KeyError:
-        return None
-
-
-def _user_name(number: int) -> str:
-    """Return a user's name, or the number if no user has it."""
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return f"the user {number}"
 
 
 def _system_problem() -> Iterator[Problem]:

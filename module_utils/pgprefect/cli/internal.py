@@ -17,7 +17,8 @@ from ..backup.sets import BackupError
 from ..core.connection import Login
 from ..core.errors import ProblemError
 from ..core.http import PrefectApi, is_ready
-from ..core.listeners import foreign_listener, number_of
+from ..core.listeners import foreign_listener
+from ..core.users import user_number
 from ..objects.taken_runs import take_up
 from ..schema import revision
 from ..schema.declaration import declaration_of
@@ -99,7 +100,7 @@ def _take_up(options: argparse.Namespace) -> int:
 
 
 def _wait(options: argparse.Namespace) -> int:
-    user = number_of(options.user) if options.user else os.getuid()
+    user = user_number(options.user) if options.user else os.getuid()
     answered = False
     while not answered:
         # Whoever listens there gets its clients' passwords: look before the answer counts, and after it.

@@ -7,17 +7,43 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import pwd
 import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Union
 from urllib.parse import urlsplit
 
 from .problems import Problem
+from .users import user_name
 
 SERVER_USER = "prefect"  # the operating system's user of all Prefect servers
 
 _LISTENING = "0A"
 _TABLES = ("/proc/self/net/tcp", "/proc/self/net/tcp6")
+
+IPAddress = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A socket that listens: its address and port, the number of its user, and its own number."""
+
+    address: IPAddress
+    port: int
+    user: int
+    inode: str
+
+
+def listeners(tables: str) -> Iterator[Listener]:
+    """Yield the listening sockets in the text of the kernel's tables."""
+    for line in tables.splitlines():
+        columns = line.split()
+        if len(columns) > 9 and columns[3] == _LISTENING:
+            address, port = columns[1].split(":")
+            # Each group of eight digits is one 32-bit word in the machine's (little-endian) order.
+            words = [bytes.fromhex(address[start : start + 8])[::-1] for start in range(0, len(address), 8)]
+            yield Listener(ipaddress.ip_address(b"".join(words)), int(port, 16), int(columns[7]), columns[9])
 
 
 def listening_users(port: int) -> set[int]:
@@ -25,10 +51,8 @@ def listening_users(port: int) -> set[int]:
     users = set()
     for table in _TABLES:
         with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
-            for line in Path(table).read_text(encoding="ascii").splitlines()[1:]:
-                words = line.split()
-                if words[3] == _LISTENING and int(words[1].rpartition(":")[2], 16) == port:
-                    users.add(int(words[7]))
+            found = listeners(Path(table).read_text(encoding="ascii"))
+            users |= {listener.user for listener in found if listener.port == port}
     return users
 
 
@@ -38,8 +62,8 @@ def foreign_listener(url: str, user: int) -> Problem | None:
     others = listening_users(port) - {user} if port and is_local(url) else set()
     if not others:
         return None
-    names = ", ".join(sorted(map(_name, others)))
-    message = f"Port {port} of this host is listened on by a process of {names}, not of {_name(user)}."
+    names = ", ".join(sorted(map(_named, others)))
+    message = f"Port {port} of this host is listened on by a process of {names}, not of {_named(user)}."
     remedy = f"See which (as root: ss -tlnp 'sport = {port}') and stop it; change the passwords that it got."
     return Problem("port_taken", f"port {port}", message, remedy)
 
@@ -65,16 +89,5 @@ def _is_own(address: str | int) -> bool:
     return True
 
 
-def number_of(user: str) -> int | None:
-    """Return a user's number, or None if this host does not have the user."""
-    try:
-        return pwd.getpwnam(user).pw_uid
-    except KeyError:
-        return None
-
-
-def _name(user: int) -> str:
-    try:
-        return pwd.getpwuid(user).pw_name
-    except KeyError:
-        return f"user {user}"
+def _named(user: int) -> str:
+    return user_name(user) or f"user {user}"

@@ -18,9 +18,10 @@ from typing import Any
 from ..core.connection import ConnectionFailed, Login, connect
 from ..core.http import get
 from ..core.jobs import Job
-from ..core.listeners import SERVER_USER, foreign_listener, number_of
+from ..core.listeners import SERVER_USER, foreign_listener
 from ..core.problems import ERROR, WARNING, Problem
 from ..core.sql import Statement
+from ..core.users import user_number
 from ..site.configuration import Site, Tenant
 from . import load, probes
 from .leftovers import Place, leftovers, places
@@ -287,7 +288,7 @@ def _job(_ask: Ask, limits: Thresholds, job: Job) -> Finding:
 
 
 def _api(_ask: Ask, part: Tenant, timeout: float) -> Finding:
-    user = number_of(SERVER_USER)
+    user = user_number(SERVER_USER)
     taken = None if user is None else foreign_listener(part.api_url, user)
     if taken:
         return [taken], {"url": part.api_url}

@@ -6,7 +6,8 @@ import os
 import socket
 
 import pytest
-from pgprefect.core.listeners import foreign_listener, is_local, listening_users, number_of
+from pgprefect.core.listeners import foreign_listener, is_local, listening_users
+from pgprefect.core.users import user_number
 
 
 @pytest.mark.parametrize(
@@ -31,4 +32,4 @@ def test_addresses_of_this_host() -> None:
 
 
 def test_users() -> None:
-    assert number_of("root") == 0 and number_of("no-such-user") is None
+    assert user_number("root") == 0 and user_number("no-such-user") is None
