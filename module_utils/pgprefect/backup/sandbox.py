@@ -29,7 +29,7 @@ USER = "prefect-drill"
 
 # Below the drill's directory: what the user of the backups unpacks, and what the unit's user writes.
 COPY = "copy"
-WORK = "work"
+CLUSTER = "cluster"
 RESULT = "result.json"
 _LOCK = ".lock"
 _MOST_BYTES = 100_000  # of a result, which the set's own code may have written
@@ -46,7 +46,7 @@ def run(path: Path, directory: Path, owner: str, program: Sequence[str]) -> Dril
             _prepare(directory, owner)
             _as_owner([*program, "drill-unpack", str(path), str(directory / COPY)], owner)
             ended = subprocess.run(["systemctl", "start", UNIT], capture_output=True, text=True, check=False)
-            passed = _result(directory / WORK / RESULT, ended.stderr.strip())
+            passed = _result(directory / CLUSTER / RESULT, ended.stderr.strip())
             _as_owner([*program, "drill-mark", str(path)], owner, json.dumps(passed))
         finally:
             _clear(directory)
@@ -55,7 +55,7 @@ def run(path: Path, directory: Path, owner: str, program: Sequence[str]) -> Dril
 
 def left_over(directory: Path) -> list[Path]:
     """Return what a killed drill left in the directory; nothing while one is running."""
-    found = [directory / name for name in (COPY, WORK) if (directory / name).exists()]
+    found = [directory / name for name in (COPY, CLUSTER) if (directory / name).exists()]
     with contextlib.suppress(BackupError), _alone(directory):
         return found
     return []
@@ -81,7 +81,7 @@ def _alone(directory: Path) -> Iterator[None]:
 
 def _clear(directory: Path) -> None:
     subprocess.run(["systemctl", "stop", UNIT], capture_output=True, check=False)
-    for name in (COPY, WORK):
+    for name in (COPY, CLUSTER):
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(directory / name)  # it follows no link
 
@@ -89,7 +89,7 @@ def _clear(directory: Path) -> None:
 def _prepare(directory: Path, owner: str) -> None:
     """Make both folders: the drill's user may read the one and write into the other."""
     account, drill = pwd.getpwnam(owner), pwd.getpwnam(USER)
-    for name, user, mode in ((COPY, account, 0o2750), (WORK, drill, 0o700)):
+    for name, user, mode in ((COPY, account, 0o2750), (CLUSTER, drill, 0o700)):
         folder = directory / name
         folder.mkdir(mode=0o700)
         os.chown(folder, user.pw_uid, drill.pw_gid)
@@ -145,9 +145,9 @@ def prove_and_write(directory: Path, prove: Callable[[Path, Path], Drill]) -> in
     found: dict[str, Any]
     try:
         (path,) = (directory / COPY).iterdir()
-        found, status = asdict(prove(path, directory / WORK)), 0
+        found, status = asdict(prove(path, directory / CLUSTER)), 0
     except ProblemError as error:
         problem = error.problem if isinstance(error, BackupError) else failed(format_problems(error.problems)).problem
         found, status = {"problem": problem.as_dict()}, 1
-    (directory / WORK / RESULT).write_text(json.dumps(found), encoding="utf-8")
+    (directory / CLUSTER / RESULT).write_text(json.dumps(found), encoding="utf-8")
     return status

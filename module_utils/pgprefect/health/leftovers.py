@@ -33,7 +33,7 @@ def places(backup_directory: str, drill_directory: str) -> list[Place]:
             Place(backup_directory, r"drill-.+", ".lock", "drill", "pgprefect drill"),
         ]
     if drill_directory:
-        found.append(Place(drill_directory, "copy|work", ".lock", "drill", "pgprefect drill"))
+        found.append(Place(drill_directory, "copy|cluster", ".lock", "drill", "pgprefect drill"))
     return found
 
 

@@ -151,7 +151,7 @@ def test_a_set_that_does_not_come_back_as_it_was_is_not_verified(host: Host) -> 
 def test_a_killed_drill_proves_nothing_and_the_next_one_clears_up(host: Host, typed: Typed) -> None:
     host.check_output("pgprefect backup")
     started = "nohup pgprefect drill >/dev/null 2>&1 & "
-    wait = "until [ -e /var/lib/prefect-drill/work/data/postmaster.pid ]; do sleep 0.1; done; "
+    wait = "until [ -e /var/lib/prefect-drill/cluster/data/postmaster.pid ]; do sleep 0.1; done; "
     host.check_output("timeout 60 bash -c %s", f"{started}{wait}kill -9 $!; wait; true")
     # The user's Python is a child of the shell that cron would have started; the unit lives on, or has ended.
     host.run("pkill -9 --full '[p]gprefect.* drill$'")
@@ -170,7 +170,7 @@ def test_a_drill_runs_the_sets_code_where_it_can_reach_nothing(host: Host) -> No
         CREATE FUNCTION public.reach() RETURNS bool LANGUAGE plpgsql AS $$ BEGIN
             IF current_setting('is_superuser') = 'on' AND current_setting('port') <> '5432' THEN
                 EXECUTE $copy$ COPY (SELECT 1) TO PROGRAM '
-                exec > /var/lib/prefect-drill/work/reached 2>&1; id -un; ls /var/backups/prefect /etc/prefect/worker;
+                exec > /var/lib/prefect-drill/cluster/reached 2>&1; id -un; ls /var/backups/prefect /etc/prefect/worker;
                 cat /var/lib/prefect_backup/* /etc/prefect/*.env; ls /run/postgresql; ip -brief address; true' $copy$;
             END IF; RETURN true; END $$"""
     host.check_output(psql, reach)
@@ -178,8 +178,8 @@ def test_a_drill_runs_the_sets_code_where_it_can_reach_nothing(host: Host) -> No
         psql, "CREATE TABLE public.planted (a int CHECK (public.reach())); INSERT INTO planted VALUES (1)"
     )
     keep = (
-        "until [ -s /var/lib/prefect-drill/work/reached ]; do sleep 0.05; done; "
-        "while cp /var/lib/prefect-drill/work/reached /root/ 2>/dev/null; do sleep 0.05; done"
+        "until [ -s /var/lib/prefect-drill/cluster/reached ]; do sleep 0.05; done; "
+        "while cp /var/lib/prefect-drill/cluster/reached /root/ 2>/dev/null; do sleep 0.05; done"
     )
     try:
         host.check_output("pgprefect backup")

@@ -43,10 +43,10 @@ def test_root_follows_no_link_of_the_sandbox(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fails", [False, True])
 def test_what_the_unit_writes_is_what_root_reads(tmp_path: Path, fails: bool) -> None:
     (tmp_path / sandbox.COPY / "20261128T020000Z").mkdir(parents=True)
-    (tmp_path / sandbox.WORK).mkdir()
+    (tmp_path / sandbox.CLUSTER).mkdir()
 
     def prove(path: Path, work: Path) -> Any:
-        assert (path.name, work) == ("20261128T020000Z", tmp_path / sandbox.WORK)
+        assert (path.name, work) == ("20261128T020000Z", tmp_path / sandbox.CLUSTER)
         if fails:
             raise BackupError(Problem("drill_failed", "restore drill", "It is broken.", "Mend it."))
         return PASSED
@@ -54,9 +54,9 @@ def test_what_the_unit_writes_is_what_root_reads(tmp_path: Path, fails: bool) ->
     assert sandbox.prove_and_write(tmp_path, prove) == int(fails)
     if fails:
         with pytest.raises(BackupError, match="It is broken"):
-            sandbox._result(tmp_path / sandbox.WORK / sandbox.RESULT, "")
+            sandbox._result(tmp_path / sandbox.CLUSTER / sandbox.RESULT, "")
     else:
-        assert sandbox._result(tmp_path / sandbox.WORK / sandbox.RESULT, "") == asdict(PASSED)
+        assert sandbox._result(tmp_path / sandbox.CLUSTER / sandbox.RESULT, "") == asdict(PASSED)
 
 
 def test_one_drill_at_a_time(tmp_path: Path) -> None:

@@ -34,10 +34,10 @@ def test_what_a_killed_job_left_in_the_folder_of_the_sets(tmp_path: Path, name: 
 
 
 def test_what_a_killed_drill_left(tmp_path: Path) -> None:
-    (tmp_path / "work").mkdir()
+    (tmp_path / "cluster").mkdir()
     (tmp_path / ".lock").touch()
     (problem,), _ = leftovers(places("", str(tmp_path)))
-    assert str(tmp_path / "work") in problem.message and problem.remedy.endswith("pgprefect drill")
+    assert str(tmp_path / "cluster") in problem.message and problem.remedy.endswith("pgprefect drill")
 
 
 def test_a_folder_that_is_not_there_yet_or_can_not_be_read(tmp_path: Path) -> None:
