@@ -23,9 +23,9 @@ END = "# END ansible-prefect"
 _FORMER = "# Managed by ansible-prefect"
 _RELOAD_SECONDS = 10
 
-# What PostgreSQL says of the files on disk, which it has not loaded yet. Before version 15 it does not show mappings.
+# What PostgreSQL says of pg_hba.conf on disk, which it has not loaded yet.
 _ERRORS = r"""
-SELECT coalesce(json_agg(json_build_array('pg_hba.conf', line_number, error) ORDER BY line_number), '[]')
+SELECT coalesce(json_agg(json_build_array(line_number, error) ORDER BY line_number), '[]')
 FROM pg_hba_file_rules WHERE error IS NOT NULL
 """
 _LOADED = "SELECT to_json(pg_conf_load_time())"
@@ -167,7 +167,7 @@ def apply(planned: AccessPlan, cluster: Cluster) -> None:
         return
     port = cluster.port or 5432
     found = ask(port, _ERRORS)
-    errors = [f"line {number} of {file}: {error}" for file, number, error in found or []]
+    errors = [f"line {number} of pg_hba.conf: {error}" for number, error in found or []]
     if found is None:
         errors = ["it does not answer any more"]
     if errors:

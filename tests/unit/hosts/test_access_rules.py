@@ -90,7 +90,7 @@ def test_a_file_that_the_first_release_owned_is_ours_as_a_whole() -> None:
 
 def test_what_postgresql_cannot_read_is_put_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server's answer is made up here; a real one gives it where a whole site is tested."""
-    monkeypatch.setattr(access_rules, "ask", lambda *_arguments: [["pg_hba.conf", 3, "invalid method"]])
+    monkeypatch.setattr(access_rules, "ask", lambda *_arguments: [[3, "invalid method"]])
     (folder / "pg_ident.conf").unlink()
     with pytest.raises(AccessRulesError, match=r"line 3 of pg_hba\.conf: invalid method") as refused:
         apply(plan(str(folder), WANTED, RUNNING, NOBODY), RUNNING)
