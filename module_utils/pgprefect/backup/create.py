@@ -39,6 +39,7 @@ from .contents import (
     tables_of,
     views_of,
 )
+from .dependents import needs
 from .session import as_sql, contents
 from .sets import APP, GLOBALS, WORKFLOW, BackupError, Dump, Manifest
 
@@ -368,6 +369,7 @@ def _describe_schema(want: Wanted, schema: str, snapshot: _Snapshot) -> Dump:
         revision=stored_revision(connection, schema) if want.kind == WORKFLOW else None,
         large_objects=large_objects_of(connection)[0] if large_objects else None,
         owner=owner,
+        needs=needs(connection, schema),
         **of_roles(connection, schema, owner, large_objects),
     )
 

@@ -75,6 +75,15 @@ WHERE (p.home IS NULL OR p.home NOT IN (SELECT oid FROM replaced))
         AND (o.classid, o.objid) <> (p.classid, p.objid))
 ORDER BY 1
 """
+_NEEDS = f"""
+WITH{_HOMES.lstrip()[1:]}
+SELECT DISTINCT other.nspname::text FROM pg_depend d
+JOIN homes own ON own.classid = d.classid AND own.objid = d.objid
+JOIN homes needed ON needed.classid = d.refclassid AND needed.objid = d.refobjid AND needed.home <> own.home
+JOIN pg_namespace n ON n.oid = own.home JOIN pg_namespace other ON other.oid = needed.home
+WHERE n.nspname = %s AND other.nspname !~ '^(pg_|information_schema$)'
+ORDER BY 1
+"""
 _PUBLISHED = f"""{_GOING}
 SELECT p.pubname, n.nspname, c.relname, pg_get_userbyid(p.pubowner), {{columns}}, {{filter}}
 FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid JOIN pg_class c ON c.oid = r.prrelid
@@ -155,6 +164,13 @@ def lost(cursor: Any, schemas: Sequence[str]) -> list[str]:
     """Return descriptions of what would go with the objects of these schemas, and would not come back with them."""
     cursor.execute(_LOST, {"schemas": list(schemas)})
     return [name for (name,) in cursor.fetchall()]
+
+
+def needs(connection: Any, schema: str) -> list[str]:
+    """Return the other schemas that have what objects of this schema depend on."""
+    with connection.cursor() as cursor:
+        cursor.execute(_NEEDS, (schema,))
+        return [name for (name,) in cursor.fetchall()]
 
 
 def dependents(connection: Any, schemas: Sequence[str]) -> Dependents:

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,24 @@ def _foreign(part: Dump, declaration: Declaration) -> bool:
 
 
 def in_order(parts: Sequence[Dump]) -> list[Dump]:
-    """Return the dumps with the application's last, because its views may use Prefect's tables."""
-    return sorted(parts, key=lambda part: part.kind == APP)
+    """Return the dumps in the order in which they are restored: each file after those that have what it needs.
+
+    The application's come last, because its views may use Prefect's tables. Raises BackupError where schemas of
+    different owners need each other, because one owner is restored after the other.
+    """
+    files = {str(part.schema): part.file for part in parts if part.kind == APP}
+    needs: dict[str, set[str]] = {file: set() for file in files.values()}
+    for part in parts:
+        if part.kind == APP:
+            needs[part.file] |= {files[schema] for schema in part.needs if schema in files} - {part.file}
+    try:
+        order = list(TopologicalSorter(needs).static_order())
+    except CycleError as error:
+        schemas = [schema for schema, file in files.items() if file in error.args[1]]
+        message = f"The schemas {', '.join(schemas)} have different owners and need each other, as views do."
+        remedy = "Give them one owner (ALTER SCHEMA ... OWNER TO), or drop the views of one; then make another set."
+        raise BackupError(Problem("restore_circular", f"schema {schemas[0]}", message, remedy)) from error
+    return sorted(parts, key=lambda part: order.index(part.file) if part.kind == APP else -1)
 
 
 def restore(

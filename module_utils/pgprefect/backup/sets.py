@@ -54,7 +54,8 @@ class Dump:
     Older sets lack the rest: ``parents`` are the rows of partitioned tables, ``views`` those of materialized views
     (None: not populated), ``sequences`` have their value and whether it was used. ``owner`` is the schema's,
     ``owners`` are kind, names, arguments and owner of objects that belong to other roles, ``roles`` are all that own
-    something or are granted something, and ``privileged`` are objects that only a superuser can create.
+    something or are granted something, ``privileged`` are objects that only a superuser can create, and ``needs`` are
+    the other schemas that its objects depend on.
     """
 
     kind: str
@@ -75,6 +76,7 @@ class Dump:
     owners: list[list[Any]] = field(default_factory=list)
     roles: list[str] = field(default_factory=list)
     privileged: list[str] = field(default_factory=list)
+    needs: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -117,6 +117,37 @@ def test_a_schema_of_another_owner_has_a_dump_of_its_own(wide: Site, tmp_path: P
         wide.server.sql("postgres", "DROP ROLE biller")
 
 
+def test_views_on_schemas_of_other_owners_come_back_but_not_in_a_circle(wide: Site, tmp_path: Path) -> None:
+    """The owner of the view is restored after the owner of the table, whose grants it needs."""
+    owner = quote(wide.declaration.app_owner)
+    wide.sql(f"""
+        CREATE ROLE biller; ALTER SCHEMA billing OWNER TO biller; ALTER TABLE billing.invoice OWNER TO biller;
+        GRANT USAGE ON SCHEMA billing TO {owner}; GRANT SELECT ON billing.invoice TO {owner};
+        CREATE VIEW public.due AS SELECT id FROM billing.invoice; ALTER VIEW public.due OWNER TO {owner}""")
+    copy = f"{wide.database}_copy"
+    try:
+        manifest = make(wide, tmp_path, "full")
+        [public] = [part for part in manifest.parts if part.schema == "public"]
+        assert "billing" in public.needs
+        wide.sql("DELETE FROM billing.invoice")
+        put_back(wide, tmp_path / manifest.name, "app")
+        put_back(wide, tmp_path / manifest.name, "app", into=copy)
+        assert wide.sql("SELECT count(*) FROM public.due") == wide.server.sql(copy, "SELECT count(*) FROM public.due")
+        assert wide.sql("SELECT count(*) FROM public.due") == [(500,)]
+
+        wide.sql("""
+            GRANT USAGE ON SCHEMA public TO biller; GRANT SELECT ON public.tick TO biller;
+            CREATE VIEW billing.ticks AS SELECT v FROM public.tick; ALTER VIEW billing.ticks OWNER TO biller""")
+        manifest = make(wide, tmp_path, "app")
+        with pytest.raises(BackupError, match="need each other") as failed:  # the dry run chooses in the same way
+            choose(manifest, wide.declaration, ["app"])
+        assert failed.value.problem.code == "restore_circular"
+    finally:
+        for database in (wide.database, copy):
+            wide.server.sql("postgres", f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
+        wide.server.sql("postgres", "DROP ROLE biller")
+
+
 def test_row_security_does_not_stop_a_backup(prefect: Site, tmp_path: Path) -> None:
     prefect.sql(f"""
         CREATE TABLE public.secret (n int); INSERT INTO public.secret VALUES (1), (2);
