@@ -16,8 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from pgprefect.core.http import is_ready
+from pgprefect.core.prefect import MADE_HERE
 from pgprefect.core.sql import quote
-from pgprefect.schema.catalog import MADE_HERE
 
 from tests.support.postgresql import running_postgresql
 from tests.support.project import VIRTUALENV

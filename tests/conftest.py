@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
-from pgprefect.schema.catalog import MADE_HERE
+from pgprefect.core.prefect import MADE_HERE
 
 from tests.support import ansible
 from tests.support.ansible import Result

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ansible.module_utils.pgprefect.core.prefect import MADE_HERE
+
 # What Debian's package writes into a new cluster's postgresql.conf, of the settings that the role sets.
 _PACKAGE_SETTINGS = {
     "max_connections": "100",
@@ -23,7 +25,7 @@ _PACKAGE_SETTINGS = {
 }
 _MANAGERS = {"patroni": "Patroni", "repmgrd": "repmgr", "pg_autoctl": "pg_auto_failover", "stolon-keeper": "Stolon"}
 
-# A database that PUBLIC may enter is as it was before the site came: others may depend on it.
+# Others may depend on a database that existed before and that PUBLIC may enter (Catalog.is_exclusive asks the same).
 _LOOK = """
 SELECT json_build_object(
     'standby', pg_is_in_recovery(),
@@ -33,8 +35,9 @@ SELECT json_build_object(
                  FROM (SELECT DISTINCT ON (name) name, setting, sourcefile FROM pg_file_settings
                        WHERE error IS NULL AND sourcefile !~ '/ansible-prefect[^/]*$'
                        ORDER BY name, seqno DESC) AS found),
-    'exclusive', coalesce((SELECT NOT EXISTS (SELECT FROM aclexplode(coalesce(datacl, acldefault('d', datdba)))
-                                              WHERE grantee = 0 AND privilege_type = 'CONNECT')
+    'exclusive', coalesce((SELECT coalesce(shobj_description(oid, 'pg_database'), '') LIKE '%' || :'made_here' || '%'
+                                  OR NOT EXISTS (SELECT FROM aclexplode(coalesce(datacl, acldefault('d', datdba)))
+                                                 WHERE grantee = 0 AND privilege_type = 'CONNECT')
                            FROM pg_database WHERE datname = :'database'), true))
 """
 
@@ -69,7 +72,7 @@ def look(folder: str, database: str) -> Cluster:
     if not os.path.exists(f"{folder}/postgresql.conf"):
         return Cluster(managers=managers())
     port, ours = configured_port(folder), os.path.exists(f"{folder}/conf.d/ansible-prefect.conf")
-    found = ask(port, _LOOK, database=database)
+    found = ask(port, _LOOK, database=database, made_here=MADE_HERE)
     if found is None:
         return Cluster(exists=True, ours=ours, port=port, managers=managers())
     settings = {

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ..core.connection import Login, connect
+from ..core.prefect import MADE_HERE
 from ..core.problems import WARNING, Problem
 from ..core.sql import Names, Statement, Value, quote, quote_literal, search_path_names
 from ..schema import revision
-from ..schema.catalog import MADE_HERE
 from ..schema.declaration import Declaration
 from . import sets
 from .contents import comment_of, settings_of

@@ -41,6 +41,8 @@ SECRET_COLUMNS = {
     "work_pool": ("base_job_template", "storage_configuration"),
 }
 
+# The comment by which a database is known that was made for the declared roles alone.
+MADE_HERE = "Made by ansible-prefect"
 
 # The event by which a worker of the site says that it starts, and with it that nothing runs what it had taken before;
 # the resource's name follows the prefix.

@@ -6,13 +6,10 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ..core.prefect import SECRET_COLUMNS, SIGNATURE
+from ..core.prefect import MADE_HERE, SECRET_COLUMNS, SIGNATURE
 from .app_schemas import STAGING
 from .declaration import PUBLIC, Declaration
 from .workflow_runs import ViewState, read_view
-
-# In the comment on a database that was made here.
-MADE_HERE = "Made by ansible-prefect"
 
 _STAGING_SCHEMA = re.compile(STAGING)
 
@@ -76,12 +73,13 @@ class Catalog:
     def is_exclusive(self, declaration: Declaration) -> bool:
         """Say whether the database is the declared roles' alone.
 
-        It is if that is declared or it was made for them, and unless others may depend on what PUBLIC has in it.
+        It is if that is declared, if it was made for them, and if PUBLIC may not connect to it. Others may depend on a
+        database that existed before. (The access rules are made by the same question, in hosts/postgresql_cluster.py.)
         """
         if declaration.exclusive is not None:
             return declaration.exclusive
         connects = "CONNECT" in self.rights.get(Object("database", name=declaration.database), {}).get(PUBLIC, {})
-        return MADE_HERE in self.database_comment or not (self.database_exists and connects and self.owners)
+        return MADE_HERE in self.database_comment or not (self.database_exists and connects)
 
     def tables(self, schema: str) -> list[str]:
         """Return the names of a schema's tables, views and materialized views, sorted."""

@@ -9,12 +9,12 @@ from typing import Any, Callable
 from ..core.connection import Login, connect
 from ..core.errors import ProblemError
 from ..core.lock import try_table_lock
-from ..core.prefect import ENUMS, TABLES
+from ..core.prefect import ENUMS, MADE_HERE, TABLES
 from ..core.problems import ERROR, Problem
 from ..core.scram import scram_verifier, verifier_matches
 from ..core.sql import Names, Script, Statement, Value, quote, search_path_names
 from . import workflow_runs
-from .catalog import MADE_HERE, Catalog, DefaultRights, Object, Rights, clean_database, read, read_cluster
+from .catalog import Catalog, DefaultRights, Object, Rights, clean_database, read, read_cluster
 from .declaration import NONE, PUBLIC, Declaration, Privileges
 
 _LOCK_SECONDS = 3
