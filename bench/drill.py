@@ -22,13 +22,16 @@ ROUNDS = 3
 # As cron runs it, on the database's host, but with the priority of `zcat | psql`, so that other load slows both alike.
 # Prefect is not installed there, so the drill starts no server.
 DRILL = """
-import json, pathlib, sys
+import json, pathlib, sys, tempfile
 sys.path.insert(0, "/var/tmp/bench")
 from pgprefect.core import process
 from pgprefect.schema.declaration import declare
-from pgprefect.backup.drill import drill
+from pgprefect.backup.drill import prove, unpack
 process._NICENESS = 0
-print(drill(pathlib.Path(sys.argv[1]), declare(**json.loads(sys.argv[2]))).rows)
+path = pathlib.Path(sys.argv[1])
+with tempfile.TemporaryDirectory() as copy, tempfile.TemporaryDirectory() as work:
+    unpack(path, pathlib.Path(copy))
+    print(prove(pathlib.Path(copy, path.name), pathlib.Path(work), declare(**json.loads(sys.argv[2]))).rows)
 """
 BY_HAND = """
 set -euo pipefail

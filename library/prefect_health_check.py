@@ -50,6 +50,12 @@ options:
     type: list
     elements: dict
     default: []
+  backup_directory:
+    description: Where this host keeps its backup sets. What killed backups and restores left there is named.
+    type: path
+  drill_directory:
+    description: Where this host restores sets for drills. What killed drills left there is named.
+    type: path
   timeout: {description: Seconds that all checks together may take., type: float, default: 4}
   login_user: {description: A role that may read the tenants' schemas., type: str, default: prefect_monitor}
 """
@@ -90,8 +96,8 @@ checks:
   description: >-
     The status of C(app_database), C(prefect_schema), C(schema_separation), C(connections), C(transactions), C(locks),
     C(storage), C(archiving), C(disk) if it can be checked, C(workers), C(work_pools), C(services), C(runs),
-    C(dead_runs), C(api), and of the jobs. For each tenant after the first, C(prefect_schema) and those of the server
-    are there again with C(:NAME) appended.
+    C(dead_runs), C(api), C(leftovers) of killed jobs where their folders are given, and of the jobs. For each tenant
+    after the first, C(prefect_schema) and those of the server are there again with C(:NAME) appended.
   returned: success
   type: dict
   sample: {api: healthy, app_database: healthy, prefect_schema: healthy, schema_separation: healthy, workers: healthy}
@@ -114,6 +120,7 @@ from ansible.module_utils.module_support.failures import failures
 from ansible.module_utils.pgprefect.core.connection import LOGIN_ARGUMENTS, Login
 from ansible.module_utils.pgprefect.core.jobs import Job
 from ansible.module_utils.pgprefect.health.check import check_health
+from ansible.module_utils.pgprefect.health.leftovers import places
 from ansible.module_utils.pgprefect.health.thresholds import Thresholds
 from ansible.module_utils.pgprefect.site.configuration import Tenant
 
@@ -128,6 +135,8 @@ def main() -> None:
             "thresholds": {"type": "dict", "default": {}},
             "disk_paths": {"type": "list", "elements": "path", "default": []},
             "jobs": {"type": "list", "elements": "dict", "default": []},
+            "backup_directory": {"type": "path"},
+            "drill_directory": {"type": "path"},
             "timeout": {"type": "float", "default": 4},
         },
         supports_check_mode=True,
@@ -149,6 +158,7 @@ def main() -> None:
             thresholds=Thresholds.from_arguments(module.params["thresholds"]),
             disk_paths=module.params["disk_paths"],
             jobs=jobs,
+            work=places(module.params["backup_directory"] or "", module.params["drill_directory"] or ""),
         )
         module.exit_json(changed=False, **health.as_dict())
 

@@ -16,7 +16,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from functools import partial
@@ -37,7 +37,6 @@ from .restore import in_order
 from .session import contents, list_file
 from .sets import APP, WORKFLOW, BackupError, Dump, Manifest
 
-_FOLDERS = "drill-"
 # The cluster is temporary, so it trades durability for speed.
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -73,21 +72,6 @@ class Drill:
     refreshed: dict[str, list[int]] = field(default_factory=dict)
 
 
-def drill(path: Path, declaration: Declaration, virtualenv: str | None = None) -> Drill:
-    """Restore a set next to its directory, prove it, and mark it as verified.
-
-    All of it runs as this process's user, so this is for sets that only trusted roles have filled; ``sandbox`` runs
-    others. The caller must not be root, because PostgreSQL refuses to run as root.
-
-    Raises BackupError, ConnectionFailed and Blocked; then the set is not marked.
-    """
-    with _folder(path.parent) as folder:
-        unpack(path, folder)
-        passed = prove(folder / path.name, folder, declaration, virtualenv)
-    mark(path, passed)
-    return passed
-
-
 def prove(copy: Path, work: Path, declaration: Declaration, virtualenv: str | None = None) -> Drill:
     """Restore an unpacked set into a cluster in a folder, compare it, and run a Prefect server on it.
 
@@ -107,7 +91,7 @@ def prove(copy: Path, work: Path, declaration: Declaration, virtualenv: str | No
             login,
             copied,
             manifest,
-            [(part, copy / _unpacked(part)) for part in in_order(manifest.files) if part.schema],
+            [(part, copy / _unpacked(part)) for part in {part.file: part for part in in_order(parts)}.values()],
         )
         views = _compare(login, copied, manifest, parts)
         for part in parts:
@@ -128,18 +112,6 @@ def mark(path: Path, passed: Drill) -> None:
     """Mark a set as verified."""
     sets.mark_verified(path, asdict(passed))
     _log.info("The set %s is verified after %.1f s: %s rows.", path.name, passed.seconds, f"{passed.rows:,}")
-
-
-@contextlib.contextmanager
-def _folder(home: Path) -> Iterator[Path]:
-    """Make a folder below the directory for a cluster and the unpacked dumps, and remove it afterwards."""
-    for left_over in home.glob(f"{_FOLDERS}*"):
-        _remove(left_over)
-    folder = Path(tempfile.mkdtemp(prefix=_FOLDERS, dir=home))
-    try:
-        yield folder
-    finally:
-        _remove(folder)
 
 
 def _start(folder: Path) -> Login:
@@ -164,18 +136,6 @@ def _programs() -> str:
     if not found:
         raise failed("this host has no PostgreSQL server (/usr/lib/postgresql/*/bin/initdb)")
     return os.path.dirname(max(found, key=lambda path: float(path.split("/")[4])))
-
-
-def _remove(folder: Path) -> None:
-    """Stop the cluster of this drill, or of one that was killed, and remove its folder."""
-    _stop(folder)
-    deadline = time.monotonic() + _START_SECONDS
-    # The initdb of a drill that was killed may go on writing for some seconds.
-    while folder.exists() and time.monotonic() < deadline:
-        shutil.rmtree(folder, ignore_errors=True)
-        time.sleep(0.1)
-    if folder.exists():
-        shutil.rmtree(folder)
 
 
 def _stop(folder: Path) -> None:
@@ -206,7 +166,7 @@ def unpack(path: Path, folder: Path) -> None:
     manifest = sets.read_manifest(path)
     folder = folder / path.name
     folder.mkdir()
-    for part in in_order(manifest.files):
+    for part in manifest.files:
         if part.schema:
             sets.check_part(path, part, partial(sets.unpack, target=folder / _unpacked(part)))
         else:

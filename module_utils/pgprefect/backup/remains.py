@@ -1,4 +1,4 @@
-"""What killed backups, restores and drills left behind: named until the next job removes it."""
+"""Removal of what killed backups, restores and drills left behind. Health names it until then."""
 
 from __future__ import annotations
 
@@ -6,28 +6,9 @@ import contextlib
 from pathlib import Path
 
 from ..core.connection import Login
-from ..core.problems import WARNING, Problem
-from . import sandbox, sets, unfinished
+from . import sandbox, unfinished
 from .create import clear_partial, directory_lock
 from .sets import BackupError
-
-
-def find_remains(home: Path, drill_directory: Path) -> list[Problem]:
-    """Return a problem for each kind of remains; none for what is still running, or cannot be seen by this user."""
-    found = []
-    killed = unfinished.killed_restore(home)
-    if killed:
-        found.append(killed)
-    left: list[Path] = []
-    with contextlib.suppress(BackupError):
-        left += sandbox.left_over(drill_directory) if drill_directory.is_dir() else []
-    with contextlib.suppress(BackupError), directory_lock(home):
-        left += sets.left_over(home)
-    if left:
-        message = f"A killed backup or drill left {', '.join(map(str, left))} behind."
-        remedy = "As root: pgprefect backup (or the next night's) removes it"
-        found.append(Problem("backup_left_over", str(left[0].parent), message, remedy, WARNING))
-    return found
 
 
 def clear(login: Login, home: Path, drill_directory: Path) -> None:

@@ -53,14 +53,6 @@ def run(path: Path, directory: Path, owner: str, program: Sequence[str]) -> Dril
     return Drill(**passed)
 
 
-def left_over(directory: Path) -> list[Path]:
-    """Return what a killed drill left in the directory; nothing while one is running."""
-    found = [directory / name for name in (COPY, CLUSTER) if (directory / name).exists()]
-    with contextlib.suppress(BackupError), _alone(directory):
-        return found
-    return []
-
-
 def clear(directory: Path) -> None:
     """Remove what a killed drill left behind, unless one is running."""
     with contextlib.suppress(BackupError), _alone(directory):

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..core.connection import ConnectionFailed, Login, connect
 from ..core.lock import folder_lock
-from ..core.problems import WARNING, Problem
+from ..core.problems import Problem
 from ..core.sql import Statement, quote
 from .examine import Examination
 from .session import remove_role
@@ -256,21 +256,6 @@ def read(home: Path) -> Record | None:
     with contextlib.suppress(OSError, ValueError, TypeError):
         return Record(**json.loads((home / FILE).read_text(encoding="utf-8")))
     return None
-
-
-def killed_restore(home: Path) -> Problem | None:
-    """Return the problem of a restore from this directory that was killed, or None."""
-    record = read(home)
-    if record is None:
-        return None
-    with contextlib.suppress(BackupError), only_restore(home):
-        message = (
-            f"The restore of {record.set} into {record.database}, begun {record.started}, was killed: its role, and "
-            "what it prepared, are left."
-        )
-        remedy = "As root: pgprefect backup (takes it back, or completes it where the data was restored)"
-        return Problem("restore_killed", f"database {record.database}", message, remedy, WARNING)
-    return None  # it is running
 
 
 def finish(login: Login, home: Path) -> None:

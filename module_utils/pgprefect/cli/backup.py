@@ -15,6 +15,7 @@ from ..backup import copy, create, remains, sandbox, sets
 from ..backup.sets import Dump, Manifest
 from ..core.jobs import record
 from ..core.process import ProcessFailed
+from ..health.leftovers import leftovers, places
 from ..schema.declaration import declaration_of
 from ..site.configuration import Backups, ConfigurationError, CopyTarget, Site
 from . import output
@@ -190,7 +191,7 @@ def _list(options: argparse.Namespace) -> int:
         for path, manifest in found
     ]
     output.table(["set", "made", "holds", "size", "took", "drill", "copied to", "not included"], rows)
-    output.problems(remains.find_remains(home, Path(_of(site).drill_directory)))
+    output.problems(leftovers(places(str(home), _of(site).drill_directory))[0])
     return FINE
 
 

@@ -30,7 +30,6 @@ def places(backup_directory: str, drill_directory: str) -> list[Place]:
         found = [
             Place(backup_directory, r"\.(partial|removed)-.+", ".lock", "backup", "pgprefect backup"),
             Place(backup_directory, r"\.restore\.json(\.new)?", ".lock-restore", "restore", "pgprefect backup"),
-            Place(backup_directory, r"drill-.+", ".lock", "drill", "pgprefect drill"),
         ]
     if drill_directory:
         found.append(Place(drill_directory, "copy|cluster", ".lock", "drill", "pgprefect drill"))

@@ -14,6 +14,7 @@ from pgprefect.backup.restore import choose
 from pgprefect.backup.sets import BackupError, read_manifest
 from pgprefect.core.problems import Problem
 from pgprefect.core.sql import quote
+from pgprefect.health.leftovers import leftovers, places
 
 from tests.support.backups import edit, fingerprint, make, put_back
 from tests.support.site import Site
@@ -163,16 +164,16 @@ def test_a_killed_restore_is_seen_and_its_remains_go(prefect: Site, tmp_path: Pa
                 f" GRANT USAGE ON SCHEMA prefect TO {quote(prefect.declaration.app_owner)};"
                 f" GRANT {quote(prefect.tenant.owner)} TO pgprefect_restore")  # fmt: skip
     (tmp_path / ".partial-20261126T020000Z").mkdir()
-    killed, left_over = remains.find_remains(tmp_path, tmp_path / "none")
-    assert killed.code == "restore_killed" and path.name in killed.message
-    assert left_over.code == "backup_left_over" and ".partial-20261126T020000Z" in left_over.message
+    looked_at = places(str(tmp_path), "")
+    backup, killed = leftovers(looked_at)[0]
+    assert "restore that was killed" in killed.message and ".partial-20261126T020000Z" in backup.message
     with unfinished.only_restore(tmp_path):
-        assert unfinished.killed_restore(tmp_path) is None  # it runs
+        assert leftovers(looked_at)[0] == [backup]  # it runs
         with pytest.raises(BackupError, match="Another restore") as failed:
             put_back(prefect, path, "workflow")
         assert failed.value.problem.code == "restore_running"
     remains.clear(prefect.server.login, tmp_path, tmp_path / "none")
-    assert remains.find_remains(tmp_path, tmp_path / "none") == []
+    assert leftovers(looked_at)[0] == []
     assert prefect.sql("SELECT rolname FROM pg_roles WHERE rolname IN ('dead', 'pgprefect_restore')") == []
     assert prefect.sql("SELECT FROM pg_namespace WHERE nspname = 'half'") == []
     assert [statement for statement in prefect.apply() if "PASSWORD" not in statement] == []

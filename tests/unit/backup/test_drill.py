@@ -32,9 +32,11 @@ def test_the_steps_of_a_drill_are_logged(
     monkeypatch.setattr(glob, "glob", lambda _pattern: [])
     path = tmp_path / "20261125T020000Z"
     path.mkdir()
+    (tmp_path / "copy").mkdir()
     sets.write(path, Manifest(path.name, "mltrading", "", 1.5, "", "", 150000, None, {}, ()))
     with pytest.raises(BackupError, match="this host has no PostgreSQL server"):
-        drill.drill(path, declaration_of("mltrading"))
+        drill.unpack(path, tmp_path / "copy")
+        drill.prove(tmp_path / "copy" / path.name, tmp_path, declaration_of("mltrading"))
     assert caplog.messages == ["Unpacked 0 bytes of dumps in 0.0 s.", f"Drill the set {path.name}."]
 
 

@@ -65,5 +65,7 @@ def test_one_drill_at_a_time(tmp_path: Path) -> None:
         with pytest.raises(BackupError) as refused, sandbox._alone(tmp_path):
             pass
         assert refused.value.problem.code == "drill_running"
-        assert sandbox.left_over(tmp_path) == []
-    assert sandbox.left_over(tmp_path) == [tmp_path / sandbox.COPY]
+        sandbox.clear(tmp_path)
+        assert (tmp_path / sandbox.COPY).is_dir()
+    sandbox.clear(tmp_path)
+    assert not (tmp_path / sandbox.COPY).exists()

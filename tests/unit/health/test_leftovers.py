@@ -15,7 +15,6 @@ from pgprefect.health.leftovers import leftovers, places
         (".partial-20260101T000000Z", ".lock", "backup"),
         (".removed-20260101T000000Z", ".lock", "backup"),
         (".restore.json", ".lock-restore", "restore"),
-        ("drill-x1y2", ".lock", "drill"),
     ],
 )
 def test_what_a_killed_job_left_in_the_folder_of_the_sets(tmp_path: Path, name: str, lock: str, job: str) -> None:
