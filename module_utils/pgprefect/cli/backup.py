@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ..backup import copy, create, remains, sandbox, sets
+from ..backup import copy, create, sandbox, sets
 from ..backup.sets import Dump, Manifest
 from ..core.jobs import record
 from ..core.process import ProcessFailed
@@ -19,7 +19,7 @@ from ..health.leftovers import leftovers, places
 from ..schema.declaration import declaration_of
 from ..site.configuration import Backups, ConfigurationError, CopyTarget, Site
 from . import output
-from .common import absolute_path, add_command, add_group, load_site, this_program
+from .common import absolute_path, add_command, add_group, clear_remains, load_site, this_program
 from .output import FINE, ago, counted, duration, refuse, size
 
 _SET = "the set's name; else the newest"
@@ -87,7 +87,7 @@ def _as_backup_user(options: argparse.Namespace) -> tuple[Site, Path]:
     role = declaration_of(site).backup
     if os.geteuid() == 0:
         if options.changes and not options.dry_run:
-            clear_remains(site, home)
+            clear_remains(site)
         try:
             user = pwd.getpwnam(role)
         except KeyError as error:
@@ -97,12 +97,6 @@ def _as_backup_user(options: argparse.Namespace) -> tuple[Site, Path]:
         os.setgid(user.pw_gid)
         os.setuid(user.pw_uid)
     return site, home
-
-
-def clear_remains(site: Site, home: Path) -> None:
-    """Remove what killed jobs left behind, as far as this host is the database's."""
-    if not site.login.host:
-        remains.clear(site.login, home, Path(_of(site).drill_directory))
 
 
 def _create(options: argparse.Namespace) -> int:
@@ -304,7 +298,7 @@ def _drill(options: argparse.Namespace) -> int:
     path = sets.find(home, options.set)
     directory = Path(_of(site).drill_directory)
     if not options.dry_run:
-        clear_remains(site, home)
+        clear_remains(site)
     if options.dry_run:
         held = size(sets.read_manifest(path).bytes)
         print(

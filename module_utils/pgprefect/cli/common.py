@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, NoReturn
 
+from ..backup import remains
 from ..core.connection import ConnectionFailed, Login, connect
 from ..core.problems import Problem
 from ..site import configuration
@@ -144,6 +145,12 @@ def load_site(options: argparse.Namespace) -> Site:
     site = configuration.load(options.config)
     site.tenant(options.tenant)
     return site
+
+
+def clear_remains(site: Site) -> None:
+    """Remove what killed jobs of any kind left behind, as root of the database's host; else do nothing."""
+    if site.backups and not site.login.host and os.geteuid() == 0:
+        remains.clear(site.login, Path(site.backups.directory), Path(site.backups.drill_directory))
 
 
 def confirmed(options: argparse.Namespace, question: str) -> bool:

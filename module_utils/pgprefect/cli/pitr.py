@@ -13,7 +13,7 @@ from ..pitr import restore
 from ..pitr.repository import Cluster, RecoveryTarget, Repository
 from ..site.configuration import ConfigurationError, Site
 from . import output
-from .common import add_command, add_group, confirmed, load_site
+from .common import add_command, add_group, clear_remains, confirmed, load_site
 from .output import FINE, ago, refuse, size
 
 
@@ -61,6 +61,7 @@ def _backup(options: argparse.Namespace) -> int:
         kind = "full" if options.full or not history.read_repository(cluster).base_backups else "incremental"
         print(f"Would make the {kind} backup of {cluster.data}, and prune old ones.")
         return FINE
+    clear_remains(site)
     with record(site.job("pitr")) as figures:
         made = history.make_base_backup(cluster, options.full)
         figures.update(label=made.label, bytes=made.bytes, stored=made.stored)

@@ -13,7 +13,7 @@ from ..runs.retention import CleanupPlan, CleanupResult, Policy, clean_up, named
 from ..runs.statistics import Figures, Statistics, to_csv, workflow_statistics
 from ..site.configuration import Site, Tenant
 from . import output
-from .common import MOST_DAYS, add_command, confirmed, days, load_site, number, open_connection
+from .common import MOST_DAYS, add_command, clear_remains, confirmed, days, load_site, number, open_connection
 from .output import FINE, ago, counted, duration, refuse, size
 
 
@@ -114,6 +114,7 @@ def _cleanup(options: argparse.Namespace) -> int:
             return FINE
         if not confirmed(options, f"This deletes them for good from the schema {tenant.schema}."):
             return refuse("Nothing was deleted: say --yes to delete it.")
+    clear_remains(site)
     with record(site.job("cleanup", tenant.name)) as figures:
         result = _clean_up(site, tenant, Policy.from_arguments({**site.retention, **given}))
         figures.update(named(result.rows), seconds=result.seconds)
