@@ -14,6 +14,15 @@ from tests.support.project import VIRTUALENV
 from tests.support.site import PASSWORD, Site, declaration_of, disposable, migrate
 
 
+@pytest.fixture(autouse=True)
+def restores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which restores record what they prepare: this machine's own is none of the tests'."""
+    folder = tmp_path / "restores"
+    monkeypatch.setattr("pgprefect.backup.unfinished.FOLDER", folder)
+    monkeypatch.setattr("pgprefect.health.leftovers.RESTORES", str(folder))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def naive_template(prefect_template: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """What the published recipe leaves: Prefect's real tables in public, by the role that owns the database."""

@@ -192,7 +192,10 @@ def clear_partial(home: Path) -> None:
     """Remove what killed runs left behind. The caller holds the lock."""
     for path in sets.left_over(home):
         _log.info("Remove %s, which a killed run left behind.", path)
-        shutil.rmtree(path)
+        if path.is_symlink():
+            path.unlink()
+        else:
+            shutil.rmtree(path)
 
 
 def add(directory: str | Path, folder: Path) -> Manifest:

@@ -20,6 +20,6 @@ def clear(login: Login, home: Path, drill_directory: Path) -> None:
         clear_partial(home)
     if drill_directory.is_dir():
         sandbox.clear(drill_directory)
-    if unfinished.read(home):
-        with contextlib.suppress(BackupError), unfinished.only_restore(home):
-            unfinished.finish(login, home)
+    if unfinished.read():
+        with contextlib.suppress(BackupError), unfinished.only_restore():
+            unfinished.finish(login)

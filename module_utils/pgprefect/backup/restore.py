@@ -116,8 +116,8 @@ def restore(
     ConnectionFailed; then nothing has changed, unless the problem is ``restore_incomplete``.
     """
     began = time.monotonic()
-    with unfinished.only_restore(path.parent):
-        unfinished.finish(login, path.parent)
+    with unfinished.only_restore():
+        unfinished.finish(login)
         found = examine(login, declaration, path, parts, virtualenv, into, was_read)
         target = replace(declaration, database=into) if into else declaration
         with unfinished.recorded(login, path, target.database, found, created=bool(into)) as record:

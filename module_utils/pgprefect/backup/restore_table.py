@@ -60,9 +60,9 @@ def restore_table(login: Login, declaration: Declaration, path: Path, table: str
         return target
 
     _log.info("Restore the %d rows of %s from the set %s into %s.", part.rows[name], table, manifest.name, target)
-    home, comment = path.parent, f"Tables of the backup set {manifest.name}, to look at and to remove."
-    with only_restore(home):
-        finish(login, home)
+    comment = f"Tables of the backup set {manifest.name}, to look at and to remove."
+    with only_restore():
+        finish(login)
         try:
             with (
                 _schema(login, declaration.database, staging, owner, comment),
@@ -98,8 +98,8 @@ def put_back(login: Login, declaration: Declaration, path: Path, table: str) -> 
     part, name = find_table(manifest, declaration, table)
     source, target = (sets.staging_schema(manifest.name, part), name), (str(part.schema), name)
     owner, columns, key = _shape(login, declaration, source, target)
-    with only_restore(path.parent):
-        finish(login, path.parent)
+    with only_restore():
+        finish(login)
         try:
             with session(login, declaration.database, [owner]) as opened:
                 opened.act_as(owner)

@@ -1,4 +1,8 @@
-"""What a restore changes besides the data, recorded next to the sets, so that a killed one is seen and taken back."""
+"""What a restore changes besides the data, recorded, so that a killed one is seen and taken back.
+
+The administrator executes what a record says, so it stands where only root can write: not next to the sets, whose
+owner is the user of the backups.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.connection import ConnectionFailed, Login, connect
+from ..core.jobs import RESTORES
 from ..core.lock import folder_lock
 from ..core.problems import Problem
 from ..core.sql import Statement, quote
@@ -22,8 +27,9 @@ from .examine import Examination
 from .session import remove_role
 from .sets import BackupError
 
-FILE = ".restore.json"
-_LOCK = ".lock-restore"
+FOLDER = Path(RESTORES)
+FILE = "restore.json"
+_LOCK = ".lock"
 _log = logging.getLogger(__name__)
 
 
@@ -55,8 +61,8 @@ class Record:
 class Running:
     """A restore's record, kept on disk, and what the administrator does before and after its transaction."""
 
-    def __init__(self, login: Login, home: Path, record: Record, owners: dict[str, str] | None = None) -> None:
-        self._login, self._path, self._record = login, home / FILE, record
+    def __init__(self, login: Login, record: Record, owners: dict[str, str] | None = None) -> None:
+        self._login, self._path, self._record = login, FOLDER / FILE, record
         self._owners = owners or {}
 
     @property
@@ -75,15 +81,12 @@ class Running:
         self.write()
 
     def write(self) -> None:
-        """Write the record durably; its owner is that of the sets, whose jobs read it."""
+        """Write the record durably."""
         new = self._path.with_name(f"{FILE}.new")
         with open(new, "w", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
             json.dump(asdict(self._record), file, indent=2, ensure_ascii=False)
             file.flush()
             os.fsync(file.fileno())
-        if os.geteuid() == 0:
-            home = self._path.parent.stat()
-            os.chown(new, home.st_uid, home.st_gid)
         new.rename(self._path)
 
     def prepare(self) -> None:
@@ -212,17 +215,20 @@ def _escaped(text: str) -> str:
 
 
 @contextlib.contextmanager
-def only_restore(home: Path) -> Iterator[None]:
-    """Hold the lock of restores from this directory. Raises BackupError where another process holds it."""
+def only_restore() -> Iterator[None]:
+    """Hold the lock of this host's restores. Raises BackupError where another process holds it."""
 
     def unwritable(error: OSError) -> BackupError:
-        message = f"{home / _LOCK} cannot be written: {error.strerror}."
-        return BackupError(Problem("backup_not_written", str(home), message, "Free space, or run this as root."))
+        message = f"{FOLDER} cannot be written: {error.strerror}."
+        return BackupError(Problem("backup_not_written", str(FOLDER), message, "Free space, or run this as root."))
 
-    message = f"Another restore from {home} is running."
-    remedy = f"Wait until it has ended; as root `lslocks | grep {_LOCK}` names its process."
-    taken = BackupError(Problem("restore_running", str(home), message, remedy))
-    with folder_lock(home, _LOCK, taken, unwritable):
+    remedy = f"Wait until it has ended; as root `lslocks | grep {FOLDER}` names its process."
+    taken = BackupError(Problem("restore_running", str(FOLDER), "Another restore is running on this host.", remedy))
+    try:
+        FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(error) from error
+    with folder_lock(FOLDER, _LOCK, taken, unwritable):
         yield
 
 
@@ -241,7 +247,7 @@ def recorded(login: Login, path: Path, database: str, found: Examination, create
         owned=found.owned,
         afterwards=[str(statement) for statement in found.afterwards],
     )
-    running = Running(login, path.parent, record, found.owners)
+    running = Running(login, record, found.owners)
     running.write()
     try:
         yield running
@@ -251,27 +257,27 @@ def recorded(login: Login, path: Path, database: str, found: Examination, create
         raise
 
 
-def read(home: Path) -> Record | None:
-    """Return the record of a restore from this directory that is running or was killed, or None."""
+def read() -> Record | None:
+    """Return the record of a restore that is running or was killed, or None."""
     with contextlib.suppress(OSError, ValueError, TypeError):
-        return Record(**json.loads((home / FILE).read_text(encoding="utf-8")))
+        return Record(**json.loads((FOLDER / FILE).read_text(encoding="utf-8")))
     return None
 
 
-def finish(login: Login, home: Path) -> None:
+def finish(login: Login) -> None:
     """Take back what a killed restore prepared, or complete it where its data was committed. The caller has the lock.
 
     Raises ConnectionFailed.
     """
-    record = read(home)
+    record = read()
     if record is None:
         with contextlib.suppress(OSError):
-            (home / FILE).unlink()  # it cannot be read
+            (FOLDER / FILE).unlink()  # it cannot be read
         return
     _log.info("Take back what the killed restore of %s into %s left.", record.set, record.database)
     with contextlib.suppress(ConnectionFailed):
         remove_role(login, [record.database])
-    running = Running(login, home, record)
+    running = Running(login, record)
     try:
         if record.committed or _has_committed(login, record):
             for statement in running.complete():

@@ -157,7 +157,9 @@ def _would_create(options: argparse.Namespace, site: Site, home: Path, parts: Se
 
 
 def _list(options: argparse.Namespace) -> int:
-    site, home = _as_backup_user(options)
+    site, home = site_with_backups(options)
+    left, _ = leftovers(places(str(home), _of(site).drill_directory))  # root sees more than the backups' user
+    _as_backup_user(options)
     found = [(path, sets.read_manifest(path)) for path in sets.list_sets(home)]
     if options.json:
         output.as_json([
@@ -185,7 +187,7 @@ def _list(options: argparse.Namespace) -> int:
         for path, manifest in found
     ]
     output.table(["set", "made", "holds", "size", "took", "drill", "copied to", "not included"], rows)
-    output.problems(leftovers(places(str(home), _of(site).drill_directory))[0])
+    output.problems(left)
     return FINE
 
 

@@ -21,6 +21,7 @@ from .errors import PgprefectError
 from .problems import format_problems
 
 FOLDER = "/var/lib/pgprefect/jobs"
+RESTORES = "/var/lib/pgprefect/restores"  # what a restore that runs has prepared
 
 
 class RecordBroken(PgprefectError):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..core.jobs import RESTORES
 from ..core.problems import NOTICE, WARNING, Problem
 
 
@@ -29,7 +30,7 @@ def places(backup_directory: str, drill_directory: str) -> list[Place]:
     if backup_directory:
         found = [
             Place(backup_directory, r"\.(partial|removed)-.+", ".lock", "backup", "pgprefect backup"),
-            Place(backup_directory, r"\.restore\.json(\.new)?", ".lock-restore", "restore", "pgprefect backup"),
+            Place(RESTORES, r"restore\.json(\.new)?", ".lock", "restore", "pgprefect backup"),
         ]
     if drill_directory:
         found.append(Place(drill_directory, "copy|cluster", ".lock", "drill", "pgprefect drill"))
@@ -42,13 +43,13 @@ def leftovers(looked_at: Sequence[Place]) -> tuple[list[Problem], dict[str, Any]
     for place in looked_at:
         try:
             names = [name for name in sorted(os.listdir(place.folder)) if re.fullmatch(place.names, name)]
+            if not names or _is_held(os.path.join(place.folder, place.lock)):
+                continue
         except FileNotFoundError:  # nothing has been made yet
             continue
         except OSError as error:
             message = f"{place.folder} cannot be read ({error.strerror}), so what a {place.job} left is not known."
             problems.append(Problem("not_visible", place.folder, message, "Ask as root on this host.", NOTICE))
-            continue
-        if not names or _is_held(os.path.join(place.folder, place.lock)):
             continue
         paths = [os.path.join(place.folder, name) for name in names]
         found += paths
@@ -62,7 +63,7 @@ def _is_held(lock: str) -> bool:
     """Return whether a process holds the lock, and so works there."""
     try:
         descriptor = os.open(lock, os.O_RDONLY)
-    except OSError:
+    except FileNotFoundError:
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)

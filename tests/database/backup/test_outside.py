@@ -144,7 +144,7 @@ def test_what_can_not_be_completed_is_said(prefect: Site, tmp_path: Path) -> Non
     with pytest.raises(BackupError, match=r"restored .* but not all .*ALTER PUBLICATION two ADD TABLE") as failed:
         put_back(prefect, path, "app")
     assert failed.value.problem.code == "restore_incomplete"
-    assert not (tmp_path / unfinished.FILE).exists()
+    assert unfinished.read() is None
 
 
 def test_a_killed_restore_is_seen_and_its_remains_go(prefect: Site, tmp_path: Path) -> None:
@@ -159,7 +159,8 @@ def test_a_killed_restore_is_seen_and_its_remains_go(prefect: Site, tmp_path: Pa
         "schemas": {"half": "postgres"},
         "uses": [["prefect", prefect.declaration.app_owner]],
     }
-    (tmp_path / unfinished.FILE).write_text(json.dumps(left))
+    unfinished.FOLDER.mkdir(parents=True, exist_ok=True)
+    (unfinished.FOLDER / unfinished.FILE).write_text(json.dumps(left))
     prefect.sql("CREATE ROLE pgprefect_restore LOGIN; CREATE ROLE dead; CREATE SCHEMA half;"
                 f" GRANT USAGE ON SCHEMA prefect TO {quote(prefect.declaration.app_owner)};"
                 f" GRANT {quote(prefect.tenant.owner)} TO pgprefect_restore")  # fmt: skip
@@ -167,7 +168,7 @@ def test_a_killed_restore_is_seen_and_its_remains_go(prefect: Site, tmp_path: Pa
     looked_at = places(str(tmp_path), "")
     backup, killed = leftovers(looked_at)[0]
     assert "restore that was killed" in killed.message and ".partial-20261126T020000Z" in backup.message
-    with unfinished.only_restore(tmp_path):
+    with unfinished.only_restore():
         assert leftovers(looked_at)[0] == [backup]  # it runs
         with pytest.raises(BackupError, match="Another restore") as failed:
             put_back(prefect, path, "workflow")

@@ -203,6 +203,7 @@ def test_a_killed_restore_leaves_all_as_it_was(prefect: Site, tmp_path: Path) ->
     before = fingerprint(prefect)
     script = (
         "import sys, pickle; from pathlib import Path; from pgprefect.backup.restore import *\n"
+        "from pgprefect.backup import unfinished; unfinished.FOLDER = Path(sys.argv[1]).parent / 'restores'\n"
         "from pgprefect.backup.sets import read_manifest\n"
         "login, declaration = pickle.load(sys.stdin.buffer); path = Path(sys.argv[1])\n"
         "restore(login, declaration, path, choose(read_manifest(path), declaration, ['workflow']))"

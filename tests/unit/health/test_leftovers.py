@@ -14,7 +14,6 @@ from pgprefect.health.leftovers import leftovers, places
     [
         (".partial-20260101T000000Z", ".lock", "backup"),
         (".removed-20260101T000000Z", ".lock", "backup"),
-        (".restore.json", ".lock-restore", "restore"),
     ],
 )
 def test_what_a_killed_job_left_in_the_folder_of_the_sets(tmp_path: Path, name: str, lock: str, job: str) -> None:
@@ -30,6 +29,18 @@ def test_what_a_killed_job_left_in_the_folder_of_the_sets(tmp_path: Path, name: 
         fcntl.flock(held, fcntl.LOCK_EX)
         assert leftovers(looked_at)[0] == []
     assert len(leftovers(looked_at)[0]) == 1  # the lock's file stays, and nobody holds it
+
+
+def test_what_a_killed_restore_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pgprefect.health.leftovers.RESTORES", str(tmp_path / "restores"))
+    looked_at = places(str(tmp_path), "")
+    (tmp_path / "restores").mkdir()
+    (tmp_path / "restores/restore.json").touch()
+    (problem,), _ = leftovers(looked_at)
+    assert "A restore that was killed" in problem.message
+    with open(tmp_path / "restores/.lock", "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert leftovers(looked_at)[0] == []
 
 
 def test_what_a_killed_drill_left(tmp_path: Path) -> None:
