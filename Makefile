@@ -33,7 +33,7 @@ api: ## test the flows, and the modules that use Prefect's API
 	@$(PYTEST) tests/api
 
 database: ## test pgprefect on a real PostgreSQL
-	@box/controller prefect
+	@box/controller prefect all
 	@box/clients
 	@box/engine
 	@box/image bookworm

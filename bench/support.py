@@ -56,14 +56,14 @@ def copied(site: Site, name: str) -> Iterator[Site]:
 
 
 @contextlib.contextmanager
-def prefect_server(site: Site) -> Iterator[str]:
+def prefect_server(site: Site, virtualenv: Path = VIRTUALENV) -> Iterator[str]:
     """Start a real Prefect server on loopback with the tenant's own role, and yield the API's URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     url = f"http://127.0.0.1:{port}/api"
     with tempfile.TemporaryDirectory() as home, open(Path(home) / "log", "w+") as log:
         process = subprocess.Popen(
-            [VIRTUALENV / "bin/prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
+            [virtualenv / "bin/prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
             env={
                 **site.environment(role=site.tenant.server, home=home),
                 "PREFECT_API_URL": url,
@@ -74,6 +74,7 @@ def prefect_server(site: Site) -> Iterator[str]:
         )
         try:
             while not is_ready(f"{url}/ready"):
+                assert process.poll() is None, Path(log.name).read_text()
                 time.sleep(0.2)
             yield url
         finally:

@@ -83,6 +83,11 @@ find_uv() {
     step "Install uv" "$CACHE/uv/bin/python" -m pip install --quiet --require-hashes --requirement requirements/uv.txt
 }
 
+# default_release: prints the release of Prefect that inventories get which name none.
+default_release() {
+    sed -n "s/^prefect_release: .*default('\([0-9.]*\)').*/\1/p" playbooks/group_vars/all/prefect.yml
+}
+
 # virtualenv FOLDER LOCK...: makes FOLDER hold exactly the packages of the locks. Fast if they have not changed.
 virtualenv() {
     local folder=$ROOT/$1 locks

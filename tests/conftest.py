@@ -4,11 +4,14 @@
   - ``trading_database`` is the application's database with its tables, for the whole session, as libpq's variables for
     mltrading_app;
   - ``clean`` declares a database that is not there yet, with roles of its own;
-  - ``prefect`` is a fresh database as declared, with the tables of a real Prefect and of the application.
+  - ``prefect`` is a fresh database as declared, with the tables of a real Prefect and of the application;
+  - ``released`` is the same for any release of Prefect that has a lock.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -19,6 +22,7 @@ from pgprefect.core.prefect import MADE_HERE
 from tests.support import ansible
 from tests.support.ansible import Result
 from tests.support.postgresql import Server, running_postgresql
+from tests.support.project import DEFAULT, virtualenv_of
 from tests.support.site import PASSWORD, TRADING_SQL, Site, declaration_of, disposable, migrated_site
 
 _numbers = itertools.count(1)
@@ -53,12 +57,42 @@ def prefect_template(postgresql_server: Server, tmp_path_factory: pytest.TempPat
 @pytest.fixture
 def prefect(prefect_template: Site) -> Iterator[Site]:
     """A database as declared, with the tables of a real Prefect and of the application."""
-    server, name = prefect_template.server, f"prefect{next(_numbers)}"
-    owner = prefect_template.declaration.app_owner
-    server.sql("postgres", f"CREATE DATABASE {name} TEMPLATE {prefect_template.database} OWNER {owner}")
+    with copied(prefect_template) as site:
+        yield site
+
+
+@contextlib.contextmanager
+def copied(template: Site) -> Iterator[Site]:
+    server, name = template.server, f"prefect{next(_numbers)}"
+    owner = template.declaration.app_owner
+    server.sql("postgres", f"CREATE DATABASE {name} TEMPLATE {template.database} OWNER {owner}")
     server.sql("postgres", f"COMMENT ON DATABASE {name} IS '{MADE_HERE}'")  # it is not in a copy
-    with disposable(Site(server, replace(prefect_template.declaration, database=name)), roles=False) as site:
+    with disposable(Site(server, replace(template.declaration, database=name)), roles=False) as site:
         site.apply()  # rights and settings of the database itself are not in a copy
+        yield site
+
+
+@pytest.fixture(scope="session")
+def templates(
+    prefect_template: Site, postgresql_server: Server, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Site]:
+    """Return the template of a release of Prefect that has a lock."""
+
+    @functools.cache
+    def template(release: str) -> Site:
+        if release == DEFAULT:
+            return prefect_template
+        home = tmp_path_factory.mktemp("prefect")
+        name = f"template_{release.replace('.', '_')}"
+        return migrated_site(postgresql_server, name, home, virtualenv_of(release))
+
+    return template
+
+
+@pytest.fixture
+def released(templates: Callable[[str], Site], release: str) -> Iterator[Site]:
+    """``prefect``, with the tables of the release that a test is given."""
+    with copied(templates(release)) as site:
         yield site
 
 

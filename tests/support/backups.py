@@ -56,9 +56,16 @@ def schema_of(site: Site) -> list[str]:
     return sorted(line for line in done.stdout.splitlines() if not re.match(r"\\|--|.* SET \(pg_attver=", line))
 
 
-def put_back(site: Site, path: Path, *kinds: str, into: str | None = None, tenant: str | None = None) -> dict[str, int]:
+def put_back(
+    site: Site,
+    path: Path,
+    *kinds: str,
+    into: str | None = None,
+    tenant: str | None = None,
+    virtualenv: Path = VIRTUALENV,
+) -> dict[str, int]:
     parts = choose(read_manifest(path), site.declaration, kinds, tenant)
-    return restore(site.server.login, site.declaration, path, parts, str(VIRTUALENV), into)
+    return restore(site.server.login, site.declaration, path, parts, str(virtualenv), into)
 
 
 def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:

@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 VIRTUALENV = Path(os.environ.get("PREFECT_VIRTUALENV", ROOT / ".venv-prefect"))
+# The release of Prefect that inventories get which name none, and all that have a lock, the oldest first.
+(DEFAULT,) = re.findall(r"default\('([\d.]+)'\)", (ROOT / "playbooks/group_vars/all/prefect.yml").read_text())
+RELEASES = sorted(
+    (path.stem.removeprefix("prefect-") for path in (ROOT / "requirements").glob("prefect-*.txt")),
+    key=lambda release: [int(number) for number in release.split(".")],
+)
+
+
+def virtualenv_of(release: str) -> Path:
+    """Return the virtualenv of a release that has a lock."""
+    return VIRTUALENV if release == DEFAULT else ROOT / f".venv-prefect-{release}"

@@ -110,12 +110,12 @@ def disposable(site: Site, roles: bool) -> Iterator[Site]:
             site.server.sql("postgres", f"DROP ROLE IF EXISTS {quote(role)}")
 
 
-def migrate(environment: dict[str, str], home: Path) -> subprocess.CompletedProcess[str]:
+def migrate(environment: dict[str, str], home: Path, virtualenv: Path = VIRTUALENV) -> subprocess.CompletedProcess[str]:
     """Run the migration of the real Prefect."""
-    if not VIRTUALENV.exists():
-        pytest.fail(f"{VIRTUALENV} is missing: box/controller prefect makes it.")
+    if not virtualenv.exists():
+        pytest.fail(f"{virtualenv} is missing: box/controller prefect all makes it.")
     return subprocess.run(
-        [VIRTUALENV / "bin/prefect", "server", "database", "upgrade", "-y"],
+        [virtualenv / "bin/prefect", "server", "database", "upgrade", "-y"],
         env={**environment, "HOME": str(home), "PREFECT_HOME": str(home)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -135,11 +135,11 @@ def pgprefect(*arguments: str, environment: dict[str, str]) -> subprocess.Comple
     )
 
 
-def migrated_site(server: Server, database: str, home: Path) -> Site:
+def migrated_site(server: Server, database: str, home: Path, virtualenv: Path = VIRTUALENV) -> Site:
     """Make a database as declared, with the tables of a real Prefect and of the application."""
     site = Site(server, declaration_of(database))
     site.apply(app_schema_sql=TRADING_SQL)
-    done = migrate(site.environment(), home)
+    done = migrate(site.environment(), home, virtualenv)
     assert "Migrations succeeded" in done.stdout, done.stdout
     revoked = pgprefect("revoke-secrets", environment=site.environment())
     assert revoked.returncode == 0, revoked.stderr

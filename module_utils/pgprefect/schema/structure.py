@@ -95,10 +95,35 @@ def known_structure(revision: str) -> Structure | None:
     if revision not in STRUCTURES:
         return None
     parts = {}
-    for line in STRUCTURES[revision].splitlines():
+    for line in _lines(revision):
         *names, definition = line.split(" ", 3)
         parts[Element(*map(unquote, names))] = Definition(definition, True)
     return parts
+
+
+def _lines(revision: str) -> set[str]:
+    """Return the lines of a structure, of which only the oldest is recorded in full."""
+    first, *rest = STRUCTURES[revision].splitlines()
+    if not first.startswith("= "):
+        return {first, *rest}
+    added, removed = ({line[2:] for line in rest if line[0] == sign} for sign in "+-")
+    return _lines(first[2:]) - removed | added
+
+
+def recorded(structures: Mapping[str, str]) -> dict[str, str]:
+    """Return texts of structures, the oldest first, as they are recorded: each as what changes in the one before."""
+    records: dict[str, str] = {}
+    before: tuple[str, set[str]] | None = None
+    for revision, text in structures.items():
+        lines = set(text.splitlines())
+        if before is None:
+            records[revision] = text
+        else:
+            signed = [f"- {line}" for line in before[1] - lines] + [f"+ {line}" for line in lines - before[1]]
+            changes = sorted(signed, key=lambda line: (line[2:], line[0] == "+"))
+            records[revision] = "".join(f"{line}\n" for line in (f"= {before[0]}", *changes))
+        before = revision, lines
+    return records
 
 
 def as_text(structure: Structure) -> str:

@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
-# One part on each line: kind, table, name and definition.
+# One part on each line: kind, table, name and definition. After `= REVISION` only what changes in that one follows.
 STRUCTURES: dict[str, str] = {
-    "d4a7e1c93f52": """\
+    "bad1e352c597": """\
 column agent created timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
 column agent id uuid NOT NULL DEFAULT gen_random_uuid()
 column agent last_activity_time timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
@@ -526,7 +526,6 @@ index deployment_version ix_deployment_version__updated CREATE INDEX ix_deployme
 index deployment_version ix_deployment_version__work_queue_id CREATE INDEX ix_deployment_version__work_queue_id ON $schema.deployment_version USING btree (work_queue_id)
 index deployment_version ix_deployment_version__work_queue_name CREATE INDEX ix_deployment_version__work_queue_name ON $schema.deployment_version USING btree (work_queue_name)
 index deployment_version uq_deployment_version__deployment__branch CREATE UNIQUE INDEX uq_deployment_version__deployment__branch ON $schema.deployment_version USING btree (deployment_id, branch)
-index event_resources ix_event_resources__event_id CREATE INDEX ix_event_resources__event_id ON $schema.event_resources USING btree (event_id)
 index event_resources ix_event_resources__occurred CREATE INDEX ix_event_resources__occurred ON $schema.event_resources USING btree (occurred)
 index event_resources ix_event_resources__resource_id__occurred CREATE INDEX ix_event_resources__resource_id__occurred ON $schema.event_resources USING btree (resource_id, occurred)
 index event_resources ix_event_resources__updated CREATE INDEX ix_event_resources__updated ON $schema.event_resources USING btree (updated)
@@ -544,7 +543,6 @@ index flow ix_flow__updated CREATE INDEX ix_flow__updated ON $schema.flow USING 
 index flow trgm_ix_flow_name CREATE INDEX trgm_ix_flow_name ON $schema.flow USING gin (name $extensions.gin_trgm_ops)
 index flow_run ix_flow_run__coalesce_start_time_expected_start_time_asc CREATE INDEX ix_flow_run__coalesce_start_time_expected_start_time_asc ON $schema.flow_run USING btree (COALESCE(start_time, expected_start_time))
 index flow_run ix_flow_run__coalesce_start_time_expected_start_time_desc CREATE INDEX ix_flow_run__coalesce_start_time_expected_start_time_desc ON $schema.flow_run USING btree (COALESCE(start_time, expected_start_time) DESC)
-index flow_run ix_flow_run__deployment_id CREATE INDEX ix_flow_run__deployment_id ON $schema.flow_run USING btree (deployment_id)
 index flow_run ix_flow_run__deployment_version CREATE INDEX ix_flow_run__deployment_version ON $schema.flow_run USING btree (deployment_version)
 index flow_run ix_flow_run__end_time_desc CREATE INDEX ix_flow_run__end_time_desc ON $schema.flow_run USING btree (end_time DESC)
 index flow_run ix_flow_run__expected_start_time_desc CREATE INDEX ix_flow_run__expected_start_time_desc ON $schema.flow_run USING btree (expected_start_time DESC)
@@ -561,7 +559,6 @@ index flow_run ix_flow_run__state_id CREATE INDEX ix_flow_run__state_id ON $sche
 index flow_run ix_flow_run__state_name CREATE INDEX ix_flow_run__state_name ON $schema.flow_run USING btree (state_name)
 index flow_run ix_flow_run__state_timestamp CREATE INDEX ix_flow_run__state_timestamp ON $schema.flow_run USING btree (state_timestamp)
 index flow_run ix_flow_run__state_type CREATE INDEX ix_flow_run__state_type ON $schema.flow_run USING btree (state_type)
-index flow_run ix_flow_run__state_type_coalesce_start_time CREATE INDEX ix_flow_run__state_type_coalesce_start_time ON $schema.flow_run USING btree (state_type, COALESCE(start_time, expected_start_time))
 index flow_run ix_flow_run__updated CREATE INDEX ix_flow_run__updated ON $schema.flow_run USING btree (updated)
 index flow_run ix_flow_run__work_queue_id CREATE INDEX ix_flow_run__work_queue_id ON $schema.flow_run USING btree (work_queue_id)
 index flow_run ix_flow_run__work_queue_name CREATE INDEX ix_flow_run__work_queue_name ON $schema.flow_run USING btree (work_queue_name)
@@ -647,5 +644,28 @@ table  variable TABLE
 table  work_pool TABLE
 table  work_queue TABLE
 table  worker TABLE
+""",
+    "d4a7e1c93f52": """\
+= bad1e352c597
++ index event_resources ix_event_resources__event_id CREATE INDEX ix_event_resources__event_id ON $schema.event_resources USING btree (event_id)
++ index flow_run ix_flow_run__deployment_id CREATE INDEX ix_flow_run__deployment_id ON $schema.flow_run USING btree (deployment_id)
++ index flow_run ix_flow_run__state_type_coalesce_start_time CREATE INDEX ix_flow_run__state_type_coalesce_start_time ON $schema.flow_run USING btree (state_type, COALESCE(start_time, expected_start_time))
+""",
+    "91e2b8f3d6a4": """\
+= d4a7e1c93f52
++ column automation_held_event automation_id uuid NOT NULL
++ column automation_held_event bucketing_key jsonb NOT NULL DEFAULT '[]'::jsonb
++ column automation_held_event created timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
++ column automation_held_event event_id uuid NOT NULL
++ column automation_held_event id uuid NOT NULL DEFAULT gen_random_uuid()
++ column automation_held_event occurred timestamp with time zone NOT NULL
++ column automation_held_event trigger_id uuid NOT NULL
++ column automation_held_event updated timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
++ constraint automation_held_event fk_automation_held_event__automation_id__automation FOREIGN KEY (automation_id) REFERENCES $schema.automation(id) ON DELETE CASCADE
++ constraint automation_held_event pk_automation_held_event PRIMARY KEY (id)
++ index automation_held_event ix_automation_held_event__trigger_key_occurred CREATE INDEX ix_automation_held_event__trigger_key_occurred ON $schema.automation_held_event USING btree (automation_id, trigger_id, bucketing_key, occurred, event_id)
++ index automation_held_event ix_automation_held_event__updated CREATE INDEX ix_automation_held_event__updated ON $schema.automation_held_event USING btree (updated)
++ index automation_held_event uq_automation_held_event__trigger_key_event CREATE UNIQUE INDEX uq_automation_held_event__trigger_key_event ON $schema.automation_held_event USING btree (automation_id, trigger_id, bucketing_key, event_id)
++ table  automation_held_event TABLE
 """,
 }

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 from testinfra.host import Host
 
-from tests.support.scenario import Playbook, Typed, changed
+from tests.support.scenario import PREFECT, Playbook, Typed, changed
 
 PSQL = "runuser --user postgres -- psql --no-psqlrc -qtA --set ON_ERROR_STOP=1 --dbname %s --command %s"
 NAIVE = ("-e", "app_database=naive", "-e", "app_schema=none")
 # Prefect's own migration, as its guide has it run: by the superuser, into whatever its search path finds first.
-MIGRATE = """
+MIGRATE = f"""
 cd /tmp && PREFECT_HOME=/tmp/naive DO_NOT_TRACK=1 PREFECT_SERVER_ANALYTICS_ENABLED=false \
 PREFECT_API_DATABASE_CONNECTION_URL='postgresql+asyncpg://postgres@/naive?host=/var/run/postgresql' \
-/opt/prefect/3.8.8/bin/prefect server database upgrade --yes
+{PREFECT}/bin/prefect server database upgrade --yes
 """
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from testinfra.host import Host
 
-from tests.support.scenario import PSQL, Playbook, Typed, changed, wait_for_health
+from tests.support.scenario import PREFECT, PSQL, Playbook, Typed, changed, wait_for_health
 from tests.support.waiting import wait_for
 
 POSTMASTER = "systemctl show --property MainPID 'postgresql@*-main.service' prefect-server@prefect"
@@ -165,7 +165,7 @@ def test_a_restore_point_is_set_before_a_restore_and_an_upgrade(host: Host, play
     host.check_output("pgprefect restore --kind workflow --yes")
     assert points("before-restore-") == before + 1
     as_migrator = "--uid=prefect --property=EnvironmentFile=/etc/prefect/prefect-migrate.env"
-    downgrade = "/opt/prefect/3.8.8/bin/prefect server database downgrade --yes"
+    downgrade = f"{PREFECT}/bin/prefect server database downgrade --yes"
     host.check_output(f"systemd-run --quiet --pipe --wait {as_migrator} {downgrade}")
     for name in ("server", "workers"):
         done = playbook(f"playbooks/{name}.yml")

@@ -9,9 +9,9 @@ import pytest
 from testinfra.host import Host
 
 from tests.support.project import ROOT
-from tests.support.scenario import Typed
+from tests.support.scenario import PREFECT, Typed
 
-PYTHON = "/opt/prefect/3.8.8/bin/python"
+PYTHON = f"{PREFECT}/bin/python"
 (EXAMPLE,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/pgprefect.md").read_text(), re.DOTALL)
 SHOW = """
 import json

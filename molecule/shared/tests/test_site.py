@@ -9,7 +9,8 @@ import shlex
 import pytest
 from testinfra.host import Host
 
-from tests.support.scenario import Playbook, Sql
+from tests.support.project import DEFAULT
+from tests.support.scenario import PREFECT, Playbook, Sql
 
 SECRET_TABLES = ("automation", "block_document", "configuration", "csrf_token", "flow_run_input", "variable")
 
@@ -204,8 +205,8 @@ def test_commands_speak_for_the_tenant(host: Host) -> None:
 
 
 def test_packages_are_those_of_the_locks(host: Host) -> None:
-    freeze = host.check_output("/opt/prefect/uv-*/bin/uv pip freeze --python /opt/prefect/3.8.8/bin/python")
+    freeze = host.check_output(f"/opt/prefect/uv-*/bin/uv pip freeze --python {PREFECT}/bin/python")
     locks = host.check_output("cat /opt/prefect/requirements/prefect-*.txt /opt/prefect/requirements/flows-*.txt")
     locked = set(re.findall(r"^(\S+==[^\s;]+)", locks, re.MULTILINE))
     assert freeze and set(freeze.split()) <= locked
-    assert shlex.split(host.check_output("/opt/prefect/3.8.8/bin/prefect --version"))[0] == "3.8.8"
+    assert shlex.split(host.check_output(f"{PREFECT}/bin/prefect --version"))[0] == DEFAULT

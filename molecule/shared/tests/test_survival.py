@@ -10,7 +10,7 @@ import time
 import pytest
 from testinfra.host import Host
 
-from tests.support.scenario import PSQL, Playbook, wait_for_health
+from tests.support.scenario import PREFECT, PSQL, Playbook, wait_for_health
 from tests.support.waiting import wait_for
 
 
@@ -43,7 +43,7 @@ def test_a_missing_migration_is_refused_until_it_is_made(host: Host, tenants: li
     unit = f"prefect-server@{tenants[0]}"
     host.check_output("systemctl stop %s", unit)
     as_migrator = "--property User=prefect --property EnvironmentFile=/etc/prefect/%s-migrate.env"
-    downgrade = "/opt/prefect/3.8.8/bin/prefect server database downgrade --yes"
+    downgrade = f"{PREFECT}/bin/prefect server database downgrade --yes"
     host.check_output(f"systemd-run --quiet --pipe --wait {as_migrator} {downgrade}", tenants[0])
 
     host.check_output("systemctl start --no-block %s", unit)
@@ -145,7 +145,7 @@ if __name__ == "__main__":
 def slow(host: Host, tenants: list[str]) -> None:
     """A deployment of a flow that takes as many seconds and megabytes as it is told."""
     host.check_output("mkdir -p /opt/slow && printf %%s %s > /opt/slow/slow.py", SLOW)
-    deploy = f". /etc/prefect/{tenants[0]}.env; /opt/prefect/3.8.8/bin/python /opt/slow/slow.py"
+    deploy = f". /etc/prefect/{tenants[0]}.env; {PREFECT}/bin/python /opt/slow/slow.py"
     host.check_output("PREFECT_HOME=/tmp/client sh -c %s", f"set -a; {deploy}")
 
 

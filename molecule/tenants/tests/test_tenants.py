@@ -8,7 +8,7 @@ import shlex
 import pytest
 from testinfra.host import Host
 
-from tests.support.scenario import Playbook, Sql
+from tests.support.scenario import PREFECT, Playbook, Sql
 
 
 def test_each_has_its_server_and_workers(tenants: list[str], workers: list[str]) -> None:
@@ -42,7 +42,7 @@ def test_a_run_of_the_second_is_only_there(host: Host, sql: Sql) -> None:
     runs = "SELECT count(*) FROM prefect.flow_run WHERE NOT auto_scheduled"
     before = sql("mltrading_app", runs).stdout
     flow = "from prefect import flow\n@flow(name='only-here')\ndef f(): pass\nf()\n"
-    script = f"set -a; . /etc/prefect/research.env; /opt/prefect/3.8.8/bin/python -c {shlex.quote(flow)}"
+    script = f"set -a; . /etc/prefect/research.env; {PREFECT}/bin/python -c {shlex.quote(flow)}"
     host.check_output("PREFECT_HOME=/tmp/client sh -c %s", script)
     count = """SELECT count(*) FROM "Research-2".flow_run JOIN "Research-2".flow ON flow.id = flow_id
                WHERE flow.name = 'only-here' AND state_type = 'COMPLETED'"""
