@@ -1,13 +1,13 @@
 # `make` lists the targets. Each one is a script or a few commands that also work without make.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help up down test lint unit api database molecule bench image lock doc
+.PHONY: help up down test test-all lint unit api database molecule bench image lock doc
 export BOX_NAME BOX_PORT FORCE
 
 PYTEST = .venv/bin/pytest --junitxml .cache/reports/$@.xml
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "  BOX_NAME (prefect-box) and BOX_PORT (4200) select the box; FORCE=1 makes down skip its question."
 
 up: ## start a working Prefect on PostgreSQL in a container on this machine
@@ -16,8 +16,11 @@ up: ## start a working Prefect on PostgreSQL in a container on this machine
 down: ## remove that container with its data (asks first)
 	@box/down
 
-test: ## run lint and all tests, on a machine that has nothing installed yet
+test: ## run lint and the tests, on a machine that has nothing installed yet
 	@box/test
+
+test-all: ## the same with the tests that take long
+	@box/test all
 
 lint: ## check the code without running it
 	@box/lint
