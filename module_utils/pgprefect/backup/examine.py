@@ -181,10 +181,10 @@ def _owners(declaration: Declaration, parts: Sequence[Dump], target: _Target, fo
             found.lent[schema] = None if declared else actual
         else:
             yield Problem(
-                "restore_schema_owner",
-                f"schema {schema}",
-                f"The schema {schema} belongs to {actual}, not to {declared}, as whom it would be restored.",
-                f"ALTER SCHEMA {quote(schema)} OWNER TO {quote(str(declared))};",
+                code="restore_schema_owner",
+                object=f"schema {schema}",
+                message=f"The schema {schema} belongs to {actual}, not to {declared}, as whom it would be restored.",
+                remedy=f"ALTER SCHEMA {quote(schema)} OWNER TO {quote(str(declared))};",
             )
 
 
@@ -214,11 +214,11 @@ def _extensions(manifest: Manifest, target: _Target, found: Examination) -> Iter
             found.extensions[name] = schema
         else:
             yield Problem(
-                "restore_extension_missing",
-                f"extension {name}",
-                f"The set {manifest.name} needs the extension {name}, which this server does not offer.",
-                f"Install the package that has it (Debian: postgresql-contrib, or postgresql-{target.server // 10000}-"
-                f"{name.replace('_', '-')}), and restore again.",
+                code="restore_extension_missing",
+                object=f"extension {name}",
+                message=f"The set {manifest.name} needs the extension {name}, which this server does not offer.",
+                remedy="Install the package that has it (Debian: postgresql-contrib, or "
+                f"postgresql-{target.server // 10000}-{name.replace('_', '-')}), and restore again.",
             )
 
 
@@ -228,18 +228,19 @@ def _neighbours(parts: Sequence[Dump], target: _Target, found: Examination) -> I
     schemas = ", ".join(str(part.schema) for part in parts)
     if around.lost:
         yield Problem(
-            "restore_dependents",
-            f"schema {schemas}",
-            f"{len(around.lost)} objects of other schemas stand on what would be replaced: {_some(around.lost)}.",
-            "Drop them, restore, and recreate them (pg_dump --schema-only has their text); a schema restored_... "
-            "is only dropped.",
+            code="restore_dependents",
+            object=f"schema {schemas}",
+            message=f"{len(around.lost)} objects of other schemas stand on what would be replaced: "
+            f"{_some(around.lost)}.",
+            remedy="Drop them, restore, and recreate them (pg_dump --schema-only has their text); a schema "
+            "restored_... is only dropped.",
         )
     for subscription, table in around.subscribed:
         yield Problem(
-            "restore_subscription",
-            f"subscription {subscription}",
-            f"The table {table} receives rows by the subscription {subscription}, which would lose it.",
-            f"Take the table out of the publication there, and ALTER SUBSCRIPTION {quote(subscription)} "
+            code="restore_subscription",
+            object=f"subscription {subscription}",
+            message=f"The table {table} receives rows by the subscription {subscription}, which would lose it.",
+            remedy=f"Take the table out of the publication there, and ALTER SUBSCRIPTION {quote(subscription)} "
             "REFRESH PUBLICATION; restore, and add it again.",
         )
     held = {(str(part.schema), table) for part in parts for table in (*part.rows, *(part.parents or {}))}
@@ -247,10 +248,10 @@ def _neighbours(parts: Sequence[Dump], target: _Target, found: Examination) -> I
         name = quote((member.schema, member.table))
         if (member.schema, member.table) not in held:
             yield Problem(
-                "restore_publication",
-                f"publication {member.publication}",
-                f"The publication {member.publication} has the table {name}, which is not in the set.",
-                f"ALTER PUBLICATION {quote(member.publication)} DROP TABLE {name}; and restore.",
+                code="restore_publication",
+                object=f"publication {member.publication}",
+                message=f"The publication {member.publication} has the table {name}, which is not in the set.",
+                remedy=f"ALTER PUBLICATION {quote(member.publication)} DROP TABLE {name}; and restore.",
             )
         else:
             found.afterwards.append(published(member))

@@ -88,10 +88,10 @@ def connect(
     except ImportError as error:
         raise ConnectionFailed(
             Problem(
-                "driver_missing",
-                f"python {sys.executable}",
-                f"psycopg2 is not installed for {sys.executable}, so PostgreSQL cannot be reached.",
-                "apt install python3-psycopg2, or install psycopg2-binary into that virtualenv.",
+                code="driver_missing",
+                object=f"python {sys.executable}",
+                message=f"psycopg2 is not installed for {sys.executable}, so PostgreSQL cannot be reached.",
+                remedy="apt install python3-psycopg2, or install psycopg2-binary into that virtualenv.",
             )
         ) from error
     path = ", ".join(map(quote, search_path))
@@ -168,25 +168,27 @@ def _explain(login: Login, database: str, error: str) -> Problem:
     reason = reasons[-1] if reasons else error or "no reason given"
     if "does not exist" in error and f'database "{database}"' in error:
         return Problem(
-            "database_missing",
-            f"database {database}",
-            f"The database {database} does not exist at {login.where}.",
-            "Run the playbook that creates it (playbooks/database.yml), or correct the name.",
+            code="database_missing",
+            object=f"database {database}",
+            message=f"The database {database} does not exist at {login.where}.",
+            remedy="Run the playbook that creates it (playbooks/database.yml), or correct the name.",
         )
     if any(
         word in error for word in ("authentication failed", "no password supplied", "pg_hba.conf", "not permitted")
     ) or ("role" in error and "does not exist" in error):
         return Problem(
-            "login_refused",
-            f"role {login.user}",
-            f"PostgreSQL at {login.where} refused the login as {login.user} to the database {database}: {reason}.",
-            "Correct the login user and its password, or allow it in pg_hba.conf; over the unix socket the task must "
+            code="login_refused",
+            object=f"role {login.user}",
+            message=f"PostgreSQL at {login.where} refused the login as {login.user} to the database {database}: "
+            f"{reason}.",
+            remedy="Correct the login user and its password, or allow it in pg_hba.conf; over the unix socket the "
+            "task must "
             f"run as the operating system's user {login.user}, or as root on a host where site.yml has mapped root to "
             "the role (pg_ident.conf).",
         )
     return Problem(
-        "connection_failed",
-        f"server {login.where}",
-        f"No connection to PostgreSQL at {login.where} as {login.user}: {reason}.",
-        "Start PostgreSQL, or correct the host, the port and the TLS settings.",
+        code="connection_failed",
+        object=f"server {login.where}",
+        message=f"No connection to PostgreSQL at {login.where} as {login.user}: {reason}.",
+        remedy="Start PostgreSQL, or correct the host, the port and the TLS settings.",
     )

@@ -230,12 +230,12 @@ def _named(run: OpenRun, reason: str, limits: Thresholds) -> Problem:
     waiting = f" {many} for a slot that it may hold." if run.waiting else ""
     state = '{"state": {"type": "CRASHED", "name": "Crashed"}}'
     return Problem(
-        "run_dead",
-        f"flow run {run.id}",
-        f"The flow run {run.title} counts as {run.state} for {_age(run.age)}, but {reason}.{waiting}",
-        f"End it, which frees its slots: prefect api POST /flow_runs/{run.id}/set_state --data '{state}'; then, if it "
-        f"is still needed: prefect flow-run retry {run.id}",
-        limits.silence_s.severity(run.silence) or WARNING,
+        code="run_dead",
+        object=f"flow run {run.id}",
+        message=f"The flow run {run.title} counts as {run.state} for {_age(run.age)}, but {reason}.{waiting}",
+        remedy=f"End it, which frees its slots: prefect api POST /flow_runs/{run.id}/set_state --data '{state}'; "
+        f"then, if it is still needed: prefect flow-run retry {run.id}",
+        severity=limits.silence_s.severity(run.silence) or WARNING,
     )
 
 

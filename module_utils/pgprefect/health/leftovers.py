@@ -29,11 +29,21 @@ def places(backup_directory: str, drill_directory: str) -> list[Place]:
     found = []
     if backup_directory:
         found = [
-            Place(backup_directory, r"\.(partial|removed)-.+", ".lock", "backup", "pgprefect backup"),
-            Place(RESTORES, r"restore\.json(\.new)?", ".lock", "restore", "pgprefect backup"),
+            Place(
+                folder=backup_directory,
+                names=r"\.(partial|removed)-.+",
+                lock=".lock",
+                job="backup",
+                command="pgprefect backup",
+            ),
+            Place(
+                folder=RESTORES, names=r"restore\.json(\.new)?", lock=".lock", job="restore", command="pgprefect backup"
+            ),
         ]
     if drill_directory:
-        found.append(Place(drill_directory, "copy|cluster", ".lock", "drill", "pgprefect drill"))
+        found.append(
+            Place(folder=drill_directory, names="copy|cluster", lock=".lock", job="drill", command="pgprefect drill")
+        )
     return found
 
 

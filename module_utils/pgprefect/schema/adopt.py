@@ -209,11 +209,12 @@ def _unclear(catalog: Catalog, declaration: Declaration, structure: Structure, s
         return
     if strangers:
         yield Problem(
-            "revision_unknown",
-            f"table {version}",
-            f"{version} holds the revision {stored[0]}. It belongs to another program, or to a release of Prefect that "
-            f"this pgprefect does not know; it knows {known}.",
-            "If it is Prefect's: run `prefect server database upgrade -y` of the release that prefect_version names "
+            code="revision_unknown",
+            object=f"table {version}",
+            message=f"{version} holds the revision {stored[0]}. It belongs to another program, or to a release of "
+            f"Prefect that this pgprefect does not know; it knows {known}.",
+            remedy="If it is Prefect's: run `prefect server database upgrade -y` of the release that prefect_version "
+            "names "
             "against this database as it is, and adopt afterwards. If it is another program's: give that program "
             "an alembic_version of its own.",
         )
@@ -224,11 +225,12 @@ def _unclear(catalog: Catalog, declaration: Declaration, structure: Structure, s
     missing += sorted(part.name for part in wanted if part.kind == "enum" and part not in structure)
     if missing:
         yield Problem(
-            "prefect_tables_incomplete",
-            f"schema {public}",
-            f"{version} holds Prefect's revision {stored[0]}, but of its tables and enums the schema {public} lacks "
-            f"{', '.join(missing)}.",
-            f"Bring them back to the schema {public} from a backup or from the schema that they are in; or, where "
+            code="prefect_tables_incomplete",
+            object=f"schema {public}",
+            message=f"{version} holds Prefect's revision {stored[0]}, but of its tables and enums the schema "
+            f"{public} lacks {', '.join(missing)}.",
+            remedy=f"Bring them back to the schema {public} from a backup or from the schema that they are in; or, "
+            "where "
             f"Prefect is not there at all: DELETE FROM {version} WHERE version_num = {quote_literal(stored[0])};",
         )
     for table in sorted(TABLES.intersection(tables)):
@@ -266,10 +268,11 @@ def _target(cursor: Any, catalog: Catalog, declaration: Declaration) -> Iterator
     both = sorted(TABLES.intersection(catalog.tables(schema)))
     if both:
         yield Problem(
-            "prefect_in_both",
-            f"schema {schema}",
-            f"Prefect's tables are in the schema {declaration.app_schema} and also in {schema}: {', '.join(both)}.",
-            "Find out which of them Prefect uses (the newest rows of flow_run), then dump and drop the others; "
+            code="prefect_in_both",
+            object=f"schema {schema}",
+            message=f"Prefect's tables are in the schema {declaration.app_schema} and also in {schema}: "
+            f"{', '.join(both)}.",
+            remedy="Find out which of them Prefect uses (the newest rows of flow_run), then dump and drop the others; "
             f"where those of {schema} are not needed: DROP SCHEMA {quote(schema)} CASCADE;",
         )
         return
@@ -277,11 +280,11 @@ def _target(cursor: Any, catalog: Catalog, declaration: Declaration) -> Iterator
     held = [name for (name,) in cursor]
     if held:
         yield Problem(
-            "target_schema_taken",
-            f"schema {schema}",
-            f"The schema {schema}, to which Prefect's tables would move, is not empty: {', '.join(held)}.",
-            f"Move it to another schema (ALTER ... SET SCHEMA), or give the tenant {declaration.tenants[0].name} "
-            "another schema.",
+            code="target_schema_taken",
+            object=f"schema {schema}",
+            message=f"The schema {schema}, to which Prefect's tables would move, is not empty: {', '.join(held)}.",
+            remedy="Move it to another schema (ALTER ... SET SCHEMA), or give the tenant "
+            f"{declaration.tenants[0].name} another schema.",
         )
 
 
@@ -292,11 +295,12 @@ def _sessions(connection: Any, database: str) -> Iterator[Problem]:
         found = [f"{pid} ({user} from {host}{f', {name}' if name else ''})" for pid, user, host, name in cursor]
     if found:
         yield Problem(
-            "prefect_running",
-            f"database {database}",
-            f"Prefect seems to be running; these sessions of the database {database} are its own: {', '.join(found)}.",
-            "Stop Prefect's server and its services (and what else logs in as they do), and run this again; end a "
-            "session that remains: SELECT pg_terminate_backend(PID);",
+            code="prefect_running",
+            object=f"database {database}",
+            message=f"Prefect seems to be running; these sessions of the database {database} are its own: "
+            f"{', '.join(found)}.",
+            remedy="Stop Prefect's server and its services (and what else logs in as they do), and run this again; "
+            "end a session that remains: SELECT pg_terminate_backend(PID);",
         )
 
 
@@ -307,11 +311,11 @@ def _functions(connection: Any, declaration: Declaration) -> Iterator[Problem]:
         cursor.execute(_FUNCTIONS, {"qualified": qualified, "signature": rf"\y({'|'.join(SIGNATURE)})\y"})
         for (function,) in cursor:
             yield Problem(
-                "function_names_prefect",
-                f"function {function}",
-                f"The function {function} names Prefect's tables, and will not find them, or not be allowed to read "
-                f"them, when they are not in the schema {public}.",
-                f"Afterwards qualify these names with {target}, and let a role that may read them run it.",
+                code="function_names_prefect",
+                object=f"function {function}",
+                message=f"The function {function} names Prefect's tables, and will not find them, or not be allowed "
+                f"to read them, when they are not in the schema {public}.",
+                remedy=f"Afterwards qualify these names with {target}, and let a role that may read them run it.",
             )
 
 
@@ -330,12 +334,12 @@ def _schemas(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
     actual = catalog.schema_owners.get(schema)
     if actual is not None and actual not in catalog.superusers:
         yield Change(
-            "schema_owner",
-            f"schema {schema}",
-            f"The schema {schema} belongs to {actual}, not to a superuser.",
-            Statement("ALTER SCHEMA {} OWNER TO CURRENT_USER", (schema,)),
-            f"schema {schema}: owner {actual}",
-            f"schema {schema}: owner the administrator",
+            code="schema_owner",
+            object=f"schema {schema}",
+            message=f"The schema {schema} belongs to {actual}, not to a superuser.",
+            statement=Statement("ALTER SCHEMA {} OWNER TO CURRENT_USER", (schema,)),
+            before=f"schema {schema}: owner {actual}",
+            after=f"schema {schema}: owner the administrator",
         )
 
 
@@ -343,12 +347,12 @@ def _database(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
     if catalog.database_owner != declaration.app_owner:
         where = f"database {quote(declaration.database)}"
         yield Change(
-            "database_owner",
-            where,
-            f"The {where} belongs to {catalog.database_owner} instead of {declaration.app_owner}.",
-            Statement("ALTER DATABASE {} OWNER TO {}", (declaration.database, declaration.app_owner)),
-            f"{where}: owner {catalog.database_owner}",
-            f"{where}: owner {declaration.app_owner}",
+            code="database_owner",
+            object=where,
+            message=f"The {where} belongs to {catalog.database_owner} instead of {declaration.app_owner}.",
+            statement=Statement("ALTER DATABASE {} OWNER TO {}", (declaration.database, declaration.app_owner)),
+            before=f"{where}: owner {catalog.database_owner}",
+            after=f"{where}: owner {declaration.app_owner}",
         )
 
 
@@ -357,12 +361,12 @@ def _extensions(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
         schema = catalog.extension_schemas.get(extension, declaration.extensions_schema)
         if schema != declaration.extensions_schema:
             yield Change(
-                "extension_schema",
-                f"extension {extension}",
-                f"The extension {extension} is in the schema {schema}.",
-                Statement("ALTER EXTENSION {} SET SCHEMA {}", (extension, declaration.extensions_schema)),
-                f"extension {extension}: schema {schema}",
-                f"extension {extension}: schema {declaration.extensions_schema}",
+                code="extension_schema",
+                object=f"extension {extension}",
+                message=f"The extension {extension} is in the schema {schema}.",
+                statement=Statement("ALTER EXTENSION {} SET SCHEMA {}", (extension, declaration.extensions_schema)),
+                before=f"extension {extension}: schema {schema}",
+                after=f"extension {extension}: schema {declaration.extensions_schema}",
             )
 
 
@@ -408,12 +412,12 @@ def _owner(kind: str, name: tuple[str, str], owner: str, wanted: str, source: st
     if owner != wanted:
         where = f"{kind.lower()} {quote(name)}"
         yield Change(
-            "owner_differs",
-            where,
-            f"The {where} belongs to {owner} instead of {wanted}.",
-            Statement(f"ALTER {kind} {{}} OWNER TO {{}}", (Names((name,)), wanted)),
-            f"{kind.lower()} {quote((source or name[0], name[1]))}: owner {owner}",
-            f"{where}: owner {wanted}",
+            code="owner_differs",
+            object=where,
+            message=f"The {where} belongs to {owner} instead of {wanted}.",
+            statement=Statement(f"ALTER {kind} {{}} OWNER TO {{}}", (Names((name,)), wanted)),
+            before=f"{kind.lower()} {quote((source or name[0], name[1]))}: owner {owner}",
+            after=f"{where}: owner {wanted}",
         )
 
 
@@ -423,12 +427,12 @@ def _other_owners(cursor: Any, declaration: Declaration) -> Iterator[Change]:
         # PostgreSQL has quoted the name, together with the types of a routine's arguments.
         text = name.replace("{", "{{").replace("}", "}}")
         yield Change(
-            "owner_differs",
-            where,
-            f"The {where} belongs to {owner} instead of {wanted}.",
-            Statement(f"ALTER {kind} {text} OWNER TO {{}}", (wanted,)),
-            f"{where}: owner {owner}",
-            f"{where}: owner {wanted}",
+            code="owner_differs",
+            object=where,
+            message=f"The {where} belongs to {owner} instead of {wanted}.",
+            statement=Statement(f"ALTER {kind} {text} OWNER TO {{}}", (wanted,)),
+            before=f"{where}: owner {owner}",
+            after=f"{where}: owner {wanted}",
         )
 
 
@@ -449,12 +453,12 @@ def _views(
         if ours and plain and catalog.server_version >= OLDEST_INVOKER:
             changes.append(
                 Change(
-                    "view_reads_prefect",
-                    where,
-                    f"The {where} reads Prefect's tables with the rights of its owner.",
-                    Statement("ALTER VIEW {} SET (security_invoker = true)", (Names(((schema, name),)),)),
-                    f"{where}: with the rights of {owner}",
-                    f"{where}: with the rights of its reader",
+                    code="view_reads_prefect",
+                    object=where,
+                    message=f"The {where} reads Prefect's tables with the rights of its owner.",
+                    statement=Statement("ALTER VIEW {} SET (security_invoker = true)", (Names(((schema, name),)),)),
+                    before=f"{where}: with the rights of {owner}",
+                    after=f"{where}: with the rights of its reader",
                 )
             )
             continue

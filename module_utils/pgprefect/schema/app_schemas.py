@@ -103,10 +103,12 @@ def torn_problem(parent: str, table: str, schema: str, part: str) -> Problem:
     """Return the problem of a table that is in a backup set without one of its partitions, or the other way round."""
     whole, rest = quote((parent, table)), quote((schema, part))
     return Problem(
-        "backup_torn",
-        f"table {whole}",
-        f"{rest} is a part of the table {whole} (a partition or heir), and only one of their schemas is backed up.",
-        f"Have both schemas, {parent} and {schema}, in app_schemas, or ALTER TABLE {rest} SET SCHEMA {quote(parent)};",
+        code="backup_torn",
+        object=f"table {whole}",
+        message=f"{rest} is a part of the table {whole} (a partition or heir), and only one of their schemas is "
+        "backed up.",
+        remedy=f"Have both schemas, {parent} and {schema}, in app_schemas, or ALTER TABLE {rest} SET SCHEMA "
+        f"{quote(parent)};",
     )
 
 

@@ -177,11 +177,12 @@ def event_triggers(cursor: Any) -> Iterator[Problem]:
     cursor.execute(_EVENT_TRIGGERS)
     for name, event, function in cursor:
         yield Problem(
-            "event_trigger",
-            f"event trigger {quote(name)}",
-            f"The event trigger {name} runs {function} at each {event}, so in Prefect's migrations too.",
-            f"ALTER EVENT TRIGGER {quote(name)} DISABLE; while a migration runs, or DROP EVENT TRIGGER {quote(name)};",
-            WARNING,
+            code="event_trigger",
+            object=f"event trigger {quote(name)}",
+            message=f"The event trigger {name} runs {function} at each {event}, so in Prefect's migrations too.",
+            remedy=f"ALTER EVENT TRIGGER {quote(name)} DISABLE; while a migration runs, or DROP EVENT TRIGGER "
+            f"{quote(name)};",
+            severity=WARNING,
         )
 
 
@@ -224,12 +225,12 @@ def _storage(part: Element, definition: str, schema: str) -> Problem:
 def _enforcement(part: Element, schema: str, severity: str) -> Problem:
     table = quote((schema, part.table))
     return Problem(
-        "constraint_disabled",
-        f"constraint {quote((schema, part.name))}",
-        f"The triggers of the table {table} that enforce the constraint {part.name} are disabled, so rows that break "
-        "it are accepted, and rows that should go stay.",
-        f"ALTER TABLE {table} ENABLE TRIGGER ALL;",
-        severity,
+        code="constraint_disabled",
+        object=f"constraint {quote((schema, part.name))}",
+        message=f"The triggers of the table {table} that enforce the constraint {part.name} are disabled, so rows "
+        "that break it are accepted, and rows that should go stay.",
+        remedy=f"ALTER TABLE {table} ENABLE TRIGGER ALL;",
+        severity=severity,
     )
 
 
@@ -278,8 +279,8 @@ def _removal(part: Element, identity: str, schema: str) -> str:
 def _missing(part: Element, schema: str) -> Problem:
     identity = part.name.replace("$schema.", f"{quote(schema)}.")
     return Problem(
-        "object_missing",
-        f"{part.kind} {identity}",
-        f"The {part.kind} {identity}, which this release of Prefect makes, is missing.",
-        "Restore Prefect's schema from a backup.",
+        code="object_missing",
+        object=f"{part.kind} {identity}",
+        message=f"The {part.kind} {identity}, which this release of Prefect makes, is missing.",
+        remedy="Restore Prefect's schema from a backup.",
     )

@@ -62,11 +62,11 @@ def check_logins(found: Iterator[StoredLogin], not_checked: list[str]) -> Iterat
                 not_checked.append(f"the password of {stored.login.user} in {stored.path}: {failed.problem.message}")
                 continue
             yield Problem(
-                "password_refused",
-                f"role {stored.login.user}",
-                f"With the password in {stored.path} the role {stored.login.user} cannot log in: "
+                code="password_refused",
+                object=f"role {stored.login.user}",
+                message=f"With the password in {stored.path} the role {stored.login.user} cannot log in: "
                 f"{failed.problem.message} What is connected stays connected; the next connection fails.",
-                "Run site.yml, which stores the inventory's password in PostgreSQL and in that file.",
+                remedy="Run site.yml, which stores the inventory's password in PostgreSQL and in that file.",
             )
 
 

@@ -183,44 +183,45 @@ def make_plan(catalog: Catalog, declaration: Declaration, app_schema_sql: str = 
 def _blockers(catalog: Catalog, declaration: Declaration) -> Iterator[Problem]:
     if catalog.server_version < OLDEST_SERVER:
         yield Problem(
-            "server_too_old",
-            "server",
-            f"PostgreSQL {catalog.server_version // 10000} is too old: Prefect's own roles need version 14 or later.",
-            "Upgrade the server (pg_upgradecluster), or name another one.",
+            code="server_too_old",
+            object="server",
+            message=f"PostgreSQL {catalog.server_version // 10000} is too old: Prefect's own roles need version 14 "
+            "or later.",
+            remedy="Upgrade the server (pg_upgradecluster), or name another one.",
         )
     if not catalog.login_is_superuser:
         yield Problem(
-            "login_not_superuser",
-            "server",
-            "The login is not a superuser, and only a superuser can create databases and extensions and read what is "
-            "stored of passwords.",
-            "Set the login user to the administrator, usually postgres over the unix socket.",
+            code="login_not_superuser",
+            object="server",
+            message="The login is not a superuser, and only a superuser can create databases and extensions and read "
+            "what is stored of passwords.",
+            remedy="Set the login user to the administrator, usually postgres over the unix socket.",
         )
     for role in (*declaration.service_roles, declaration.app_login):
         if role in catalog.roles and catalog.roles[role].superuser:
             yield Problem(
-                "role_superuser",
-                f"role {role}",
-                f"The role {role} is a superuser, so no right can be withheld from it.",
-                f"Name another role, or ALTER ROLE {quote(role)} NOSUPERUSER;",
+                code="role_superuser",
+                object=f"role {role}",
+                message=f"The role {role} is a superuser, so no right can be withheld from it.",
+                remedy=f"Name another role, or ALTER ROLE {quote(role)} NOSUPERUSER;",
             )
     for extension in declaration.extensions:
         if catalog.available_extensions is not None and extension not in catalog.available_extensions:
             yield Problem(
-                "extension_unavailable",
-                f"extension {extension}",
-                f"The server does not offer the extension {extension}.",
-                "Install the package that has it (Debian: postgresql-contrib), or correct the name.",
+                code="extension_unavailable",
+                object=f"extension {extension}",
+                message=f"The server does not offer the extension {extension}.",
+                remedy="Install the package that has it (Debian: postgresql-contrib), or correct the name.",
             )
         where = catalog.extension_schemas.get(extension, declaration.extensions_schema)
         if where != declaration.extensions_schema:
             schema = quote(declaration.extensions_schema)
             yield Problem(
-                "extension_schema",
-                f"extension {extension}",
-                f"The extension {extension} is in the schema {where}, where Prefect's roles do not see it; moving it "
-                "could break an application that finds it there.",
-                f"CREATE SCHEMA IF NOT EXISTS {schema}; ALTER EXTENSION {quote(extension)} SET SCHEMA {schema}; "
+                code="extension_schema",
+                object=f"extension {extension}",
+                message=f"The extension {extension} is in the schema {where}, where Prefect's roles do not see it; "
+                "moving it could break an application that finds it there.",
+                remedy=f"CREATE SCHEMA IF NOT EXISTS {schema}; ALTER EXTENSION {quote(extension)} SET SCHEMA {schema}; "
                 "and add that schema to the search path of the roles that use the extension.",
             )
     yield from _database_blockers(catalog, declaration)
@@ -230,29 +231,29 @@ def _blockers(catalog: Catalog, declaration: Declaration) -> Iterator[Problem]:
 def _database_blockers(catalog: Catalog, declaration: Declaration) -> Iterator[Problem]:
     if catalog.database_exists and catalog.database_owner != declaration.app_owner:
         yield Problem(
-            "database_owner",
-            f"database {declaration.database}",
-            f"The database {declaration.database} belongs to the role {catalog.database_owner}, not to "
+            code="database_owner",
+            object=f"database {declaration.database}",
+            message=f"The database {declaration.database} belongs to the role {catalog.database_owner}, not to "
             f"{declaration.app_owner}.",
-            f"Set app_owner to {catalog.database_owner}, or: ALTER DATABASE "
+            remedy=f"Set app_owner to {catalog.database_owner}, or: ALTER DATABASE "
             f"{quote(declaration.database)} OWNER TO {quote(declaration.app_owner)};",
         )
     if catalog.encoding != "UTF8" and catalog.database_exists:
         yield Problem(
-            "database_encoding",
-            f"database {declaration.database}",
-            f"The database {declaration.database} has the encoding {catalog.encoding}; Prefect needs UTF8.",
-            "Dump it, create it again with ENCODING 'UTF8' TEMPLATE template0, and restore.",
+            code="database_encoding",
+            object=f"database {declaration.database}",
+            message=f"The database {declaration.database} has the encoding {catalog.encoding}; Prefect needs UTF8.",
+            remedy="Dump it, create it again with ENCODING 'UTF8' TEMPLATE template0, and restore.",
         )
     if declaration.app_schema in catalog.prefect_schemas:
         yield prefect_in_public(catalog, declaration)
     if declaration.events and workflow_runs.is_foreign(catalog.workflow_runs):
         name = quote((declaration.app_schema, workflow_runs.NAME))
         yield Problem(
-            "workflow_runs_taken",
-            f"relation {name}",
-            f"{name} belongs to the application, so the view of all flow runs cannot have this name.",
-            "Rename it, or declare an empty events_table: then there is no such view.",
+            code="workflow_runs_taken",
+            object=f"relation {name}",
+            message=f"{name} belongs to the application, so the view of all flow runs cannot have this name.",
+            remedy="Rename it, or declare an empty events_table: then there is no such view.",
         )
 
 
@@ -265,10 +266,11 @@ def prefect_in_public(catalog: Catalog, declaration: Declaration) -> Problem:
     moves += [f"ALTER TABLE {quote((public, name))} SET SCHEMA {quote(target.schema)};" for name in tables]
     moves += [f"ALTER TYPE {quote((public, name))} SET SCHEMA {quote(target.schema)};" for name in enums]
     return Problem(
-        "prefect_in_public",
-        f"schema {public}",
-        f"Prefect's tables are in the schema {public}, from an earlier installation: {', '.join(tables)}.",
-        "Stop that Prefect, and let playbooks/adopt_database.yml move them (docs/adopt.md); or by hand: pg_dump the "
+        code="prefect_in_public",
+        object=f"schema {public}",
+        message=f"Prefect's tables are in the schema {public}, from an earlier installation: {', '.join(tables)}.",
+        remedy="Stop that Prefect, and let playbooks/adopt_database.yml move them (docs/adopt.md); or by hand: "
+        "pg_dump the "
         "database; then, as a superuser and in one transaction, without any table of this list that is the "
         "application's own: "
         f"{' '.join(moves)}",
@@ -282,10 +284,10 @@ def _schema_blockers(catalog: Catalog, declaration: Declaration) -> Iterator[Pro
         if actual in (wanted, "pg_database_owner") or actual in catalog.superusers:
             continue
         yield Problem(
-            "schema_owner",
-            f"schema {schema}",
-            f"The schema {schema} belongs to the role {actual}, not to {wanted or 'a superuser'}.",
-            f"Name another schema, or: ALTER SCHEMA {quote(schema)} OWNER TO {quote(wanted or 'postgres')};",
+            code="schema_owner",
+            object=f"schema {schema}",
+            message=f"The schema {schema} belongs to the role {actual}, not to {wanted or 'a superuser'}.",
+            remedy=f"Name another schema, or: ALTER SCHEMA {quote(schema)} OWNER TO {quote(wanted or 'postgres')};",
         )
 
 
@@ -295,23 +297,23 @@ def _roles(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
         if role == declaration.app_owner and not catalog.database_exists:
             # Right after its owner, so that no other role ever owns the database.
             yield Change(
-                "database_missing",
-                f"database {declaration.database}",
-                f"The database {declaration.database} does not exist.",
-                Statement(
+                code="database_missing",
+                object=f"database {declaration.database}",
+                message=f"The database {declaration.database} does not exist.",
+                statement=Statement(
                     "CREATE DATABASE {} OWNER {} ENCODING 'UTF8' LOCALE 'C.UTF-8' TEMPLATE template0",
                     (declaration.database, declaration.app_owner),
                 ),
-                "",
-                f"database {declaration.database}: owner {declaration.app_owner}",
+                before="",
+                after=f"database {declaration.database}: owner {declaration.app_owner}",
             )
             yield Change(
-                "database_unmarked",
-                f"database {declaration.database}",
-                f"Nothing says that the database {declaration.database} was made here.",
-                Statement("COMMENT ON DATABASE {} IS {}", (declaration.database, Value(MADE_HERE))),
-                "",
-                f"database {declaration.database}: {MADE_HERE}",
+                code="database_unmarked",
+                object=f"database {declaration.database}",
+                message=f"Nothing says that the database {declaration.database} was made here.",
+                statement=Statement("COMMENT ON DATABASE {} IS {}", (declaration.database, Value(MADE_HERE))),
+                before="",
+                after=f"database {declaration.database}: {MADE_HERE}",
             )
 
 
@@ -330,7 +332,14 @@ def _role(catalog: Catalog, declaration: Declaration, role: str) -> Iterator[Cha
             arguments.append(Value(scram_verifier(password), secret=True))
         statement = Statement("CREATE ROLE {} " + " ".join(words), (role, *arguments))
         after = str(statement).replace("CREATE ROLE", "role", 1)
-        yield Change("role_missing", f"role {role}", f"The role {role} does not exist.", statement, "", after)
+        yield Change(
+            code="role_missing",
+            object=f"role {role}",
+            message=f"The role {role} does not exist.",
+            statement=statement,
+            before="",
+            after=after,
+        )
         return
     if role == declaration.app_owner:
         return  # the application's own role, which may have existed before
@@ -340,55 +349,56 @@ def _role(catalog: Catalog, declaration: Declaration, role: str) -> Iterator[Cha
         wrong.append("LOGIN" if logs_in else "NOLOGIN")
     if wrong:
         yield Change(
-            "role_attributes",
-            f"role {role}",
-            f"The role {role} should be {' '.join(wrong)}.",
-            Statement("ALTER ROLE {} " + " ".join(wrong), (role,)),
-            f"role {role}: {' '.join(word[2:] if word.startswith('NO') else 'NO' + word for word in wrong)}",
-            f"role {role}: {' '.join(wrong)}",
+            code="role_attributes",
+            object=f"role {role}",
+            message=f"The role {role} should be {' '.join(wrong)}.",
+            statement=Statement("ALTER ROLE {} " + " ".join(wrong), (role,)),
+            before=f"role {role}: {' '.join(word[2:] if word.startswith('NO') else 'NO' + word for word in wrong)}",
+            after=f"role {role}: {' '.join(wrong)}",
         )
     if limit is not None and actual.connection_limit != limit:
         yield Change(
-            "role_connection_limit",
-            f"role {role}",
-            f"The role {role} may open {actual.connection_limit} connections instead of {limit} (-1: any number).",
-            Statement("ALTER ROLE {} CONNECTION LIMIT {}", (role, Value(limit))),
-            f"role {role}: CONNECTION LIMIT {actual.connection_limit}",
-            f"role {role}: CONNECTION LIMIT {limit}",
+            code="role_connection_limit",
+            object=f"role {role}",
+            message=f"The role {role} may open {actual.connection_limit} connections instead of {limit} (-1: any "
+            "number).",
+            statement=Statement("ALTER ROLE {} CONNECTION LIMIT {}", (role, Value(limit))),
+            before=f"role {role}: CONNECTION LIMIT {actual.connection_limit}",
+            after=f"role {role}: CONNECTION LIMIT {limit}",
         )
     if password is None or not catalog.login_is_superuser:  # only a superuser sees what is stored
         return
     if not verifier_matches(catalog.verifiers.get(role), password):
         yield Change(
-            "role_password",
-            f"role {role}",
-            f"The role {role} has another password, or one that is not stored as SCRAM-SHA-256.",
-            Statement("ALTER ROLE {} PASSWORD {}", (role, Value(scram_verifier(password), secret=True))),
-            f"role {role}: another password",
-            f"role {role}: the declared password",
+            code="role_password",
+            object=f"role {role}",
+            message=f"The role {role} has another password, or one that is not stored as SCRAM-SHA-256.",
+            statement=Statement("ALTER ROLE {} PASSWORD {}", (role, Value(scram_verifier(password), secret=True))),
+            before=f"role {role}: another password",
+            after=f"role {role}: the declared password",
         )
 
 
 def _memberships(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
     for member, group in sorted(declaration.memberships - catalog.memberships):
         yield Change(
-            "membership_missing",
-            f"role {member}",
-            f"The role {member} is not a member of {group}.",
-            Statement("GRANT {} TO {}", (group, member)),
-            "",
-            f"role {member}: member of {group}",
+            code="membership_missing",
+            object=f"role {member}",
+            message=f"The role {member} is not a member of {group}.",
+            statement=Statement("GRANT {} TO {}", (group, member)),
+            before="",
+            after=f"role {member}: member of {group}",
         )
     for member, group in sorted(catalog.memberships - declaration.memberships):
         # The application's own roles may be members of roles that are not declared.
         if member in declaration.service_roles or group in declaration.roles:
             yield Change(
-                "membership_excess",
-                f"role {member}",
-                f"The role {member} is a member of {group}, and so has all the rights of {group}.",
-                Statement("REVOKE {} FROM {}", (group, member)),
-                f"role {member}: member of {group}",
-                "",
+                code="membership_excess",
+                object=f"role {member}",
+                message=f"The role {member} is a member of {group}, and so has all the rights of {group}.",
+                statement=Statement("REVOKE {} FROM {}", (group, member)),
+                before=f"role {member}: member of {group}",
+                after="",
             )
 
 
@@ -398,25 +408,26 @@ def _settings(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
         if actual is None or tuple(search_path_names(actual)) != path:
             wanted = ", ".join(map(quote, path))
             yield Change(
-                "search_path",
-                f"role {role}",
-                f"The search path of {role} in this database is {actual or 'not set'} instead of {wanted}.",
-                Statement(
+                code="search_path",
+                object=f"role {role}",
+                message=f"The search path of {role} in this database is {actual or 'not set'} instead of {wanted}.",
+                statement=Statement(
                     "ALTER ROLE {} IN DATABASE {} SET search_path TO {}", (role, declaration.database, Names(path))
                 ),
-                f"role {role}: search_path {actual}" if actual else "",
-                f"role {role}: search_path {wanted}",
+                before=f"role {role}: search_path {actual}" if actual else "",
+                after=f"role {role}: search_path {wanted}",
             )
     for role, owner in declaration.become.items():
         actual = catalog.settings.get(role, {}).get("role")
         if actual != owner:
             yield Change(
-                "role_setting",
-                f"role {role}",
-                f"The role {role} does not become {owner} when it logs in, so it would own the tables that it creates.",
-                Statement("ALTER ROLE {} IN DATABASE {} SET role TO {}", (role, declaration.database, owner)),
-                f"role {role}: becomes {actual}" if actual else "",
-                f"role {role}: becomes {owner}",
+                code="role_setting",
+                object=f"role {role}",
+                message=f"The role {role} does not become {owner} when it logs in, so it would own the tables that "
+                "it creates.",
+                statement=Statement("ALTER ROLE {} IN DATABASE {} SET role TO {}", (role, declaration.database, owner)),
+                before=f"role {role}: becomes {actual}" if actual else "",
+                after=f"role {role}: becomes {owner}",
             )
     # Only a superuser may set this one. Nothing else lets a role read large objects that were not granted to it.
     reads = "lo_compat_privileges"
@@ -424,12 +435,15 @@ def _settings(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
     if actual != "on" and catalog.login_is_superuser:
         role = declaration.backup
         yield Change(
-            "role_setting",
-            f"role {role}",
-            f"The role {role} cannot back up large objects that it was not granted: {reads} is {actual or 'not set'}.",
-            Statement("ALTER ROLE {} IN DATABASE {} SET lo_compat_privileges TO 'on'", (role, declaration.database)),
-            f"role {role}: {reads} {actual}" if actual else "",
-            f"role {role}: {reads} on",
+            code="role_setting",
+            object=f"role {role}",
+            message=f"The role {role} cannot back up large objects that it was not granted: {reads} is "
+            f"{actual or 'not set'}.",
+            statement=Statement(
+                "ALTER ROLE {} IN DATABASE {} SET lo_compat_privileges TO 'on'", (role, declaration.database)
+            ),
+            before=f"role {role}: {reads} {actual}" if actual else "",
+            after=f"role {role}: {reads} on",
         )
 
 
@@ -438,23 +452,23 @@ def _schemas(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
         wanted, actual = declaration.owners.get(schema), catalog.schema_owners.get(schema)
         if actual is None:
             yield Change(
-                "schema_missing",
-                f"schema {schema}",
-                f"The schema {schema} does not exist.",
-                Statement("CREATE SCHEMA {} AUTHORIZATION {}", (schema, wanted))
+                code="schema_missing",
+                object=f"schema {schema}",
+                message=f"The schema {schema} does not exist.",
+                statement=Statement("CREATE SCHEMA {} AUTHORIZATION {}", (schema, wanted))
                 if wanted
                 else Statement("CREATE SCHEMA {}", (schema,)),
-                "",
-                f"schema {schema}: owner {wanted or 'the administrator'}",
+                before="",
+                after=f"schema {schema}: owner {wanted or 'the administrator'}",
             )
         elif wanted and actual != wanted:
             yield Change(
-                "schema_owner",
-                f"schema {schema}",
-                f"The schema {schema} belongs to {actual} instead of {wanted}.",
-                Statement("ALTER SCHEMA {} OWNER TO {}", (schema, wanted)),
-                f"schema {schema}: owner {actual}",
-                f"schema {schema}: owner {wanted}",
+                code="schema_owner",
+                object=f"schema {schema}",
+                message=f"The schema {schema} belongs to {actual} instead of {wanted}.",
+                statement=Statement("ALTER SCHEMA {} OWNER TO {}", (schema, wanted)),
+                before=f"schema {schema}: owner {actual}",
+                after=f"schema {schema}: owner {wanted}",
             )
 
 
@@ -462,12 +476,12 @@ def _extensions(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
     for extension in declaration.extensions:
         if extension not in catalog.extension_schemas:
             yield Change(
-                "extension_missing",
-                f"extension {extension}",
-                f"The extension {extension} is not installed in this database.",
-                Statement("CREATE EXTENSION {} SCHEMA {}", (extension, declaration.extensions_schema)),
-                "",
-                f"extension {extension}: schema {declaration.extensions_schema}",
+                code="extension_missing",
+                object=f"extension {extension}",
+                message=f"The extension {extension} is not installed in this database.",
+                statement=Statement("CREATE EXTENSION {} SCHEMA {}", (extension, declaration.extensions_schema)),
+                before="",
+                after=f"extension {extension}: schema {declaration.extensions_schema}",
             )
 
 
@@ -483,12 +497,12 @@ def _prefect_owners(catalog: Catalog, declaration: Declaration) -> Iterator[Chan
         for kind, name, owner in sorted(things):
             if name[0] == tenant.schema and owner != tenant.owner:
                 yield Change(
-                    "object_owner",
-                    f"{kind.lower()} {quote(name)}",
-                    f"The {kind.lower()} {quote(name)} belongs to {owner} instead of {tenant.owner}.",
-                    Statement(f"ALTER {kind} {{}} OWNER TO {{}}", (Names((name,)), tenant.owner)),
-                    f"{kind.lower()} {quote(name)}: owner {owner}",
-                    f"{kind.lower()} {quote(name)}: owner {tenant.owner}",
+                    code="object_owner",
+                    object=f"{kind.lower()} {quote(name)}",
+                    message=f"The {kind.lower()} {quote(name)} belongs to {owner} instead of {tenant.owner}.",
+                    statement=Statement(f"ALTER {kind} {{}} OWNER TO {{}}", (Names((name,)), tenant.owner)),
+                    before=f"{kind.lower()} {quote(name)}: owner {owner}",
+                    after=f"{kind.lower()} {quote(name)}: owner {tenant.owner}",
                 )
 
 
@@ -498,12 +512,12 @@ def _application(catalog: Catalog, declaration: Declaration, script: str) -> Ite
     if missing and script:
         reason = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
         yield Change(
-            "app_table_missing",
-            f"schema {declaration.app_schema}",
-            f"In the schema {declaration.app_schema}, {reason}.",
-            Script(script, declaration.app_owner, declaration.app_schema, reason),
-            "",
-            "\n".join(f"table {quote((declaration.app_schema, table))}" for table in missing),
+            code="app_table_missing",
+            object=f"schema {declaration.app_schema}",
+            message=f"In the schema {declaration.app_schema}, {reason}.",
+            statement=Script(script, declaration.app_owner, declaration.app_schema, reason),
+            before="",
+            after="\n".join(f"table {quote((declaration.app_schema, table))}" for table in missing),
         )
 
 

@@ -101,11 +101,12 @@ def _safe_settings(settings: Mapping[str, str], declared: Sequence[str]) -> Iter
     everywhere = sorted(listens & {"*", "0.0.0.0", "::"} - set(declared))
     if everywhere:
         yield Problem(
-            "listens_everywhere",
-            "setting listen_addresses",
-            f"The server listens on {', '.join(everywhere)}: every network that this host joins can reach it.",
-            "Name the addresses (postgresql_listen_addresses), run playbooks/database.yml, and restart PostgreSQL.",
-            WARNING,
+            code="listens_everywhere",
+            object="setting listen_addresses",
+            message=f"The server listens on {', '.join(everywhere)}: every network that this host joins can reach it.",
+            remedy="Name the addresses (postgresql_listen_addresses), run playbooks/database.yml, and restart "
+            "PostgreSQL.",
+            severity=WARNING,
         )
     if settings["ssl"] != "on":
         remote = listens - {"localhost", "127.0.0.1", "::1"}
@@ -142,11 +143,12 @@ def _safe_settings(settings: Mapping[str, str], declared: Sequence[str]) -> Iter
             )
     if settings["data_checksums"] != "on":
         yield Problem(
-            "checksums_off",
-            "setting data_checksums",
-            "The cluster has no data checksums, so a page that the disk corrupts is served as if it were intact.",
-            "Stop PostgreSQL, run pg_checksums --enable on its data directory, and start it again.",
-            WARNING,
+            code="checksums_off",
+            object="setting data_checksums",
+            message="The cluster has no data checksums, so a page that the disk corrupts is served as if it were "
+            "intact.",
+            remedy="Stop PostgreSQL, run pg_checksums --enable on its data directory, and start it again.",
+            severity=WARNING,
         )
 
 
@@ -173,11 +175,11 @@ def _log_settings(settings: Mapping[str, str]) -> Iterator[Problem]:
 def _pending(names: Sequence[str]) -> Iterator[Problem]:
     if names:
         yield Problem(
-            "restart_pending",
-            "server",
-            f"Settings that were changed wait for a restart of PostgreSQL: {', '.join(names)}.",
-            "systemctl restart 'postgresql@*', at a time when that disturbs nobody",
-            WARNING,
+            code="restart_pending",
+            object="server",
+            message=f"Settings that were changed wait for a restart of PostgreSQL: {', '.join(names)}.",
+            remedy="systemctl restart 'postgresql@*', at a time when that disturbs nobody",
+            severity=WARNING,
         )
 
 
@@ -185,21 +187,22 @@ def _superusers(superusers: Mapping[str, bool]) -> Iterator[Problem]:
     for role, first in superusers.items():
         if not first:
             yield Problem(
-                "superuser_extra",
-                f"role {role}",
-                f"The role {role} is a superuser besides the cluster's own, so no right can be withheld from it.",
-                f"ALTER ROLE {quote(role)} NOSUPERUSER;",
-                WARNING,
+                code="superuser_extra",
+                object=f"role {role}",
+                message=f"The role {role} is a superuser besides the cluster's own, so no right can be withheld from "
+                "it.",
+                remedy=f"ALTER ROLE {quote(role)} NOSUPERUSER;",
+                severity=WARNING,
             )
 
 
 def _powerful(role: str, powers: str) -> Problem:
     return Problem(
-        "role_powerful",
-        f"role {role}",
-        f"The role {role} has {powers}, by which it can get rights that it was not granted.",
-        f"ALTER ROLE {quote(role)} {' '.join('NO' + power for power in powers.split(', '))};",
-        WARNING,
+        code="role_powerful",
+        object=f"role {role}",
+        message=f"The role {role} has {powers}, by which it can get rights that it was not granted.",
+        remedy=f"ALTER ROLE {quote(role)} {' '.join('NO' + power for power in powers.split(', '))};",
+        severity=WARNING,
     )
 
 
@@ -207,22 +210,22 @@ def _limits(settings: Mapping[str, str], total: int | None, roles: str) -> Itera
     free = int(settings["max_connections"]) - int(settings["superuser_reserved_connections"])
     if total and total > free:
         yield Problem(
-            "connection_limits_exceed",
-            "setting max_connections",
-            f"The roles {roles} may open {total} connections together, but the server has {free} for them: one of them "
-            "can lock the others out.",
-            "Lower prefect_database_connection_limits, or raise postgresql_max_connections, and run "
+            code="connection_limits_exceed",
+            object="setting max_connections",
+            message=f"The roles {roles} may open {total} connections together, but the server has {free} for them: "
+            "one of them can lock the others out.",
+            remedy="Lower prefect_database_connection_limits, or raise postgresql_max_connections, and run "
             "playbooks/database.yml.",
-            WARNING,
+            severity=WARNING,
         )
 
 
 def _weak_password(role: str) -> Problem:
     return Problem(
-        "password_weak",
-        f"role {role}",
-        f"The password of {role} is not stored as SCRAM-SHA-256.",
-        f"SET password_encryption = 'scram-sha-256'; \\password {quote(role)}",
+        code="password_weak",
+        object=f"role {role}",
+        message=f"The password of {role} is not stored as SCRAM-SHA-256.",
+        remedy=f"SET password_encryption = 'scram-sha-256'; \\password {quote(role)}",
     )
 
 

@@ -144,11 +144,11 @@ def invalid(actual: Structure, wanted: Structure | None, schema: str) -> Iterato
         if part.kind == "constraint":
             table = quote((schema, part.table))
             yield Problem(
-                "constraint_not_valid",
-                f"constraint {name}",
-                f"The constraint {part.name} of the table {table} has not been validated against the rows that "
+                code="constraint_not_valid",
+                object=f"constraint {name}",
+                message=f"The constraint {part.name} of the table {table} has not been validated against the rows that "
                 "are older than it.",
-                f"ALTER TABLE {table} VALIDATE CONSTRAINT {quote(part.name)};",
+                remedy=f"ALTER TABLE {table} VALIDATE CONSTRAINT {quote(part.name)};",
             )
         else:
             # PostgreSQL's own REINDEX CONCURRENTLY leaves such a copy when it is interrupted.

@@ -274,39 +274,40 @@ def _placement(catalog: Catalog, declaration: Declaration) -> Iterator[Problem]:
     if not catalog.is_exclusive(declaration):
         database = declaration.database
         yield Problem(
-            "database_open",
-            f"database {database}",
-            f"The database {database} existed before, and every role of the server may still connect to it.",
-            f"GRANT CONNECT ON DATABASE {quote(database)} TO the roles of others that need it, allow them in "
+            code="database_open",
+            object=f"database {database}",
+            message=f"The database {database} existed before, and every role of the server may still connect to it.",
+            remedy=f"GRANT CONNECT ON DATABASE {quote(database)} TO the roles of others that need it, allow them in "
             "postgresql_hba_extra_rules, set app_database_exclusive: true, and run playbooks/database.yml.",
-            WARNING,
+            severity=WARNING,
         )
     for schema in sorted(catalog.prefect_schemas - set(declaration.owners)):
         yield Problem(
-            "prefect_undeclared",
-            f"schema {schema}",
-            f"The schema {schema} holds Prefect's tables and belongs to no declared tenant.",
-            f"Declare it as a tenant, or, if nothing needs it any more: DROP SCHEMA {quote(schema)} CASCADE;",
-            WARNING,
+            code="prefect_undeclared",
+            object=f"schema {schema}",
+            message=f"The schema {schema} holds Prefect's tables and belongs to no declared tenant.",
+            remedy=f"Declare it as a tenant, or, if nothing needs it any more: DROP SCHEMA {quote(schema)} CASCADE;",
+            severity=WARNING,
         )
     present = catalog.tables(public)
     for table in declaration.app_schema_tables:
         if table not in present:
             yield Problem(
-                "app_table_missing",
-                f"table {quote((public, table))}",
-                f"The application's table {table} is not in the schema {public}.",
-                "Run the playbook that creates it (playbooks/database.yml).",
+                code="app_table_missing",
+                object=f"table {quote((public, table))}",
+                message=f"The application's table {table} is not in the schema {public}.",
+                remedy="Run the playbook that creates it (playbooks/database.yml).",
             )
     for thing, owner in sorted(catalog.owners.items()):
         if thing.schema in declaration.of_application and thing.kind == "table" and owner != declaration.app_owner:
             name = quote((thing.schema, thing.name))
             yield Problem(
-                "app_table_owner",
-                f"table {name}",
-                f"The table {thing.name} belongs to {owner}, not to {declaration.app_owner}, who owns its schema.",
-                f"ALTER TABLE {name} OWNER TO {quote(declaration.app_owner)};",
-                WARNING,
+                code="app_table_owner",
+                object=f"table {name}",
+                message=f"The table {thing.name} belongs to {owner}, not to {declaration.app_owner}, who owns its "
+                "schema.",
+                remedy=f"ALTER TABLE {name} OWNER TO {quote(declaration.app_owner)};",
+                severity=WARNING,
             )
 
 
@@ -326,34 +327,35 @@ def _tenant(catalog: Catalog, declaration: Declaration, tenant: Tenant, revision
     elif known and TABLES - NEWER - known:
         missing = ", ".join(sorted(TABLES - NEWER - known))
         yield Problem(
-            "prefect_tables_incomplete",
-            f"schema {schema}",
-            f"Prefect's migration of the schema {schema} is not complete: {missing} missing.",
-            f"{migrate} (its log says why it stopped)",
+            code="prefect_tables_incomplete",
+            object=f"schema {schema}",
+            message=f"Prefect's migration of the schema {schema} is not complete: {missing} missing.",
+            remedy=f"{migrate} (its log says why it stopped)",
         )
     if known - {"alembic_version"} and not revisions.get(schema) and "alembic_version" not in tables:
         yield Problem(
-            "alembic_version_missing",
-            f"schema {schema}",
-            f"Prefect's tables are in the schema {schema} but its alembic_version is not, so no migration can tell "
-            "what has been applied.",
-            f"Where {stray} is Prefect's: ALTER TABLE {stray} SET SCHEMA {quote(schema)}; else restore the schema from "
-            "a backup.",
+            code="alembic_version_missing",
+            object=f"schema {schema}",
+            message=f"Prefect's tables are in the schema {schema} but its alembic_version is not, so no migration "
+            "can tell what has been applied.",
+            remedy=f"Where {stray} is Prefect's: ALTER TABLE {stray} SET SCHEMA {quote(schema)}; else restore the "
+            "schema from a backup.",
         )
     if revisions.get(schema) == "" and known - {"alembic_version"}:
         yield Problem(
-            "alembic_version_empty",
-            f"table {quote((schema, 'alembic_version'))}",
-            f"The table alembic_version of the schema {schema} holds no revision as Prefect writes it, so neither its "
-            "tables can be compared nor can a migration tell what has been applied.",
-            "Restore the schema from a backup (pgprefect restore --kind workflow); nothing of Prefect's empties it.",
+            code="alembic_version_empty",
+            object=f"table {quote((schema, 'alembic_version'))}",
+            message=f"The table alembic_version of the schema {schema} holds no revision as Prefect writes it, so "
+            "neither its tables can be compared nor can a migration tell what has been applied.",
+            remedy="Restore the schema from a backup (pgprefect restore --kind workflow); nothing of Prefect's "
+            "empties it.",
         )
     if revisions.get(schema) and revisions[schema] in revisions.get(public, "").split(", "):
         yield Problem(
-            "alembic_version_in_public",
-            f"table {stray}",
-            f"The table alembic_version of the schema {public} holds Prefect's revision {revisions[schema]}.",
-            f"DELETE FROM {stray} WHERE version_num = '{revisions[schema]}'; and drop the "
+            code="alembic_version_in_public",
+            object=f"table {stray}",
+            message=f"The table alembic_version of the schema {public} holds Prefect's revision {revisions[schema]}.",
+            remedy=f"DELETE FROM {stray} WHERE version_num = '{revisions[schema]}'; and drop the "
             "table when no application uses it.",
         )
     applications = {*catalog.tables(public), *declaration.app_schema_tables}
@@ -362,18 +364,19 @@ def _tenant(catalog: Catalog, declaration: Declaration, tenant: Tenant, revision
             continue
         if table in applications:
             yield Problem(
-                "app_table_in_prefect",
-                f"table {quote((schema, table))}",
-                f"The application's table {table} is in Prefect's schema {schema}.",
-                f"ALTER TABLE {quote((schema, table))} SET SCHEMA {quote(public)};",
+                code="app_table_in_prefect",
+                object=f"table {quote((schema, table))}",
+                message=f"The application's table {table} is in Prefect's schema {schema}.",
+                remedy=f"ALTER TABLE {quote((schema, table))} SET SCHEMA {quote(public)};",
             )
         elif known >= TABLES - NEWER:  # a migration that stopped half-way leaves tables that a later one drops
             yield Problem(
-                "table_unknown",
-                f"table {quote((schema, table))}",
-                f"The table {table} in the schema {schema} is not one of Prefect's.",
-                f"ALTER TABLE {quote((schema, table))} SET SCHEMA {quote(public)}; unless a newer Prefect created it.",
-                WARNING,
+                code="table_unknown",
+                object=f"table {quote((schema, table))}",
+                message=f"The table {table} in the schema {schema} is not one of Prefect's.",
+                remedy=f"ALTER TABLE {quote((schema, table))} SET SCHEMA {quote(public)}; unless a newer Prefect "
+                "created it.",
+                severity=WARNING,
             )
 
 
@@ -387,12 +390,12 @@ def _undeclared(catalog: Catalog, declaration: Declaration) -> Iterator[Problem]
                     found.setdefault((thing.schema, grantee), set()).update(privileges)
     for (schema, grantee), held in sorted(found.items()):
         yield Problem(
-            "grant_undeclared",
-            f"schema {schema}",
-            f"The role {grantee}, which is not declared, has {', '.join(sorted(held))} in the schema {schema}.",
-            f"REVOKE ALL ON ALL TABLES IN SCHEMA {quote(schema)} FROM {quote(grantee)}; "
+            code="grant_undeclared",
+            object=f"schema {schema}",
+            message=f"The role {grantee}, which is not declared, has {', '.join(sorted(held))} in the schema {schema}.",
+            remedy=f"REVOKE ALL ON ALL TABLES IN SCHEMA {quote(schema)} FROM {quote(grantee)}; "
             f"REVOKE ALL ON SCHEMA {quote(schema)} FROM {quote(grantee)};",
-            WARNING,
+            severity=WARNING,
         )
 
 
@@ -418,10 +421,11 @@ def _effective_rights(cursor: Any, catalog: Catalog, declaration: Declaration) -
         found.setdefault((role, kind, privilege), []).append(where)
     for (role, _kind, privilege), things in found.items():
         yield Problem(
-            "right_inherited",
-            f"role {role}",
-            f"The role {role} may {privilege} on {', '.join(things)} although that was not granted to it directly.",
-            f"Look for the group that gives it (\\drg in psql) and REVOKE it FROM {quote(role)};",
+            code="right_inherited",
+            object=f"role {role}",
+            message=f"The role {role} may {privilege} on {', '.join(things)} although that was not granted to it "
+            "directly.",
+            remedy=f"Look for the group that gives it (\\drg in psql) and REVOKE it FROM {quote(role)};",
         )
 
 
@@ -430,11 +434,12 @@ def _owner_members(cursor: Any, declaration: Declaration) -> Iterator[Problem]:
     cursor.execute(_MEMBERS_OF_OWNERS, {"owners": owners, "roles": list(declaration.roles)})
     for member, owner in cursor:
         yield Problem(
-            "owner_member",
-            f"role {owner}",
-            f"The role {member}, which is not declared, is a member of {owner}, so Prefect's tables are its own.",
-            f"REVOKE {quote(owner)} FROM {quote(member)};",
-            WARNING,
+            code="owner_member",
+            object=f"role {owner}",
+            message=f"The role {member}, which is not declared, is a member of {owner}, so Prefect's tables are its "
+            "own.",
+            remedy=f"REVOKE {quote(owner)} FROM {quote(member)};",
+            severity=WARNING,
         )
 
 
@@ -442,11 +447,11 @@ def _foreign_enums(cursor: Any, declaration: Declaration) -> Iterator[Problem]:
     cursor.execute(_FOREIGN_ENUMS, {"prefect": [tenant.schema for tenant in declaration.tenants]})
     for owner, enum, schema, columns in cursor:
         yield Problem(
-            "enum_foreign",
-            f"type {quote((owner, enum))}",
-            f"Prefect's columns {columns} in the schema {schema} use the type {enum} of the schema {owner}, which a "
-            "migration took for Prefect's own.",
-            "Restore Prefect's schema from a backup, or migrate an empty one with the declared search path "
+            code="enum_foreign",
+            object=f"type {quote((owner, enum))}",
+            message=f"Prefect's columns {columns} in the schema {schema} use the type {enum} of the schema {owner}, "
+            "which a migration took for Prefect's own.",
+            remedy="Restore Prefect's schema from a backup, or migrate an empty one with the declared search path "
             f"({', '.join(map(quote, (schema, declaration.extensions_schema)))}).",
         )
 
@@ -489,21 +494,23 @@ def _visibility(
             extensions = declaration.extensions_schema
             if not set(path) & set(trigrams):
                 yield Problem(
-                    "extension_invisible",
-                    f"role {role}",
-                    f"The role {role} does not see the extension pg_trgm: none of the schemas that it searches and may "
+                    code="extension_invisible",
+                    object=f"role {role}",
+                    message=f"The role {role} does not see the extension pg_trgm: none of the schemas that it "
+                    "searches and may "
                     f"use ({', '.join(path) or 'none'}) holds gin_trgm_ops, so migrations stop half-way.",
-                    f"GRANT USAGE ON SCHEMA {quote(extensions)} TO {quote(acting[role])}; with pg_trgm there and "
-                    f"{quote(extensions)} in the role's search path (playbooks/database.yml does all of this).",
+                    remedy=f"GRANT USAGE ON SCHEMA {quote(extensions)} TO {quote(acting[role])}; with pg_trgm there "
+                    f"and {quote(extensions)} in the role's search path (playbooks/database.yml does all of this).",
                 )
             for schema in path:
                 if schema != tenant.schema and Object("table", schema, "alembic_version") in catalog.owners:
                     yield Problem(
-                        "alembic_version_visible",
-                        f"role {role}",
-                        f"The role {role} finds {quote((schema, 'alembic_version'))}, which is not its own, by its "
+                        code="alembic_version_visible",
+                        object=f"role {role}",
+                        message=f"The role {role} finds {quote((schema, 'alembic_version'))}, which is not its own, "
+                        "by its "
                         "search path: a migration reads another application's revision there, or writes its own to it.",
-                        f"ALTER ROLE {quote(role)} IN DATABASE {quote(declaration.database)} SET search_path TO "
+                        remedy=f"ALTER ROLE {quote(role)} IN DATABASE {quote(declaration.database)} SET search_path TO "
                         f"{quote(tenant.schema)}, {quote(extensions)};",
                     )
 
@@ -512,11 +519,11 @@ def _security_definers(cursor: Any, declaration: Declaration) -> Iterator[Proble
     cursor.execute(_SECURITY_DEFINERS, {"schemas": list(declaration.schemas)})
     for function, schema, owner in cursor:
         yield Problem(
-            "security_definer_path",
-            f"function {function}",
-            f"The function {function} runs with the rights of {owner} and looks names up in its caller's search path, "
-            "so a caller can make it run code of their own.",
-            f"ALTER ROUTINE {function} SET search_path = pg_catalog, {schema}, pg_temp;",
+            code="security_definer_path",
+            object=f"function {function}",
+            message=f"The function {function} runs with the rights of {owner} and looks names up in its caller's "
+            "search path, so a caller can make it run code of their own.",
+            remedy=f"ALTER ROUTINE {function} SET search_path = pg_catalog, {schema}, pg_temp;",
         )
 
 
@@ -531,11 +538,11 @@ def other_owners(cursor: Any, declaration: Declaration) -> Iterator[tuple[str, s
 def _owners(cursor: Any, declaration: Declaration) -> Iterator[Problem]:
     for kind, name, owner, wanted in other_owners(cursor, declaration):
         yield Problem(
-            "owner_differs",
-            f"{kind.lower()} {name}",
-            f"The {kind.lower()} {name} belongs to {owner}, not to {wanted}, who owns its schema.",
-            f"ALTER {kind} {name} OWNER TO {quote(wanted)};",
-            WARNING,
+            code="owner_differs",
+            object=f"{kind.lower()} {name}",
+            message=f"The {kind.lower()} {name} belongs to {owner}, not to {wanted}, who owns its schema.",
+            remedy=f"ALTER {kind} {name} OWNER TO {quote(wanted)};",
+            severity=WARNING,
         )
 
 
@@ -546,11 +553,12 @@ def _backups(cursor: Any, declaration: Declaration, not_checked: list[str]) -> I
     schemas = declaration.of_application if declaration.app_schemas else found
     for schema in sorted(set(found) - set(schemas)):
         yield Problem(
-            "schema_not_backed_up",
-            f"schema {schema}",
-            f"The schema {schema} is none of the declared app_schemas, so it is in no backup set.",
-            f"Add {schema} to app_schemas, or, if nothing needs it any more: DROP SCHEMA {quote(schema)} CASCADE;",
-            WARNING,
+            code="schema_not_backed_up",
+            object=f"schema {schema}",
+            message=f"The schema {schema} is none of the declared app_schemas, so it is in no backup set.",
+            remedy=f"Add {schema} to app_schemas, or, if nothing needs it any more: DROP SCHEMA {quote(schema)} "
+            "CASCADE;",
+            severity=WARNING,
         )
     for parent, table, schema, part in torn(cursor, [*schemas, *declaration.of_tenants]):
         yield torn_problem(parent, table, schema, part)
