@@ -22,7 +22,7 @@ from ..schema.plan import Blocked
 from ..schema.revision import RevisionError
 from ..site.configuration import ConfigurationError
 from ..site.environment import SettingMissing
-from . import backup, events, health, internal, pitr, restore, runs, verify
+from . import backup, events, health, imports, internal, pitr, restore, runs, verify
 from .common import COMPLETING, Parser, add_common_options, for_this_user
 from .output import BROKEN, UNKNOWN, in_two_lines, refuse
 
@@ -37,6 +37,7 @@ _EXAMPLES = """examples:
   pgprefect restore --kind workflow       what that would replace; with --yes it does
   pgprefect restore --table public.orders its rows, in a schema of its own
   pgprefect pitr list                     to which times the whole cluster can be taken back
+  pgprefect import sqlite /x/prefect.db   what that would bring; with --yes it does
   pgprefect health --tenant research      only this tenant
 
 exit status:
@@ -103,7 +104,7 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"pgprefect {__version__}")
     add_common_options(parser, tenant=True, defaults=True)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for group in (health, verify, runs, events, backup, restore, pitr, internal):
+    for group in (health, verify, runs, events, backup, restore, pitr, imports, internal):
         group.add_to(commands)
     return parser
 
@@ -114,4 +115,4 @@ def _complete(parser: Parser) -> None:
         with contextlib.suppress(ImportError):
             import argcomplete
 
-            argcomplete.autocomplete(parser, exclude=internal.NAMES)
+            argcomplete.autocomplete(parser, exclude=[*internal.NAMES, *imports.NAMES])

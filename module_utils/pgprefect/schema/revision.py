@@ -17,7 +17,7 @@ CURRENT = "current"
 BEHIND = "behind"
 UNKNOWN = "unknown"
 
-_MIGRATIONS = "lib/python3*/site-packages/prefect/server/database/_migrations/versions/postgresql"
+_MIGRATIONS = "lib/python3*/site-packages/prefect/server/database/_migrations/versions"
 _ASSIGNMENT = r"^{}\s*(?::[^=\n]+)?=\s*(None|\"[^\"]*\"|'[^']*'|[(\[][^)\]]*[)\]])"
 
 
@@ -36,13 +36,13 @@ class Revision:
     message: str
 
 
-def installed_migrations(virtualenv: str) -> dict[str, tuple[str, ...]]:
+def installed_migrations(virtualenv: str, dialect: str = "postgresql") -> dict[str, tuple[str, ...]]:
     """Return each migration with its predecessors, from the source files: importing Prefect takes seconds.
 
-    Raises RevisionError.
+    ``dialect`` is postgresql or sqlite. Raises RevisionError.
     """
     migrations: dict[str, tuple[str, ...]] = {}
-    for path in glob.glob(os.path.join(glob.escape(virtualenv), _MIGRATIONS, "*.py")):
+    for path in glob.glob(os.path.join(glob.escape(virtualenv), _MIGRATIONS, dialect, "*.py")):
         with open(path, encoding="utf-8") as file:
             text = file.read()
         found = [re.search(_ASSIGNMENT.format(name), text, re.MULTILINE) for name in ("revision", "down_revision")]

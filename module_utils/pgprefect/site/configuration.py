@@ -22,7 +22,8 @@ class ConfigurationError(PgprefectError):
 class Tenant:
     """One Prefect server: its part of the database, its API, and the workers that should be online.
 
-    ``pool_workers`` counts the workers of each work pool where that is known.
+    ``pool_workers`` counts the workers of each work pool where that is known; ``event_retention`` is an ISO 8601
+    duration.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Tenant:
     api_url: str = ""
     workers: int = 0
     pool_workers: Mapping[str, int] = field(default_factory=dict)
+    event_retention: str = ""
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any]) -> Tenant:
@@ -48,6 +50,7 @@ class Tenant:
             api_url=str(arguments.get("api_url") or "").rstrip("/"),
             workers=int(arguments.get("workers") or sum(pools.values())),
             pool_workers=pools,
+            event_retention=str(arguments.get("event_retention") or ""),
         )
 
 

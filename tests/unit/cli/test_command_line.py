@@ -43,6 +43,10 @@ TAKES = {
     "pitr point": {"--dry-run"},
     "pitr restore": {"--json", "--dry-run", "--yes", "--time", "--point", "--end", "--beside"},
     "pitr undo": {"--dry-run", "--yes"},
+    "import sqlite": {"--tenant", "--dry-run", "--yes", "--leave-out-orphans", "--let-expire", "--scratch"},
+    "import-copy": set(),
+    "import-examine": set(),
+    "import-rows": set(),
     "revision": {"--tenant", "--require-current"},
     "revoke-secrets": set(),
     "take-up": set(),
@@ -52,7 +56,10 @@ TAKES = {
     "drill-mark": set(),
 }
 COMMON = {"--help", "--config", "--verbose"}
-UNITS = {"revision", "revoke-secrets", "take-up", "wait", "drill-unpack", "drill-prove", "drill-mark"}
+UNITS = {
+    *("revision", "revoke-secrets", "take-up", "wait", "drill-unpack", "drill-prove", "drill-mark"),
+    *("import-copy", "import-examine", "import-rows"),
+}
 
 
 def commands(parser: argparse.ArgumentParser, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
@@ -114,6 +121,10 @@ def test_no_command_takes_the_options_of_others(name: str, capsys: pytest.Captur
         "wait": ["x"],
         "backup export": ["--to=/x"],
         "backup add": ["--from=/x"],
+        "import sqlite": ["/x"],
+        "import-copy": ["/x", "/y"],
+        "import-examine": ["/x"],
+        "import-rows": ["/x"],
         "drill-unpack": ["/x", "/y"],
         "drill-prove": ["/x"],
         "drill-mark": ["/x"],
@@ -123,7 +134,7 @@ def test_no_command_takes_the_options_of_others(name: str, capsys: pytest.Captur
         assert f"pgprefect {name}: unrecognized arguments: {option}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["", "backup", "pitr", *TAKES])
+@pytest.mark.parametrize("name", ["", "backup", "pitr", "import", *TAKES])
 def test_each_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert refused(*name.split(), "--help") == 0
     text = capsys.readouterr().out
@@ -150,7 +161,8 @@ def test_the_help_lists_what_is_for_people(capsys: pytest.CaptureFixture[str]) -
         "", "nonsense", "backup nonsense", "backup --to /x", "backup export --to x --set y", "backup add", "pitr point",
         "events --days 1e9", "events --days nan", "events --limit 0", "events --limit 1.5", "health --timeout -1",
         "health --timeout nan", "health --timeout inf", "stats --days nan", "stats --days 0", "stats --json --csv",
-        "cleanup --days -1", "cleanup --dry", "--tenant prefect events", "--tenant prefect pitr list",
+        "cleanup --days -1", "cleanup --dry", "import sqlite", "import sqlite x",
+        "import sqlite /x --scratch y", "--tenant prefect events", "--tenant prefect pitr list",
     ],
 )  # fmt: skip
 def test_wrong_usage(line: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -175,8 +187,12 @@ def test_what_every_command_takes_stands_before_or_after_it(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["verify", "health", "stats", "cleanup --dry-run", "backup", "backup --dry-run", "restore", "revision"]
-)
+    "line",
+    [
+        "verify", "health", "stats", "cleanup --dry-run", "backup", "backup --dry-run", "restore", "revision",
+        "import sqlite /x",
+    ],
+)  # fmt: skip
 def test_a_tenant_that_is_not_there(line: str, site_file: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--config", site_file, *line.split(), "--tenant", "nobody"]) == 3
     assert "There is no tenant 'nobody'; there are: prefect, research." in capsys.readouterr().err

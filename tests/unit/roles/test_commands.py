@@ -79,4 +79,5 @@ def test_the_shell_completes_commands_and_options(tmp_path: Path) -> None:
     assert done.stdout == (
         "complete -o default -o nospace -F _pgprefect pgprefect\n[list]"
         "[revision][revoke-secrets][take-up][wait][drill-unpack][drill-prove][drill-mark]"
+        "[import-copy][import-examine][import-rows]"
     ), done.stderr
