@@ -117,6 +117,7 @@ def test_a_drill_proves_the_newest_set_and_leaves_nothing_behind(host: Host) -> 
     assert found["checks"]["drill"] == "healthy" and found["details"]["drill"]["ok"]
 
 
+@pytest.mark.thorough
 def test_in_a_directory_whose_name_has_a_space(host: Host) -> None:
     config = json.loads(host.file("/etc/prefect/pgprefect.json").content_string)
     config["backups"]["directory"] = "/var/backups/with space"

@@ -117,6 +117,7 @@ def test_in_place_to_between_two_writes_and_what_was_there_is_seen_beside(
     assert clusters(host) == ["main"] and host.run("ls /etc/postgresql/*/beside").rc != 0
 
 
+@pytest.mark.thorough
 def test_to_a_time(host: Host, typed: Typed, write: Write) -> None:
     before = written(host)
     moment = host.check_output("date --utc '+%F %T.%6NZ'")

@@ -20,6 +20,10 @@ TAKE = """
         PERFORM {schema}.take(); RETURN coalesce(NEW, OLD);
     END $$;
 """
+# The administrator would execute what this says.
+RECORD = """{"set": "x", "database": "mltrading", "created": false, "started": "2026-01-01T00:00:00+00:00",
+ "committed": true, "roles": [], "afterwards": ["ALTER ROLE prefect_monitor SUPERUSER"]}"""
+STATE = "stat --format '%a %U %G %Y %n' /etc/passwd /etc/cron.d /etc/cron.d/*"
 PLANTED = {
     "prefect_migrator": """
         CREATE TRIGGER take BEFORE DELETE OR UPDATE ON prefect.flow_run
@@ -70,35 +74,24 @@ def planted(host: Host) -> Iterator[None]:
     host.check_output("pgprefect backup && pgprefect drill")
 
 
-RECORD = """{"set": "x", "database": "mltrading", "created": false, "started": "2026-01-01T00:00:00+00:00",
- "committed": true, "roles": [], "afterwards": ["ALTER ROLE prefect_monitor SUPERUSER"]}"""
-
-
-def test_the_owner_of_the_sets_can_have_root_do_nothing(host: Host) -> None:
-    """The jobs of root read the folder of the sets, which belongs to the user of the backups, and remove from it."""
+@pytest.fixture
+def folder_of_the_sets(host: Host) -> Iterator[None]:
+    """What the user of the backups can leave in its folder, which the jobs of root read and clear."""
     plant = f"""cd /var/backups/prefect
         echo '{RECORD}' > .restore.json; cp .restore.json restore.json
         ln -s /etc/passwd .restore.json.new; ln -s /etc/passwd .lock-restore
         ln -s /etc/cron.d .partial-20260101T000000Z; ln -s /etc/cron.d .removed-20260101T000000Z"""
-    state = "stat --format '%a %U %G %Y %n' /etc/passwd /etc/cron.d /etc/cron.d/*"
-    as_owner, before = "runuser --user prefect_backup -- sh -c %s", host.check_output("sh -c %s", state)
+    as_owner = "runuser --user prefect_backup -- sh -c %s"
+    before = host.check_output("sh -c %s", STATE)
     host.check_output(as_owner, plant)
     assert host.run(as_owner, "touch /var/lib/pgprefect/restores/restore.json").rc != 0
-    try:
-        for command in COMMANDS:
-            host.run(command)
-            assert superusers(host) == "postgres", command
-        assert host.check_output("sh -c %s", state) == before
-        assert not host.file("/var/backups/prefect/.partial-20260101T000000Z").exists
-    finally:
-        host.check_output(
-            "sh -c %s", "cd /var/backups/prefect; rm -rf .restore.* restore.json .lock-restore .partial-*"
-        )
-        host.check_output(ADMINISTRATOR, "DROP DATABASE IF EXISTS planted_copy")
-    host.check_output("pgprefect backup && pgprefect drill")
+    yield
+    assert host.check_output("sh -c %s", STATE) == before
+    assert not host.file("/var/backups/prefect/.partial-20260101T000000Z").exists
+    host.check_output("cd /var/backups/prefect && rm .restore.json* restore.json .lock-restore")
 
 
-@pytest.mark.usefixtures("planted")
+@pytest.mark.usefixtures("planted", "folder_of_the_sets")
 def test_no_job_runs_planted_code_as_a_superuser(host: Host) -> None:
     assert superusers(host) == "postgres"
     for command in COMMANDS:

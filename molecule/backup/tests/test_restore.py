@@ -58,6 +58,7 @@ def test_a_dropped_table(host: Host, typed: Typed, night: dict[str, str]) -> Non
     assert host.run("pgprefect verify").rc == 0
 
 
+@pytest.mark.thorough
 def test_nonsense_in_the_application_s_tables(host: Host, typed: Typed, night: dict[str, str]) -> None:
     host.check_output(PSQL, "UPDATE market_data SET volume = 0; INSERT INTO system_logs (event_type) VALUES ('later')")
     typed("disaster.md", "All data of the application is wrong")

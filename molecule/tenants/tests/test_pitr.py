@@ -109,7 +109,7 @@ def archiving(host: Host, playbook: Playbook, arguments: Arguments) -> Iterator[
     assert host.check_output("ls /etc/pgbackrest").split() == ["conf.d", "pgbackrest.conf"]
 
 
-@pytest.mark.parametrize("repository", REPOSITORIES)
+@pytest.mark.parametrize("repository", ["s3", pytest.param("sftp", marks=pytest.mark.thorough)])
 def test_back_to_between_two_writes(host: Host, playbook: Playbook, arguments: Arguments, repository: str) -> None:
     for changes in (repository != "s3", False):
         done = playbook("playbooks/pgbackrest.yml", *arguments[repository], "--diff")
