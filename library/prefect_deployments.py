@@ -87,6 +87,13 @@ options:
       paused:
         description: Whether its schedules make no runs.
         type: bool
+      on_lost:
+        description:
+          - What a run becomes that was going on when its process was lost. C(crash) ends it as Crashed, C(reschedule)
+            starts it again, up to three times in all.
+          - The tag C(on_lost:reschedule) says so to Prefect; its runs have it too.
+        type: str
+        default: crash
       schedules:
         description:
           - When it runs, each with exactly one of C(cron), C(interval) and C(rrule).

@@ -149,6 +149,7 @@ FORMS: dict[str, Form] = {
     "prefect_secrets": Entries(
         "a mapping of names and secrets", secret=True, key=Form("the name of a secret", forms.text), value=forms.SECRET
     ),
+    "prefect_recover_runs": _BOOLEAN,
     "prefect_no_proxy": matching(
         r"\.?[A-Za-z0-9][A-Za-z0-9.:/-]{0,252}", "a host, a domain as .example.com, or an address"
     ),
@@ -191,6 +192,7 @@ FORMS: dict[str, Form] = {
         lambda value: whole(1, 2**31 - 1).check(value) if str(value) != "-1" else None,
     ),
     "prefect_tenants[].deployments[].paused": _BOOLEAN,
+    "prefect_tenants[].deployments[].on_lost": one_of("crash", "reschedule"),
     "prefect_tenants[].deployments[].schedules[].slug": matching(
         r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", "a name of at most 100 letters, digits, '_' and '-'"
     ),

@@ -18,8 +18,9 @@ from ..core.connection import Login
 from ..core.errors import ProblemError
 from ..core.http import PrefectApi, is_ready
 from ..core.listeners import foreign_listener
+from ..core.units import kill_unit
 from ..core.users import user_number
-from ..objects.taken_runs import take_up
+from ..runs.taken_runs import reason_of_end, report_start, resolve_taken_runs
 from ..schema import revision
 from ..schema.declaration import declaration_of
 from ..schema.revoke_secrets import revoke_secrets
@@ -41,8 +42,9 @@ def add_to(commands: Any) -> None:
     command.description = "Revoke access to the tables that hold secrets, except the server's."
 
     command = add_command(commands, "take-up", _take_up, None)
-    command.description = "Schedule again what a worker that is not running had taken and not begun."
+    command.description = "Resolve the runs that a worker had taken, before its unit starts or after it has stopped."
     command.add_argument("worker", help="the worker's name")
+    command.add_argument("--stopped", action="store_true", help="it has stopped; SERVICE_RESULT says how")
 
     command = add_command(commands, "wait", _wait, None)
     command.description = "Wait until an address answers with success."
@@ -92,10 +94,16 @@ def _revoke_secrets(_options: argparse.Namespace) -> int:
 
 
 def _take_up(options: argparse.Namespace) -> int:
+    # What may still run here would be taken for lost: systemd does not wait for it in every case.
+    kill_unit()
     url = environment.setting(os.environ, "PREFECT_API_URL")
     api = PrefectApi(url, os.environ.get("PREFECT_API_AUTH_STRING", ""))
-    for name in take_up(api, options.worker, environment.setting(os.environ, "WORK_POOL")):
-        print(f"Scheduled again: {name}")
+    result = os.environ.get("SERVICE_RESULT") if options.stopped else None
+    reason = reason_of_end(options.worker, result)
+    for run in resolve_taken_runs(api, options.worker, environment.setting(os.environ, "WORK_POOL"), reason):
+        print(f"{run.name} is {run.state} now: {reason}.")
+    if not options.stopped:
+        report_start(api, options.worker)
     return FINE
 
 

@@ -27,6 +27,12 @@ SIGNATURE = ("flow_run", "flow_run_state", "task_run_state")
 TERMINAL_STATES = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 TERMINAL_STATES_SQL = str(TERMINAL_STATES)
 
+# The states of a run that a worker has taken, or that runs: something must be there that brings it to its end.
+OPEN_STATES = ("PENDING", "RUNNING", "CANCELLING")
+
+# The tag by which a deployment says that its lost runs are scheduled again. Each run has its deployment's tags.
+RESCHEDULE_TAG = "on_lost:reschedule"
+
 ENUMS = ("deployment_status", "state_type", "work_pool_status", "work_queue_status", "worker_status")
 
 # What only the server may read: the key that encrypts blocks, the blocks, browsers' tokens, and what people enter as

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ..core.http import ApiUnreachable, PrefectApi
+from ..core.prefect import RESCHEDULE_TAG
 from .changes import Fields, ObjectChange, Outcome, create, delete, duplicates, limit_field, name_faults, refuse, update
 from .flows import FlowCode, FlowError, flow_problem
 
@@ -60,6 +61,7 @@ class Deployment:
     enforce_parameter_schema: bool = True
     concurrency_limit: Optional[int] = None
     paused: Optional[bool] = None
+    on_lost: str = "crash"  # a run that nothing runs any more; reschedule starts it again
     schedules: list[Schedule] = field(default_factory=list)
 
     @property
@@ -245,7 +247,7 @@ def _wanted_fields(declared: Deployment, directory: str) -> Fields:
         "work_pool_name": declared.work_pool,
         "work_queue_name": declared.work_queue,
         "parameters": declared.parameters,
-        "tags": sorted(declared.tags),
+        "tags": sorted({*declared.tags, RESCHEDULE_TAG} if declared.on_lost == "reschedule" else declared.tags),
         "job_variables": declared.job_variables,
         "enforce_parameter_schema": declared.enforce_parameter_schema,
         **limit_field(declared.concurrency_limit),
@@ -266,6 +268,10 @@ def _faults(declared: Sequence[Deployment]) -> Iterator[str]:
                 f"{what}: the entrypoint {deployment.entrypoint!r} must read file.py:function, "
                 "with the file's path in the folder of the flows."
             )
+        if deployment.on_lost not in ("crash", "reschedule"):
+            yield f"{what}: on_lost is {deployment.on_lost!r}, but it must be crash or reschedule."
+        elif RESCHEDULE_TAG in deployment.tags:
+            yield f"{what}: instead of the tag {RESCHEDULE_TAG} declare on_lost: reschedule."
         limit = deployment.concurrency_limit
         if limit is not None and limit < 1 and limit != -1:
             yield f"{what}: concurrency_limit must be 1 or more, or -1 for no limit."

@@ -1,26 +1,23 @@
-"""Runs that a worker had taken before it ended. Prefect gives them to no worker again, this one's next start does."""
+"""Runs that a worker had taken before it ended. Prefect resolves none of them; the worker's unit does."""
 
 from __future__ import annotations
 
 import uuid
 from datetime import datetime, timezone
-from typing import Any
 
 from ..core.http import PrefectApi
-from ..core.prefect import WORKER_RESOURCE, WORKER_STARTED
+from ..core.prefect import OPEN_STATES, WORKER_RESOURCE, WORKER_STARTED
+from .resolve import Resolved, resolve
 
-_MESSAGE = "Scheduled again: the worker {} ended before it had started this run."
 
+def resolve_taken_runs(api: PrefectApi, worker: str, pool: str, reason: str) -> list[Resolved]:
+    """Resolve all that a worker had taken. Nothing of the worker may run meanwhile. Raises ApiError.
 
-def take_up(api: PrefectApi, worker: str, pool: str) -> list[str]:
-    """Schedule again what a worker had taken and not begun, say that it starts, and return the names of the runs.
-
-    Nothing of the worker may run meanwhile. A pending run that bears no worker's name yet is its own where no other
-    worker polls the pool. Raises ApiError.
+    A pending run that bears no worker's name yet is its own where no other worker polls the pool.
     """
-    pending = api.filter(
+    taken = api.filter(
         "/flow_runs/filter",
-        flow_runs={"state": {"type": {"any_": ["PENDING"]}}},
+        flow_runs={"state": {"type": {"any_": list(OPEN_STATES)}}},
         work_pools={"name": {"any_": [pool]}},
     )
     others = [
@@ -28,28 +25,27 @@ def take_up(api: PrefectApi, worker: str, pool: str) -> list[str]:
         for other in api.filter(f"/work_pools/{pool}/workers/filter")
         if other["name"] != worker and other["status"] == "ONLINE"
     ]
-    names = []
-    for run in pending:
+    resolved = []
+    for run in taken:
         taken_by = (run.get("labels") or {}).get("prefect.worker.name")
-        if taken_by == worker or (taken_by is None and not others):
-            _schedule(api, run, worker)
-            names.append(str(run["name"]))
-    _say_that_it_starts(api, worker)
-    return names
+        unnamed = taken_by is None and run["state_type"] == "PENDING" and not others
+        if taken_by == worker or unnamed:
+            resolved += resolve(api, run["id"], reason, run["state_id"])
+    return resolved
 
 
-def _schedule(api: PrefectApi, run: dict[str, Any], worker: str) -> None:
-    details = {"scheduled_time": _now()}
-    state = {"type": "SCHEDULED", "name": "Scheduled", "message": _MESSAGE.format(worker), "state_details": details}
-    api.call("POST", f"/flow_runs/{run['id']}/set_state", {"state": state})
-
-
-def _say_that_it_starts(api: PrefectApi, worker: str) -> None:
-    """Emit an event, by which health knows that the runs which began before are dead."""
+def report_start(api: PrefectApi, worker: str) -> None:
+    """Emit the event that a worker starts, by which health knows that the runs which began before are dead."""
+    now = datetime.now(timezone.utc).isoformat()
     resource = {"prefect.resource.id": WORKER_RESOURCE + worker, "prefect.resource.name": worker}
-    event = {"id": str(uuid.uuid4()), "occurred": _now(), "event": WORKER_STARTED, "resource": resource}
+    event = {"id": str(uuid.uuid4()), "occurred": now, "event": WORKER_STARTED, "resource": resource}
     api.call("POST", "/events", [event])
 
 
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat()
+def reason_of_end(worker: str, result: str | None) -> str:
+    """Say how a worker ended, by systemd's result of the unit, or None where it starts."""
+    if result == "timeout":
+        return f"its worker {worker} was stopped, and it had not ended within prefect_worker_drain_seconds"
+    if result in (None, "success"):
+        return f"its worker {worker} ended before it"
+    return f"its worker {worker} ended before it, with systemd's result {result}"

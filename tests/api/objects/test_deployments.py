@@ -216,6 +216,8 @@ def test_without_an_api_check_mode_needs_neither_code_nor_virtualenv(deployment:
         ({"entrypoint": "../greet.py:greet"}, "must read file.py:function"),
         ({"entrypoint": "lost.py:greet"}, "lost.py does not exist"),
         ({"concurrency_limit": 0}, "-1 for no limit"),
+        ({"on_lost": "retry"}, "must be crash or reschedule"),
+        ({"tags": ["on_lost:reschedule"]}, "declare on_lost: reschedule"),
         ({"parameters": {"who": "mars"}}, "'mars' is not one of"),
         ({"work_pool": "lost"}, 'Work pool "lost" not found'),
     ],
