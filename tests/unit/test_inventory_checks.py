@@ -418,7 +418,14 @@ def test_a_playbook_that_deletes_wants_the_inventory_named(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("path", sorted((ROOT / "playbooks").glob("*.yml")), ids=lambda path: str(path.stem))
 def test_which_playbooks_want_it(path: Path) -> None:
-    deletes = path.stem in ("adopt_database", "clean_up_runs", "restore_backup", "restore_cluster", "restore_table")
+    deletes = path.stem in (
+        "adopt_database",
+        "clean_up_runs",
+        "recover_runs",
+        "restore_backup",
+        "restore_cluster",
+        "restore_table",
+    )
     first = yaml.safe_load(path.read_text())[0]
     assert first.get("vars", {}).get("site_explicit_inventory", False) is deletes
     if deletes:

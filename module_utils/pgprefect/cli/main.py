@@ -32,6 +32,7 @@ _EXAMPLES = """examples:
   pgprefect stats --days 7                what ran, how long it took, what failed
   pgprefect events --limit 20             the application's newest events
   pgprefect cleanup --days 30 --dry-run   what would be deleted
+  pgprefect runs recover --dry-run        which runs are lost, and what proves it
   pgprefect backup                        make a new set of what the site dumps, and prune old ones
   pgprefect backup list                   which sets there are, and which of them a drill has proved
   pgprefect restore --kind workflow       what that would replace; with --yes it does

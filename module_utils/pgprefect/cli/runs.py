@@ -1,19 +1,33 @@
-"""The commands about flow runs: ``pgprefect stats`` and ``pgprefect cleanup``."""
+"""The commands about flow runs: ``pgprefect stats``, ``pgprefect cleanup`` and ``pgprefect runs``."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ..core.errors import InputError
+from ..core.http import PrefectApi
 from ..core.jobs import record
+from ..runs.recovery import CONFIRM_SECONDS, Lost, confirm, find_lost, recover
 from ..runs.retention import CleanupPlan, CleanupResult, Policy, clean_up, named, plan
 from ..runs.statistics import Figures, Statistics, to_csv, workflow_statistics
-from ..site.configuration import Site, Tenant
+from ..site import environment
+from ..site.configuration import ConfigurationError, Site, Tenant
 from . import output
-from .common import MOST_DAYS, add_command, clear_remains, confirmed, days, load_site, number, open_connection
+from .common import (
+    MOST_DAYS,
+    add_command,
+    add_group,
+    clear_remains,
+    confirmed,
+    days,
+    load_site,
+    number,
+    open_connection,
+)
 from .output import FINE, ago, counted, duration, refuse, size
 
 
@@ -31,6 +45,11 @@ def add_to(commands: Any) -> None:
         "--days", type=number(0, MOST_DAYS), help="keep the runs of so many days; else the site's policy says how many"
     )
     command.add_argument("--allow-zero-days", action="store_true", help="let --days 0 delete every run that has ended")
+
+    actions = add_group(commands, "runs", "resolve the flow runs that are lost", default="recover")
+    summary = "name the runs that nothing runs any more, with the evidence; end them, or schedule them again"
+    command = add_command(actions, "recover", _recover, summary, tenant=True, json=True, dry_run=True, confirmed=True)
+    command.add_argument("--quiet", action="store_true", help="say nothing where no run is lost")
 
 
 def _stats(options: argparse.Namespace) -> int:
@@ -165,3 +184,56 @@ def _print_rows(rows: Mapping[str, int], headline: str, zombies: Any) -> None:
     output.table(["table", "rows"], lost)
     found = [(run.name, run.state, duration(run.hours * 3600)) for run in zombies]
     output.table(["run", "state", "silent for"], found, "Runs without a sign of life, left alone")
+
+
+def _recover(options: argparse.Namespace) -> int:
+    site = load_site(options)
+    tenants = [site.tenant(options.tenant)] if options.tenant else list(site.tenants)
+    folder = Path(options.config).parent
+    apis = {} if options.dry_run else {tenant.name: _api(folder, tenant) for tenant in tenants}
+    done: dict[str, Any] = {}
+    with open_connection(site.observer, site.database) as connection:
+        lost = {tenant.name: find_lost(connection, tenant) for tenant in tenants}
+        many = sum(map(len, lost.values()))
+        if not options.json and not (options.quiet and not many):
+            _print_lost(lost)
+        if many and not options.dry_run:
+            if not confirmed(options, "This ends them, or schedules them again."):
+                return refuse("Nothing was changed: say --yes to resolve them.")
+            for tenant in tenants:
+                done[tenant.name] = _resolve(options, connection, apis[tenant.name], tenant, lost[tenant.name])
+    if options.json:
+        found = {name: [one.as_dict() for one in runs] for name, runs in lost.items()}
+        output.as_json({"lost": found, "resolved": done})
+    return FINE
+
+
+def _api(folder: Path, tenant: Tenant) -> PrefectApi:
+    """Return a client of the tenant's API, as this host's command ``prefect`` logs in. Raises ConfigurationError."""
+    path = folder / f"{tenant.name}.env"
+    try:
+        settings = environment.parse(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        message = f"{path} cannot be read ({error.strerror}): run this as root, on a host of the group prefect_server."
+        raise ConfigurationError(message) from error
+    return PrefectApi(environment.setting(settings, "PREFECT_API_URL"), settings.get("PREFECT_API_AUTH_STRING", ""))
+
+
+def _resolve(
+    options: argparse.Namespace, connection: Any, api: PrefectApi, tenant: Tenant, lost: Sequence[Lost]
+) -> list[dict[str, Any]]:
+    if not options.json and any(one.silence for one in lost):
+        print(f"Only silence says so of some of them: looking again in {CONFIRM_SECONDS} s.", flush=True)
+    resolved = recover(api, confirm(connection, api, tenant, lost))
+    if not options.json:
+        rows = [(run.name, run.id, run.state) for run in resolved]
+        output.table(["run", "ID", "is now"], rows, f"{counted(len(resolved), 'run')} of tenant {tenant.name} resolved")
+    return [vars(run) for run in resolved]
+
+
+def _print_lost(lost: Mapping[str, Sequence[Lost]]) -> None:
+    many = sum(map(len, lost.values()))
+    output.verdict(f"{counted(many, 'run')} lost." if many else "No run is lost.")
+    for name, runs in lost.items():
+        rows = [(one.run.id, one.run.title, one.run.state, one.reason) for one in runs]
+        output.table(["ID", "run", "state", "evidence"], rows, f"Tenant {name}")

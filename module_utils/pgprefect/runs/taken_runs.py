@@ -13,11 +13,13 @@ from .resolve import Resolved, resolve
 def resolve_taken_runs(api: PrefectApi, worker: str, pool: str, reason: str) -> list[Resolved]:
     """Resolve all that a worker had taken. Nothing of the worker may run meanwhile. Raises ApiError.
 
-    A pending run that bears no worker's name yet is its own where no other worker polls the pool.
+    A pending run that bears no worker's name yet is its own where no other worker polls the pool. Where the pool's runs
+    are no processes of the worker, as in containers, only pending ones are resolved: the others go on without it.
     """
+    states = OPEN_STATES if api.call("GET", f"/work_pools/{pool}")["type"] == "process" else ("PENDING",)
     taken = api.filter(
         "/flow_runs/filter",
-        flow_runs={"state": {"type": {"any_": list(OPEN_STATES)}}},
+        flow_runs={"state": {"type": {"any_": list(states)}}},
         work_pools={"name": {"any_": [pool]}},
     )
     others = [

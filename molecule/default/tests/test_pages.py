@@ -35,6 +35,13 @@ def test_old_runs(host: Host, typed: Typed) -> None:
     assert json.loads(record)["ok"]
 
 
+def test_runs(typed: Typed) -> None:
+    drained = typed("runs.md", "Drain")
+    assert "drains: it takes no new runs" in drained[-1]
+    *_, check, run, timers, _ = typed("runs.md", "Runs that are lost")
+    assert changed(check) == changed(run) == [0] and "prefect-recover.timer" in timers
+
+
 def test_the_flows_of_the_box(typed: Typed) -> None:
     inside = {"docker exec --user postgres prefect-box ": "runuser --user postgres -- ", "docker exec prefect-box ": ""}
     *runs, events = typed("flows.md", "Flows", **inside)

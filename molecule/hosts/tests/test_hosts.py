@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import subprocess
+import time
 
 import psycopg2
 import pytest
@@ -12,6 +14,7 @@ import testinfra
 from testinfra.host import Host
 
 from tests.support.scenario import PSQL, Playbook
+from tests.support.waiting import wait_for
 
 WORKER = "/etc/prefect/worker/prefect-default-1.env"
 
@@ -178,3 +181,57 @@ def test_the_site_s_health_has_the_jobs_of_the_database_s_host(database: Host, p
         database.check_output("mv /root/prefect-backup /etc/cron.d")
     assert said.returncode == 0, said.stdout
     assert "backup: degraded, drill: degraded" in said.stdout
+
+
+SLOW = """
+import time
+from prefect import flow
+
+@flow
+def slow(seconds: int):
+    time.sleep(seconds)
+
+if __name__ == "__main__":
+    slow.from_source("/opt/slow", "slow.py:slow").deploy("slow", work_pool_name="default", print_next_steps=False)
+"""
+
+
+def test_a_recovery_resolves_the_runs_of_a_lost_host_alone(database: Host, server: Host, worker: Host) -> None:
+    """A worker that is paused, and a network that is cut for a minute, lose no run. A power cut loses what ran."""
+    for host in (server, worker):
+        host.check_output("mkdir -p /opt/slow && printf %%s %s > /opt/slow/slow.py", SLOW)
+    python = "PREFECT_HOME=/tmp/client /opt/prefect/3.8.8/bin/python"
+    deploy = f"set -a; . /etc/prefect/prefect.env; {python} /opt/slow/slow.py"
+    server.check_output("sh -c %s", deploy)
+
+    def begin(seconds: int, tag: str) -> str:
+        run = f"prefect deployment run slow/slow --param seconds={seconds} --tag {tag}"
+        found = re.search(r"UUID: (\S+)", server.check_output(run))
+        assert found
+        return found.group(1)
+
+    def state(run: str) -> str:
+        return str(database.check_output(PSQL, f"SELECT state_type FROM prefect.flow_run WHERE id = '{run}'"))
+
+    short, long, again = begin(130, "short"), begin(900, "long"), begin(900, "on_lost:reschedule")
+    wait_for(lambda: {state(run) for run in (short, long, again)} == {"RUNNING"}, seconds=90)
+    main = worker.check_output("systemctl show --property MainPID --value prefect-worker@prefect-default-1")
+    worker.check_output(f"kill -STOP {main}; ip route add blackhole {address(server)}")
+    time.sleep(60)
+    worker.check_output(f"ip route del blackhole {address(server)}")
+    time.sleep(40)
+    assert {state(run) for run in (short, long, again)} == {"RUNNING"}
+    worker.check_output(f"kill -CONT {main}")
+    wait_for(lambda: state(short) == "COMPLETED", seconds=120)
+    assert {state(run) for run in (long, again)} == {"RUNNING"}
+
+    subprocess.run(["docker", "kill", container_of("worker")], check=True, stdout=subprocess.DEVNULL)
+    since = time.monotonic()
+    try:
+        wait_for(lambda: (state(long), state(again)) == ("CRASHED", "SCHEDULED"), seconds=180)
+        print(f"resolved after {time.monotonic() - since:.0f} s")
+    finally:
+        subprocess.run(["docker", "start", container_of("worker")], check=True, stdout=subprocess.DEVNULL)
+    wait_for(lambda: state(again) == "RUNNING", seconds=120)
+    server.check_output("prefect flow-run cancel %s", again)
+    wait_for(lambda: state(again) == "CANCELLED", seconds=90)

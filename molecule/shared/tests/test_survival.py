@@ -149,9 +149,9 @@ def slow(host: Host, tenants: list[str]) -> None:
     host.check_output("PREFECT_HOME=/tmp/client sh -c %s", f"set -a; {deploy}")
 
 
-def begin(host: Host, seconds: int, megabytes: int = 0) -> str:
+def begin(host: Host, seconds: int, megabytes: int = 0, tag: str = "slow") -> str:
     """Start a run, and return its ID."""
-    run = f"prefect deployment run slow/slow --param seconds={seconds} --param megabytes={megabytes}"
+    run = f"prefect deployment run slow/slow --param seconds={seconds} --param megabytes={megabytes} --tag {tag}"
     found = re.search(r"UUID: (\S+)", host.check_output(run))
     assert found
     return found.group(1)
@@ -171,22 +171,50 @@ def named_dead(host: Host, tenant: str) -> dict[str, str]:
     return details
 
 
-def end(host: Host, tenant: str, run: str) -> None:
-    """End a dead run by the command that health tells."""
-    health = json.loads(host.run(f"pgprefect --tenant {tenant} health --json").stdout)
-    remedy = next(problem["remedy"] for problem in health["problems"] if problem["object"] == f"flow run {run}")
-    host.check_output(remedy.partition("slots: ")[2].partition("; then")[0])
-    assert state(host, run) == "CRASHED" and run not in named_dead(host, tenant)
+def message(host: Host, run: str) -> str:
+    """What the state of a run says."""
+    state_id = f"SELECT state_id FROM prefect.flow_run WHERE id = '{run}'"
+    return str(host.check_output(PSQL, f"SELECT message FROM prefect.flow_run_state WHERE id = ({state_id})"))
+
+
+def lost(host: Host) -> dict[str, str]:
+    """The evidence of each lost run."""
+    found = json.loads(host.check_output("pgprefect runs recover --dry-run --json"))["lost"]
+    return {one["id"]: one["evidence"] for runs in found.values() for one in runs}
 
 
 @pytest.mark.usefixtures("slow")
-def test_a_stopping_worker_lets_its_runs_finish(host: Host, tenants: list[str]) -> None:
+def test_a_stopping_worker_drains(host: Host, tenants: list[str]) -> None:
+    """It lets its runs finish, and takes no new ones meanwhile."""
     unit = f"prefect-worker@{tenants[0]}-default-1"
     run = begin(host, seconds=15)
     wait_for(lambda: state(host, run) == "RUNNING", seconds=60)
-    host.check_output("systemctl stop %s", unit)
-    assert state(host, run) == "COMPLETED"
+    host.check_output("systemctl stop --no-block %s", unit)
+    later = begin(host, seconds=1)
+    wait_for(lambda: host.run("systemctl is-active %s", unit).stdout.strip() == "inactive", seconds=90)
+    assert (state(host, run), state(host, later)) == ("COMPLETED", "SCHEDULED")
     host.check_output("systemctl start %s", unit)
+    wait_for(lambda: state(host, later) == "COMPLETED", seconds=90)
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_run_that_outlasts_the_drain_is_resolved(host: Host, tenants: list[str]) -> None:
+    unit = f"prefect-worker@{tenants[0]}-default-1"
+    place = f"/run/systemd/system/{unit}.service.d"
+    host.check_output(f"mkdir -p {place} && printf '[Service]\\nTimeoutStopSec=5\\n' > {place}/limit.conf")
+    host.check_output("systemctl daemon-reload")
+    try:
+        run, again = begin(host, seconds=600), begin(host, 600, 0, "on_lost:reschedule")
+        wait_for(lambda: {state(host, run), state(host, again)} == {"RUNNING"}, seconds=90)
+        host.check_output("systemctl stop %s", unit)
+        assert (state(host, run), state(host, again)) == ("CRASHED", "SCHEDULED")
+        assert "prefect_worker_drain_seconds" in message(host, run)
+        assert host.run(f"pgrep --uid prefect-{tenants[0]}").rc == 1
+    finally:
+        host.check_output(f"rm -r {place}; systemctl daemon-reload; systemctl start {unit}")
+    wait_for(lambda: state(host, again) == "RUNNING", seconds=90)
+    host.check_output("prefect flow-run cancel %s", again)
+    wait_for(lambda: state(host, again) == "CANCELLED", seconds=90)
 
 
 @pytest.mark.usefixtures("slow")
@@ -205,16 +233,32 @@ def test_a_run_survives_outages_of_the_database_and_of_the_api(host: Host, tenan
 
 
 @pytest.mark.usefixtures("slow")
-def test_the_runs_of_a_killed_worker_are_named_until_they_are_ended(host: Host, tenants: list[str]) -> None:
+def test_the_runs_of_a_killed_worker_are_resolved(host: Host, tenants: list[str]) -> None:
+    """By its unit; and where that finds no API, at its next start, or by a recovery."""
     tenant, unit = tenants[0], f"prefect-worker@{tenants[0]}-default-1"
     run = begin(host, seconds=600)
     wait_for(lambda: state(host, run) == "RUNNING", seconds=60)
-    assert run not in named_dead(host, tenant)
-    host.check_output("systemctl kill --kill-whom main --signal KILL %s", unit)
-    # At once, and also after the worker has come back.
-    wait_for(lambda: run in named_dead(host, tenant), seconds=30)
-    wait_for(lambda: "started again" in named_dead(host, tenant).get(run, ""), seconds=90)
-    end(host, tenant, run)
+    assert run not in named_dead(host, tenant) and run not in lost(host)
+    worker = host.check_output("systemctl show --property MainPID --value %s", unit)
+    host.check_output("kill -STOP %s", worker)  # it is silent, and its run lives
+    time.sleep(5)
+    assert run not in lost(host)
+    host.check_output("kill -KILL %s", worker)
+    wait_for(lambda: state(host, run) == "CRASHED", seconds=30)
+    assert "its worker" in message(host, run) and "signal" in message(host, run)
+
+    wait_for(lambda: host.service(unit).is_running, seconds=60)
+    timer = host.run("systemctl is-active prefect-recover.timer").rc == 0
+    host.check_output("systemctl stop prefect-recover.timer")
+    run = begin(host, seconds=600)
+    wait_for(lambda: state(host, run) == "RUNNING", seconds=60)
+    host.check_output(f"systemctl stop prefect-server@{tenant}; systemctl kill --signal KILL %s", unit)
+    host.check_output("systemctl stop %s", unit)
+    host.check_output(f"systemctl start prefect-server@{tenant}")
+    assert "does not run on this host" in named_dead(host, tenant)[run] and "does not run" in lost(host)[run]
+    host.check_output("pgprefect runs recover --yes")
+    assert state(host, run) == "CRASHED" and lost(host) == {} and run not in named_dead(host, tenant)
+    host.check_output(f"systemctl start {unit} {'prefect-recover.timer' if timer else ''}")
 
 
 @pytest.mark.usefixtures("slow")
@@ -243,9 +287,8 @@ def test_what_a_worker_had_taken_and_not_begun_runs_after_its_next_start(host: H
     taken = [run for run in runs if state(host, run) in ("PENDING", "SCHEDULED")]
     assert taken
     wait_for(lambda: {state(host, run) for run in taken} == {"COMPLETED"}, seconds=180)
-    for run in set(runs) - set(taken):
-        if state(host, run) == "RUNNING":  # it had begun, so it is dead
-            end(host, tenants[0], run)
+    # What had begun is dead.
+    assert {state(host, run) for run in set(runs) - set(taken)} <= {"COMPLETED", "CRASHED"}
 
 
 def test_a_stopped_database_is_started_by_the_site(host: Host, tenants: list[str], playbook: Playbook) -> None:
@@ -256,11 +299,18 @@ def test_a_stopped_database_is_started_by_the_site(host: Host, tenants: list[str
         wait_for_health(host, tenant)
 
 
-def test_everything_comes_back_after_a_boot(host: Host, container: str, playbook: Playbook) -> None:
-    subprocess.run(["docker", "restart", "--time", "60", container], check=True, stdout=subprocess.DEVNULL)
+@pytest.mark.usefixtures("slow")
+def test_everything_comes_back_after_a_power_cut(host: Host, container: str, playbook: Playbook) -> None:
+    runs = begin(host, seconds=600), begin(host, 600, 0, "on_lost:reschedule")
+    wait_for(lambda: {state(host, run) for run in runs} == {"RUNNING"}, seconds=90)
+    for command in ("kill", "start"):
+        subprocess.run(["docker", command, container], check=True, stdout=subprocess.DEVNULL)
     wait_for(lambda: ready(host), seconds=120)
     wait_for(lambda: playbook("playbooks/verify.yml").returncode == 0, seconds=120)
     assert host.check_output("systemctl --failed --no-legend --plain") == ""
+    wait_for(lambda: [state(host, run) for run in runs] == ["CRASHED", "RUNNING"], seconds=90)
+    host.check_output("prefect flow-run cancel %s", runs[1])
+    wait_for(lambda: state(host, runs[1]) == "CANCELLED", seconds=90)
 
 
 def test_a_proxy_of_the_host_does_not_keep_the_worker_from_its_api(

@@ -9,10 +9,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from pgprefect.core.connection import Login
+from pgprefect.core.connection import Login, connect
 from pgprefect.core.prefect import WORKER_RESOURCE, WORKER_STARTED
+from pgprefect.core.sql import Statement
 from pgprefect.health.check import Health, check_health
 from pgprefect.health.thresholds import Limit, Thresholds
+from pgprefect.site.open_runs import find_dead_runs, find_open_runs
 
 from tests.support.site import PASSWORD, Site
 
@@ -147,7 +149,7 @@ def test_a_dead_run_is_named_with_the_evidence(
     assert (
         reason in re.sub(r"\d+ s\b", "# s", found[0].message)
         and "lost of flow-lost" in found[0].message
-        and number in found[0].remedy
+        and found[0].remedy.endswith(f"pgprefect --tenant {prefect.tenant.name} runs recover")
     )
     assert health.checks["dead_runs"].status == "degraded"
 
@@ -182,12 +184,69 @@ def test_a_run_that_was_taken_and_never_begun(prefect: Site) -> None:
 
 def test_a_subflow_dies_with_its_parent(prefect: Site) -> None:
     add_worker(prefect, OURS, 10)
-    parent = add_run(prefect, "parent", heartbeat=100)
-    child = add_run(prefect, "child", worker=None, heartbeat=99, parent=parent)
-    add_run(prefect, "grandchild", worker=None, heartbeat=98, parent=child)
+    parent = add_run(prefect, "parent", heartbeat=85, ended=80)
+    child = add_run(prefect, "child", worker=None, heartbeat=84, parent=parent, age=599)
+    add_run(prefect, "grandchild", worker=None, heartbeat=83, parent=child, age=598)
     found = dead(prefect)
     assert set(found) == {"parent", "child", "grandchild"}
     assert "its parent run is dead" in found["grandchild"]
+
+
+def test_a_parent_lives_as_long_as_its_subflow(prefect: Site) -> None:
+    add_worker(prefect, OURS, 10)
+    parent = add_run(prefect, "parent", heartbeat=200)
+    child = add_run(prefect, "child", worker=None, heartbeat=100, parent=parent)
+    assert set(dead(prefect)) == {"parent", "child"}
+    add_run(prefect, "grandchild", worker=None, heartbeat=30, parent=child)
+    assert dead(prefect) == {}
+
+
+def test_a_run_of_a_deployment_outlives_the_run_that_started_it(prefect: Site) -> None:
+    add_worker(prefect, OURS, 10)
+    parent = add_run(prefect, "parent", heartbeat=100)
+    child = add_run(prefect, "child", worker="elsewhere-tenant0-default-2", heartbeat=10, parent=parent)
+    deployed = (
+        "WITH d AS (INSERT INTO prefect.deployment (name, flow_id) SELECT 'd', flow_id FROM prefect.flow_run "
+        "WHERE id = %s RETURNING id) UPDATE prefect.flow_run SET deployment_id = d.id FROM d WHERE flow_run.id = %s"
+    )
+    prefect.sql(deployed, child, child)
+    assert set(dead(prefect)) == {"parent"}
+
+
+def test_a_subflow_of_a_run_that_has_ended(prefect: Site) -> None:
+    add_worker(prefect, OURS, 10)
+    parent = add_run(prefect, "parent", state="CRASHED")
+    add_run(prefect, "child", worker=None, parent=parent, age=95)
+    assert "the run that called it has ended" in dead(prefect)["child"]
+
+
+def test_a_worker_whose_clock_is_wrong(prefect: Site) -> None:
+    """What it sends bears its own time, and the server's."""
+    add_worker(prefect, OURS, 10)
+    add_run(prefect, "behind", heartbeat=310)
+    prefect.sql("UPDATE prefect.events SET received = now() - interval '10 s'")
+    assert dead(prefect) == {}
+    add_run(prefect, "ahead", heartbeat=-200)
+    prefect.sql("UPDATE prefect.events SET received = now() - interval '100 s' WHERE occurred > now()")
+    assert set(dead(prefect)) == {"ahead"}
+
+
+def test_a_server_whose_clock_is_wrong(prefect: Site) -> None:
+    """What it stamps is five minutes old at once; a recovery, which runs on its host, knows by how much."""
+    add_worker(prefect, OURS, 310)
+    living = add_run(prefect, "living", heartbeat=310, age=900)
+    lost = add_run(prefect, "lost", heartbeat=400, age=900)
+    login = Login("127.0.0.1", prefect.server.port, prefect.declaration.monitor, PASSWORD)
+    with contextlib.closing(connect(login, prefect.database)) as connection:
+
+        def ask(statement: Statement) -> list[tuple[Any, ...]]:
+            with connection.cursor() as cursor:
+                statement.execute(cursor)
+                return list(cursor.fetchall())
+
+        tenant = replace(prefect.tenant, server="")
+        assert set(find_dead_runs(find_open_runs(ask, tenant), tenant, 90)) == {living, lost}
+        assert set(find_dead_runs(find_open_runs(ask, tenant, skew=-300), tenant, 90)) == {lost}
 
 
 def test_runs_that_wait_for_its_slot_are_counted(prefect: Site) -> None:

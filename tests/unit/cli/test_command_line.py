@@ -25,6 +25,7 @@ TAKES = {
     "stats": {"--tenant", "--json", "--csv", "--days"},
     "events": {"--json", "--workflow", "--days", "--limit"},
     "cleanup": {"--tenant", "--json", "--dry-run", "--yes", "--days", "--allow-zero-days"},
+    "runs recover": {"--tenant", "--json", "--dry-run", "--yes", "--quiet"},
     "backup create": {"--tenant", "--json", "--dry-run", "--kind", "--safety"},
     "backup list": {"--json"},
     "backup check": {"--json", "--set"},
@@ -49,7 +50,7 @@ TAKES = {
     "import-rows": set(),
     "revision": {"--tenant", "--require-current"},
     "revoke-secrets": set(),
-    "take-up": set(),
+    "take-up": {"--stopped"},
     "wait": {"--user"},
     "drill-unpack": set(),
     "drill-prove": set(),
@@ -134,7 +135,7 @@ def test_no_command_takes_the_options_of_others(name: str, capsys: pytest.Captur
         assert f"pgprefect {name}: unrecognized arguments: {option}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["", "backup", "pitr", "import", *TAKES])
+@pytest.mark.parametrize("name", ["", "backup", "pitr", "import", "runs", *TAKES])
 def test_each_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert refused(*name.split(), "--help") == 0
     text = capsys.readouterr().out
