@@ -41,9 +41,10 @@ if __name__ == "__main__":
 """
 # The server's scheduler made runs, and the flow ended with its task.
 _PROVED = """
-SELECT count(*) FILTER (WHERE auto_scheduled AND state_type = 'SCHEDULED') > 0
-   AND count(*) FILTER (WHERE state_type = 'COMPLETED') = 1
-   AND (SELECT count(*) = 1 FROM prefect.task_run WHERE state_type = 'COMPLETED') FROM prefect.flow_run
+SELECT count(*) FILTER (WHERE r.auto_scheduled AND r.state_type = 'SCHEDULED') > 0
+   AND count(*) FILTER (WHERE r.state_type = 'COMPLETED' AND t.state_type = 'COMPLETED') = 1
+FROM prefect.flow_run r JOIN prefect.flow f ON f.id = r.flow_id LEFT JOIN prefect.task_run t ON t.flow_run_id = r.id
+WHERE f.name = 'proof'
 """
 
 

@@ -25,11 +25,12 @@ from ..schema import revision
 from ..schema.declaration import declaration_of
 from ..schema.revoke_secrets import revoke_secrets
 from ..site import environment
+from ..upgrade.migration import Migration
 from .common import absolute_path, add_command, load_site, open_connection
 from .output import BROKEN, FINE, refuse
 
 _PAUSE_SECONDS = 0.2
-NAMES = ("revision", "revoke-secrets", "take-up", "wait", "drill-unpack", "drill-prove", "drill-mark")
+NAMES = ("revision", "revoke-secrets", "migrate", "take-up", "wait", "drill-unpack", "drill-prove", "drill-mark")
 
 
 def add_to(commands: Any) -> None:
@@ -40,6 +41,10 @@ def add_to(commands: Any) -> None:
 
     command = add_command(commands, "revoke-secrets", _revoke_secrets, None)
     command.description = "Revoke access to the tables that hold secrets, except the server's."
+
+    command = add_command(commands, "migrate", _migrate, None)
+    command.description = "Migrate a tenant's schema by the installed Prefect, and say what it waits for."
+    command.add_argument("--to", metavar="REVISION", help="back to this one, instead of to the newest")
 
     command = add_command(commands, "take-up", _take_up, None)
     command.description = "Resolve the runs that a worker had taken, before its unit starts or after it has stopped."
@@ -90,6 +95,17 @@ def _revoke_secrets(_options: argparse.Namespace) -> int:
     with open_connection(login, database) as connection:
         for statement in revoke_secrets(connection, schema, server):
             print(statement)
+    return FINE
+
+
+def _migrate(options: argparse.Namespace) -> int:
+    login, database, schema = environment.database(os.environ)
+    name = environment.setting(os.environ, environment.APPLICATION_NAME)
+    seconds = float(os.environ.get("PGPREFECT_LOCK_SECONDS", "60"))
+    words = ["downgrade", "--yes", "--revision", options.to] if options.to else ["upgrade", "--yes"]
+    command = [str(Path(sys.prefix) / "bin/prefect"), "server", "database", *words]
+    migration = Migration(login=login, database=database, schema=schema, application=name, lock_seconds=seconds)
+    migration.run(command, os.environ, lambda text: print(text, flush=True))
     return FINE
 
 

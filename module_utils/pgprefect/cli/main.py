@@ -22,7 +22,7 @@ from ..schema.plan import Blocked
 from ..schema.revision import RevisionError
 from ..site.configuration import ConfigurationError
 from ..site.environment import SettingMissing
-from . import backup, events, health, imports, internal, pitr, restore, runs, verify
+from . import backup, events, health, imports, internal, pitr, restore, runs, upgrade, verify
 from .common import COMPLETING, Parser, add_common_options, for_this_user
 from .output import BROKEN, UNKNOWN, in_two_lines, refuse
 
@@ -105,7 +105,7 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"pgprefect {__version__}")
     add_common_options(parser, tenant=True, defaults=True)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for group in (health, verify, runs, events, backup, restore, pitr, imports, internal):
+    for group in (health, verify, runs, events, backup, restore, pitr, imports, upgrade, internal):
         group.add_to(commands)
     return parser
 

@@ -42,19 +42,30 @@ def installed_migrations(virtualenv: str, dialect: str = "postgresql") -> dict[s
     ``dialect`` is postgresql or sqlite. Raises RevisionError.
     """
     migrations: dict[str, tuple[str, ...]] = {}
+    for revision, text in migration_files(virtualenv, dialect).items():
+        found = re.search(_ASSIGNMENT.format("down_revision"), text, re.MULTILINE)
+        if not found:
+            raise RevisionError(f"{revision} of {virtualenv} is not a migration as Alembic writes it.")
+        before = ast.literal_eval(found.group(1)) or ()
+        migrations[revision] = (before,) if isinstance(before, str) else tuple(before)
+    return migrations
+
+
+def migration_files(virtualenv: str, dialect: str = "postgresql") -> dict[str, str]:
+    """Return the source of each migration by its revision. Raises RevisionError."""
+    files = {}
     for path in glob.glob(os.path.join(glob.escape(virtualenv), _MIGRATIONS, dialect, "*.py")):
         with open(path, encoding="utf-8") as file:
             text = file.read()
-        found = [re.search(_ASSIGNMENT.format(name), text, re.MULTILINE) for name in ("revision", "down_revision")]
-        if not (found[0] and found[1]):
+        found = re.search(_ASSIGNMENT.format("revision"), text, re.MULTILINE)
+        if not found:
             raise RevisionError(f"{path} is not a migration as Alembic writes it.")
-        before = ast.literal_eval(found[1].group(1)) or ()
-        migrations[ast.literal_eval(found[0].group(1))] = (before,) if isinstance(before, str) else tuple(before)
-    if not migrations:
+        files[ast.literal_eval(found.group(1))] = text
+    if not files:
         raise RevisionError(
             f"There is no Prefect server in {virtualenv}: run playbooks/prefect.yml, which installs it."
         )
-    return migrations
+    return files
 
 
 def head_of(migrations: dict[str, tuple[str, ...]]) -> str:

@@ -11,6 +11,7 @@ from ..core.sql import search_path_names
 
 _PREFIX = "PREFECT_SERVER_DATABASE_"
 _ARGUMENTS = f"{_PREFIX}SQLALCHEMY_CONNECT_ARGS_"
+APPLICATION_NAME = f"{_ARGUMENTS}APPLICATION_NAME"
 
 
 class SettingMissing(PgprefectError):

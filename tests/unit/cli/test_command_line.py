@@ -48,7 +48,10 @@ TAKES = {
     "import-copy": set(),
     "import-examine": set(),
     "import-rows": set(),
+    "upgrade check": {"--tenant", "--json"},
+    "upgrade canary": {"--tenant", "--dry-run", "--timeout"},
     "revision": {"--tenant", "--require-current"},
+    "migrate": {"--to"},
     "revoke-secrets": set(),
     "take-up": {"--stopped"},
     "wait": {"--user"},
@@ -58,7 +61,7 @@ TAKES = {
 }
 COMMON = {"--help", "--config", "--verbose"}
 UNITS = {
-    *("revision", "revoke-secrets", "take-up", "wait", "drill-unpack", "drill-prove", "drill-mark"),
+    *("revision", "revoke-secrets", "migrate", "take-up", "wait", "drill-unpack", "drill-prove", "drill-mark"),
     *("import-copy", "import-examine", "import-rows"),
 }
 
@@ -118,6 +121,7 @@ def test_each_command_takes_what_it_needs() -> None:
 def test_no_command_takes_the_options_of_others(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     needed = {
         "pitr point": ["x"],
+        "upgrade check": ["x"],
         "take-up": ["x"],
         "wait": ["x"],
         "backup export": ["--to=/x"],

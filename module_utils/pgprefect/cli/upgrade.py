@@ -1,0 +1,78 @@
+"""The command ``pgprefect upgrade``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from ..core.http import PrefectApi
+from ..core.problems import ERROR
+from ..site import environment
+from ..upgrade.canary import run_canary
+from ..upgrade.checks import UpgradeCheck, check_upgrade
+from . import output
+from .common import add_command, add_group, load_site, number, open_connection
+from .output import BROKEN, FINE, counted, size
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to what argparse's ``add_subparsers`` returned."""
+    actions = add_group(
+        commands, "upgrade", "say what another release of Prefect would migrate, and what bars it", "check"
+    )
+    summary = "look at what would keep an upgrade waiting, and at its migrations; changes nothing"
+    command = add_command(actions, "check", _check, summary, tenant=True, json=True)
+    command.add_argument("release", help="the release of Prefect to upgrade to")
+
+    summary = "run a small flow on each work pool that has workers; nothing of it stays"
+    command = add_command(actions, "canary", _canary, summary, tenant=True, dry_run=True)
+    command.add_argument("--timeout", type=number(1, 3600), default=180, help="seconds for each pool (180)")
+
+
+def _check(options: argparse.Namespace) -> int:
+    site = load_site(options)
+    tenant = site.tenant(options.tenant)
+    virtualenv = Path(site.virtualenv or "/opt/prefect/x").parent / options.release
+    installed = virtualenv if os.access(virtualenv / "bin" / "prefect", os.X_OK) else None
+    with open_connection(site.observer, site.database) as connection:
+        connection.autocommit = True
+        found = check_upgrade(connection, tenant.schema, installed and str(installed), f"prefect-server@{tenant.name}")
+    if options.json:
+        output.as_json({**found.as_dict(), "installed": installed is not None})
+    else:
+        _print(found, tenant.schema, options.release)
+    return BROKEN if any(problem.severity == ERROR for problem in found.problems) else FINE
+
+
+def _canary(options: argparse.Namespace) -> int:
+    tenant = load_site(options).tenant(options.tenant)
+    pools = sorted(pool for pool, workers in tenant.pool_workers.items() if workers)
+    if options.dry_run:
+        print(f"It would run a small flow on {', '.join(pools) or 'no work pool'}.")
+        return FINE
+    file = Path(options.config).parent / f"{tenant.name}.env"
+    settings = environment.parse(file.read_text(encoding="utf-8")) if file.exists() else dict(os.environ)
+    api = PrefectApi(tenant.api_url, settings.get("PREFECT_API_AUTH_STRING", ""))
+    for pool in pools:
+        print(f"{pool}: completed in {run_canary(api, pool, options.timeout):.1f} s", flush=True)
+    return FINE
+
+
+def _print(found: UpgradeCheck, schema: str, release: str) -> None:
+    barred = sum(problem.severity == ERROR for problem in found.problems)
+    if barred:
+        output.verdict(f"{counted(barred, 'thing')} would bar the upgrade of {schema} to Prefect {release}.", BROKEN)
+    elif not found.path:
+        output.verdict(
+            f"Nothing bars it. Prefect {release} is not installed here yet, so its migrations are not known."
+        )
+    else:
+        back = "all of them can be taken back" if found.path.lossless else "not all of them can be taken back"
+        steps = counted(len(found.path.steps), "migration")
+        output.verdict(f"Prefect {release} has {steps} for {schema} ({size(found.bytes)}); {back}.")
+    if found.path:
+        rows = [(step.revision, step.title, step.loses or "yes") for step in found.path.steps]
+        output.table(["migration", "what it does", "can be taken back"], rows)
+    output.problems(found.problems)
