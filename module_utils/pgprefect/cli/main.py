@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from .. import __version__
 from ..core.connection import ConnectionFailed
 from ..core.errors import InputError, PgprefectError, ProblemError
+from ..core.http import ApiUnreachable
 from ..core.problems import format_problems
 from ..runs.statistics import StatisticsUnavailable
 from ..schema.plan import Blocked
@@ -46,6 +47,7 @@ exit status:
   3 it could not look: wrong usage, no rights, or an unexpected error (-v shows where)
 """
 _COULD_NOT_LOOK = (
+    ApiUnreachable,
     ConfigurationError,
     ConnectionFailed,
     InputError,

@@ -149,6 +149,10 @@ def test_lost_runs_are_resolved_and_living_ones_left(
     assert set(seen) == {cut_off, told} and all("started again" in why for why in seen.values())
     assert main(["--config", str(site_file), "runs", "recover", "--yes"]) == 3
     assert f"{name}.env cannot be read" in capsys.readouterr().err
-    (site_file.parent / f"{name}.env").write_text(f'PREFECT_API_URL="{api.url}"\n')
+    environment = site_file.parent / f"{name}.env"
+    environment.write_text('PREFECT_API_URL="http://127.0.0.1:1/api"\n')
+    assert main(["--config", str(site_file), "runs", "recover", "--yes"]) == 3
+    assert "No Prefect API answers" in capsys.readouterr().err
+    environment.write_text(f'PREFECT_API_URL="{api.url}"\n')
     assert [run["state"] for run in command("--yes")["resolved"][name]] == ["Crashed"] * 2
     assert command("--yes") == {"lost": {name: []}, "resolved": {}}
