@@ -238,6 +238,13 @@ FORMS: dict[str, Form] = {
     "prefect_server_extensions_schema": identifier("schema"),
     "prefect_server_pool_size": whole(1, 200),
     "prefect_server_migrate": _BOOLEAN,
+    "prefect_server_import_file": matching(
+        r"/(?:[^\x00-\x1f\x7f]*[^\x00-\x1f\x7f/])", "the absolute path of a file, as /root/.prefect/prefect.db"
+    ).or_empty(),
+    "prefect_server_import_tenant": TENANT.or_empty(),
+    "prefect_server_import_confirmed": _BOOLEAN,
+    "prefect_server_import_leave_out_orphans": _BOOLEAN,
+    "prefect_server_import_let_expire": _BOOLEAN,
     "prefect_server_memory_max": forms.SIZE,
     "prefect_server_tasks_max": whole(64, 4_194_304),
     "prefect_server_ready_seconds": _SECONDS,

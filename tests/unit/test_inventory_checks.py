@@ -421,6 +421,7 @@ def test_which_playbooks_want_it(path: Path) -> None:
     deletes = path.stem in (
         "adopt_database",
         "clean_up_runs",
+        "import_sqlite",
         "recover_runs",
         "restore_backup",
         "restore_cluster",

@@ -72,7 +72,7 @@ class Scratch:
         process = self.start(command, user=user, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         output, errors = process.communicate(json.dumps(given).encode())
         with contextlib.suppress(ValueError, TypeError, KeyError):
-            answer = json.loads(output)
+            answer = _printable(json.loads(output))
             if "problem" in answer:
                 raise ImportRefused(Problem(**{name: str(text) for name, text in answer["problem"].items()}))
             return answer["answer"]
@@ -101,9 +101,20 @@ class Scratch:
                 process.wait()
 
 
+def _printable(value: Any) -> Any:
+    """Return what a process has answered without control characters, which a terminal would obey."""
+    if isinstance(value, str):
+        return "".join(character if character.isprintable() else "?" for character in value)
+    if isinstance(value, list):
+        return [_printable(one) for one in value]
+    if isinstance(value, dict):
+        return {_printable(name): _printable(one) for name, one in value.items()}
+    return value
+
+
 def failed_process(command: Sequence[str], status: int, said: str) -> ImportRefused:
     """Return the error of a process that ended without an answer."""
-    reason = " ".join(said[-_TAIL:].split()) or f"it ended with {status}"
+    reason = _printable(" ".join(said[-_TAIL:].split())) or f"it ended with {status}"
     message = f"A process that reads the copy failed: {reason}."
     return ImportRefused(
         Problem(

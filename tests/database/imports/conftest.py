@@ -202,15 +202,14 @@ def order(prefect: Site, tmp_path: Path) -> Iterator[Orders]:
     """Make the order to import a file into the database; nothing is left in the scratch folder."""
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    tenant = prefect.tenant
 
-    def make(source: Path, **more: Any) -> Order:
+    def make(source: Path, site: Site = prefect, **more: Any) -> Order:
         given = {
             "source": source,
-            "login": login(prefect, tenant.migrator),
-            "observer": login(prefect, prefect.declaration.monitor),
-            "database": prefect.database,
-            "tenant": tenant,
+            "login": login(site, site.tenant.migrator),
+            "observer": login(site, site.declaration.monitor),
+            "database": site.database,
+            "tenant": site.tenant,
             "virtualenv": str(VIRTUALENV),
             "program": this_program(),
             "scratch": scratch,

@@ -21,10 +21,11 @@ from pgprefect.imports.load import Imported, load
 from pgprefect.imports.plan import Order, Plan, prepared
 from pgprefect.imports.problems import ImportRefused
 from pgprefect.schema.structure import read_structures
+from pgprefect.schema.verify import verify
 
 from tests.database.imports.conftest import LISTS, Old, Orders, events, pages, states
 from tests.support.prefect_server import running_server
-from tests.support.project import ROOT
+from tests.support.project import RELEASES, ROOT, virtualenv_of
 from tests.support.site import Site
 
 RUN = "00000000-0000-0000-0000-00000000000{}"
@@ -70,18 +71,20 @@ def test_the_api_lists_what_it_listed_before(old: Old, order: Orders, prefect: S
     assert secrets == [{"value": f"hush {number}"} for number in range(3)]
 
 
-def test_an_older_release(of_3_2: Path, order: Orders, prefect: Site) -> None:
+@pytest.mark.parametrize("release", RELEASES)
+def test_an_older_file_in_each_release(of_3_2: Path, order: Orders, released: Site, release: str) -> None:
     before = of_3_2.read_bytes()
-    plan, done = run_import(order(of_3_2))
+    plan, done = run_import(order(of_3_2, released, virtualenv=str(virtualenv_of(release))))
     assert (plan.revision, done.rows["flow_run"], done.rows["events"]) == ("bbca16f6f218", 6, 10)
     assert of_3_2.read_bytes() == before and [path.name for path in of_3_2.parent.iterdir()] == ["prefect.db"]
-    assert prefect.sql("SELECT name, state_type::text FROM prefect.flow_run WHERE name LIKE 'run-%' ORDER BY 1") == [
+    assert released.sql("SELECT name, state_type::text FROM prefect.flow_run WHERE name LIKE 'run-%' ORDER BY 1") == [
         ("run-0", "FAILED"), ("run-1", "COMPLETED"), ("run-2", "COMPLETED"),
     ]  # fmt: skip
-    assert prefect.sql("SELECT value FROM prefect.variable") == [(5,)]
+    assert released.sql("SELECT value FROM prefect.variable") == [(5,)]
     # The limit of a tag became one of the newer kind.
-    assert prefect.sql('SELECT name, "limit" FROM prefect.concurrency_limit_v2') == [("tag:database", 2)]
-    assert prefect.sql("SELECT 1 FROM prefect.block_document WHERE data #>> '{}' LIKE 'gAAAA%'") == [(1,)]
+    assert released.sql('SELECT name, "limit" FROM prefect.concurrency_limit_v2') == [("tag:database", 2)]
+    assert released.sql("SELECT 1 FROM prefect.block_document WHERE data #>> '{}' LIKE 'gAAAA%'") == [(1,)]
+    assert verify(released.server.login, released.declaration).problems == []
 
 
 def test_values_that_postgresql_has_otherwise(file: Path, order: Orders, prefect: Site) -> None:
