@@ -188,7 +188,7 @@ def test_a_stopping_worker_drains(host: Host, tenants: list[str]) -> None:
     """It lets its runs finish, and takes no new ones meanwhile."""
     unit = f"prefect-worker@{tenants[0]}-default-1"
     run = begin(host, seconds=15)
-    wait_for(lambda: state(host, run) == "RUNNING", seconds=60)
+    wait_for(lambda: state(host, run) == "RUNNING", seconds=120)
     host.check_output("systemctl stop --no-block %s", unit)
     later = begin(host, seconds=1)
     wait_for(lambda: host.run("systemctl is-active %s", unit).stdout.strip() == "inactive", seconds=90)
@@ -220,7 +220,7 @@ def test_a_run_that_outlasts_the_drain_is_resolved(host: Host, tenants: list[str
 @pytest.mark.usefixtures("slow")
 def test_a_run_survives_outages_of_the_database_and_of_the_api(host: Host, tenants: list[str]) -> None:
     run = begin(host, seconds=90)
-    wait_for(lambda: state(host, run) == "RUNNING", seconds=60)
+    wait_for(lambda: state(host, run) == "RUNNING", seconds=120)
     version, cluster = host.check_output("pg_lsclusters --no-header").split()[:2]
     for unit in (f"postgresql@{version}-{cluster}", f"prefect-server@{tenants[0]}"):
         host.check_output("systemctl stop %s", unit)
@@ -237,7 +237,7 @@ def test_the_runs_of_a_killed_worker_are_resolved(host: Host, tenants: list[str]
     """By its unit; and where that finds no API, at its next start, or by a recovery."""
     tenant, unit = tenants[0], f"prefect-worker@{tenants[0]}-default-1"
     run = begin(host, seconds=600)
-    wait_for(lambda: state(host, run) == "RUNNING", seconds=60)
+    wait_for(lambda: state(host, run) == "RUNNING", seconds=120)
     assert run not in named_dead(host, tenant) and run not in lost(host)
     worker = host.check_output("systemctl show --property MainPID --value %s", unit)
     host.check_output("kill -STOP %s", worker)  # it is silent, and its run lives
@@ -251,7 +251,7 @@ def test_the_runs_of_a_killed_worker_are_resolved(host: Host, tenants: list[str]
     timer = host.run("systemctl is-active prefect-recover.timer").rc == 0
     host.check_output("systemctl stop prefect-recover.timer")
     run = begin(host, seconds=600)
-    wait_for(lambda: state(host, run) == "RUNNING", seconds=60)
+    wait_for(lambda: state(host, run) == "RUNNING", seconds=120)
     host.check_output(f"systemctl stop prefect-server@{tenant}; systemctl kill --signal KILL %s", unit)
     host.check_output("systemctl stop %s", unit)
     host.check_output(f"systemctl start prefect-server@{tenant}")
