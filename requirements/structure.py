@@ -44,7 +44,7 @@ def main(release: str | None) -> int:
     texts = {revision: as_text(known_structure(revision) or {}) for revision in STRUCTURES}
     texts = {revision: text for revision, text in texts.items() if revision not in _heads()}
     with running_postgresql() as server, tempfile.TemporaryDirectory() as home:
-        sites = {}
+        sites: dict[str, Site] = {}
         for revision, name in _heads().items():
             sites[name] = migrated_site(server, f"structure{len(sites)}", Path(home), virtualenv_of(name))
             texts[revision] = fresh_structure(sites[name])
@@ -70,4 +70,4 @@ def _escaped(text: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:2] or [None]))
+    sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else None))

@@ -20,6 +20,7 @@ from pgprefect.schema.revision import stored_revisions
 from pgprefect.schema.verify import verify
 from pgprefect.upgrade import checks
 from pgprefect.upgrade.migration import Migration
+from pgprefect.upgrade.path import MigrationPath
 
 from bench.data import fill
 from requirements.release import prove
@@ -97,7 +98,7 @@ def test_an_upgrade_keeps_everything_and_can_be_taken_back(history: Site, releas
     assert {name for name in before if before[name] != after[name]} == {"prefect.alembic_version"}
     report = verify(history.server.login, history.declaration, virtualenv=str(virtualenv_of(later)))
     assert [problem for problem in report.problems if problem.code != "secret_readable"] == []
-    assert check(history, later).path == checks.MigrationPath(found.path.target, found.path.target, ())
+    assert check(history, later).path == MigrationPath(found.path.target, found.path.target, ())
     migrate(history, later)  # again, with nothing to do
     assert fingerprint(history) == after
 
