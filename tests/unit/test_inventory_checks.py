@@ -426,6 +426,8 @@ def test_which_playbooks_want_it(path: Path) -> None:
         "restore_backup",
         "restore_cluster",
         "restore_table",
+        "roll_back_prefect",
+        "upgrade_prefect",
     )
     first = yaml.safe_load(path.read_text())[0]
     assert first.get("vars", {}).get("site_explicit_inventory", False) is deletes
