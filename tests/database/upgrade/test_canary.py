@@ -44,7 +44,7 @@ def test_a_trial_run_completes_and_leaves_nothing(
                 "SELECT (SELECT count(*) FROM prefect.flow), (SELECT count(*) FROM prefect.flow_run)"
             ) == [(0, 0)]
         finally:
-            worker.terminate()
+            worker.kill()
             worker.wait()
         api.call("PATCH", "/work_pools/pool", {"is_paused": True})
         with pytest.raises(ProblemError) as failed:
