@@ -196,6 +196,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.thorough
 def test_a_recovery_resolves_the_runs_of_a_lost_host_alone(database: Host, server: Host, worker: Host) -> None:
     """A worker that is paused, and a network that is cut for a minute, lose no run. A power cut loses what ran."""
     for host in (server, worker):
