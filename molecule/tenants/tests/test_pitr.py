@@ -127,10 +127,14 @@ def test_back_to_between_two_writes(host: Host, playbook: Playbook, arguments: A
         wait_for_health(host, tenant)
 
 
-def test_nobody_reads_the_repositories(host: Host) -> None:
+def test_nobody_reads_the_store() -> None:
     """Neither the data nor the WAL: what is encrypted begins with OpenSSL's salt."""
     assert {name.split("/")[1] for name in objects()} == {"archive", "backup"}
     assert {content[:6] for content in objects().values()} == {b"Salted"}
+
+
+@pytest.mark.thorough
+def test_nobody_reads_what_is_on_the_other_host(host: Host) -> None:
     files = host.check_output("find %s -type f -exec head --bytes 6 {} ';' -exec echo ';'", THERE)
     assert set(files.split()) == {"Salted"}
     key = host.file("/etc/pgbackrest/sftp_key")
