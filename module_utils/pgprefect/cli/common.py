@@ -14,9 +14,10 @@ from typing import Any, Callable, NoReturn
 
 from ..backup import remains
 from ..core.connection import ConnectionFailed, Login, connect
+from ..core.http import PrefectApi
 from ..core.problems import Problem
-from ..site import configuration
-from ..site.configuration import Site
+from ..site import configuration, environment
+from ..site.configuration import ConfigurationError, Site, Tenant
 from .output import UNKNOWN
 
 Run = Callable[[argparse.Namespace], int]
@@ -151,6 +152,17 @@ def clear_remains(site: Site) -> None:
     """Remove what killed jobs of any kind left behind, as root of the database's host; else do nothing."""
     if site.backups and not site.login.host and os.geteuid() == 0:
         remains.clear(site.login, Path(site.backups.directory), Path(site.backups.drill_directory))
+
+
+def tenant_api(options: argparse.Namespace, tenant: Tenant) -> PrefectApi:
+    """Return a client of the tenant's API, as this host's command ``prefect`` logs in. Raises ConfigurationError."""
+    path = Path(options.config).parent / f"{tenant.name}.env"
+    try:
+        settings = environment.parse(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        message = f"{path} cannot be read ({error.strerror}): run this as root, on a host of the group prefect_server."
+        raise ConfigurationError(message) from error
+    return PrefectApi(environment.setting(settings, "PREFECT_API_URL"), settings.get("PREFECT_API_AUTH_STRING", ""))
 
 
 def confirmed(options: argparse.Namespace, question: str) -> bool:

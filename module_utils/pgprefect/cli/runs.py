@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ..core.errors import InputError
@@ -14,8 +13,7 @@ from ..core.jobs import record
 from ..runs.recovery import CONFIRM_SECONDS, Lost, confirm, find_lost, recover
 from ..runs.retention import CleanupPlan, CleanupResult, Policy, clean_up, named, plan
 from ..runs.statistics import Figures, Statistics, to_csv, workflow_statistics
-from ..site import environment
-from ..site.configuration import ConfigurationError, Site, Tenant
+from ..site.configuration import Site, Tenant
 from . import output
 from .common import (
     MOST_DAYS,
@@ -27,6 +25,7 @@ from .common import (
     load_site,
     number,
     open_connection,
+    tenant_api,
 )
 from .output import FINE, ago, counted, duration, refuse, size
 
@@ -189,8 +188,7 @@ def _print_rows(rows: Mapping[str, int], headline: str, zombies: Any) -> None:
 def _recover(options: argparse.Namespace) -> int:
     site = load_site(options)
     tenants = [site.tenant(options.tenant)] if options.tenant else list(site.tenants)
-    folder = Path(options.config).parent
-    apis = {} if options.dry_run else {tenant.name: _api(folder, tenant) for tenant in tenants}
+    apis = {} if options.dry_run else {tenant.name: tenant_api(options, tenant) for tenant in tenants}
     done: dict[str, Any] = {}
     with open_connection(site.observer, site.database) as connection:
         lost = {tenant.name: find_lost(connection, tenant) for tenant in tenants}
@@ -206,17 +204,6 @@ def _recover(options: argparse.Namespace) -> int:
         found = {name: [one.as_dict() for one in runs] for name, runs in lost.items()}
         output.as_json({"lost": found, "resolved": done})
     return FINE
-
-
-def _api(folder: Path, tenant: Tenant) -> PrefectApi:
-    """Return a client of the tenant's API, as this host's command ``prefect`` logs in. Raises ConfigurationError."""
-    path = folder / f"{tenant.name}.env"
-    try:
-        settings = environment.parse(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        message = f"{path} cannot be read ({error.strerror}): run this as root, on a host of the group prefect_server."
-        raise ConfigurationError(message) from error
-    return PrefectApi(environment.setting(settings, "PREFECT_API_URL"), settings.get("PREFECT_API_AUTH_STRING", ""))
 
 
 def _resolve(

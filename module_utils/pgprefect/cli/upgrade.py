@@ -7,13 +7,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..core.http import PrefectApi
 from ..core.problems import ERROR
-from ..site import environment
 from ..upgrade.canary import run_canary
 from ..upgrade.checks import UpgradeCheck, check_upgrade
 from . import output
-from .common import add_command, add_group, load_site, number, open_connection
+from .common import add_command, add_group, load_site, number, open_connection, tenant_api
 from .output import BROKEN, FINE, counted, size
 
 
@@ -52,9 +50,7 @@ def _canary(options: argparse.Namespace) -> int:
     if options.dry_run:
         print(f"It would run a small flow on {', '.join(pools) or 'no work pool'}.")
         return FINE
-    file = Path(options.config).parent / f"{tenant.name}.env"
-    settings = environment.parse(file.read_text(encoding="utf-8")) if file.exists() else dict(os.environ)
-    api = PrefectApi(tenant.api_url, settings.get("PREFECT_API_AUTH_STRING", ""))
+    api = tenant_api(options, tenant)
     for pool in pools:
         print(f"{pool}: completed in {run_canary(api, pool, options.timeout):.1f} s", flush=True)
     return FINE
