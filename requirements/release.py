@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pgprefect.core.prefect import ENUMS, NEWER, SECRET_COLUMNS, TABLES, TERMINAL_STATES
 from pgprefect.runs.cleanup_sql import CLEANED_TABLES
-from pgprefect.schema.revision import installed_migrations
+from pgprefect.schema.revision import installed_migrations, migration_files
 from pgprefect.schema.structure import KINDS, Structure, known_structure
 
 from bench.support import prefect_server
@@ -134,17 +134,9 @@ def _changes(structure: Structure, known: Structure) -> Iterator[str]:
 
 def _titles(release: str, revisions: set[str]) -> list[str]:
     """Return revisions with what their files say that they do."""
-    titles = []
-    for path in sorted(
-        virtualenv_of(release).glob(
-            "lib/python3*/site-packages/prefect/server/database/_migrations/versions/postgresql/*.py"
-        )
-    ):
-        text = path.read_text()
-        if revision := re.search(r"^revision\b.*?[\"'](\w+)[\"']", text, re.MULTILINE):
-            title = (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
-            titles += [f"{revision[1]} {title}"] if revision[1] in revisions else []
-    return titles
+    files = migration_files(str(virtualenv_of(release)))
+    titles = {name: ast.get_docstring(ast.parse(text)) or "" for name, text in files.items() if name in revisions}
+    return [" ".join((name, title.partition("\n")[0])) for name, title in titles.items()]
 
 
 def _list(title: str, lines: list[str]) -> None:

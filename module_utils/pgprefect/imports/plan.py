@@ -18,7 +18,7 @@ from typing import Any
 from ..core.connection import Login, connect
 from ..core.problems import ERROR, NOTICE, WARNING, Problem
 from ..core.process import error_lines
-from ..schema.revision import CURRENT, compare, head_of, installed_migrations, stored_revisions
+from ..schema.revision import CURRENT, compare, head_of, installed_migrations, stored_revisions, with_predecessors
 from ..site.configuration import Tenant
 from .expiry import Retention, expiring
 from .problems import ImportRefused
@@ -101,7 +101,8 @@ def prepared(order: Order, dry_run: bool = False, progress: Progress = _log.info
     Nothing else is changed. With ``dry_run`` a server that runs is a note. Raises ImportRefused, RevisionError and
     ConnectionFailed.
     """
-    head = head_of(installed_migrations(order.virtualenv, "sqlite"))
+    migrations = installed_migrations(order.virtualenv, "sqlite")
+    head = head_of(migrations)
     copier, reader = owner_of(order.source, order.service_user)
     with contextlib.closing(connect(order.login, order.database)) as connection:
         target, notes, there = _target(connection, order, dry_run)
@@ -110,7 +111,7 @@ def prepared(order: Order, dry_run: bool = False, progress: Progress = _log.info
     with scratch_folder(order.scratch, reader) as scratch:
         progress(f"Copying {order.source}")
         revision = _copied(order, scratch, copier)
-        _check_revision(order, revision)
+        _check_revision(order, revision, migrations)
         if revision != head:
             _check_free_space(order.scratch, size * _UPGRADE, "the upgrade of the copy")
             progress(f"Bringing the copy from the revision {revision} to {head}")
@@ -205,14 +206,8 @@ def _check_data_directory(order: Order, needed: float) -> None:
             _check_free_space(folder, needed, "what is loaded into the database")
 
 
-def _check_revision(order: Order, revision: str | None) -> None:
-    migrations = installed_migrations(order.virtualenv, "sqlite")
-    known, queue = set(), [revision] if revision else []
-    while queue:
-        name = queue.pop()
-        if name in migrations and name not in known:
-            known.add(name)
-            queue += migrations[name]
+def _check_revision(order: Order, revision: str | None, migrations: Mapping[str, Sequence[str]]) -> None:
+    known = with_predecessors([revision], migrations) if revision and revision in migrations else set()
     where = str(order.source)
     if not known:
         message = (
@@ -265,9 +260,9 @@ def _examined(order: Order, scratch: Scratch, target: Target) -> Contents:
     ]
     if differing:
         message = (
-            f"After its upgrade the copy of {order.source} and the schema {target.schema} differ in the columns of"
+            f"After its upgrade the copy of {order.source} and the schema {target.schema} differ in the columns of "
+            f"{', '.join(differing)}."
         )
-        message = f"{message} {', '.join(differing)}."
         remedy = "Compare the schema with the installed Prefect: pgprefect verify"
         raise ImportRefused(
             Problem(code="import_columns_differ", object=str(order.source), message=message, remedy=remedy)

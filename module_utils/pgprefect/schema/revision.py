@@ -6,6 +6,7 @@ import ast
 import glob
 import os
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,9 +53,9 @@ def installed_migrations(virtualenv: str, dialect: str = "postgresql") -> dict[s
 
 
 def migration_files(virtualenv: str, dialect: str = "postgresql") -> dict[str, str]:
-    """Return the source of each migration by its revision. Raises RevisionError."""
+    """Return the source of each migration by its revision, in the order of their dates. Raises RevisionError."""
     files = {}
-    for path in glob.glob(os.path.join(glob.escape(virtualenv), _MIGRATIONS, dialect, "*.py")):
+    for path in sorted(glob.glob(os.path.join(glob.escape(virtualenv), _MIGRATIONS, dialect, "*.py"))):
         with open(path, encoding="utf-8") as file:
             text = file.read()
         found = re.search(_ASSIGNMENT.format("revision"), text, re.MULTILINE)
@@ -76,6 +77,18 @@ def head_of(migrations: dict[str, tuple[str, ...]]) -> str:
             f"The installed Prefect has {len(heads)} newest migrations instead of one: {', '.join(heads)}."
         )
     return heads[0]
+
+
+def with_predecessors(names: Iterable[str], migrations: Mapping[str, Sequence[str]]) -> set[str]:
+    """Return these migrations and all that they follow."""
+    found: set[str] = set()
+    queue = list(names)
+    while queue:
+        name = queue.pop()
+        if name not in found:
+            found.add(name)
+            queue += migrations[name]
+    return found
 
 
 _IS_TABLE = """
@@ -122,13 +135,7 @@ def compare(stored: list[str], migrations: dict[str, tuple[str, ...]]) -> Revisi
             "newer Prefect migrated it. Install that version or a later one, or restore a backup from before that."
         )
         return Revision(UNKNOWN, current, head, 0, message)
-    applied, queue = set(), list(stored)
-    while queue:
-        name = queue.pop()
-        if name not in applied:
-            applied.add(name)
-            queue += migrations[name]
-    pending = len(migrations) - len(applied)
+    pending = len(migrations) - len(with_predecessors(stored, migrations))
     if not stored:
         return Revision(EMPTY, current, head, pending, "The database holds no Prefect yet: run its migration.")
     if pending:

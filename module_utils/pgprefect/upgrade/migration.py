@@ -6,7 +6,7 @@ import contextlib
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable
 
@@ -42,7 +42,10 @@ class Migration:
         What a killed one left goes first: its sessions, which PostgreSQL may still be working for, and indexes that it
         had begun.
         """
-        with contextlib.closing(connect(self.login, self.database)) as connection, self._output() as output:
+        with (
+            contextlib.closing(connect(self.login, self.database)) as connection,
+            tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output,
+        ):
             connection.autocommit = True
             with connection.cursor() as cursor:
                 cursor.execute("SET ROLE NONE")  # the migrator is the owner otherwise, who may not end its sessions
@@ -64,11 +67,6 @@ class Migration:
                 output.seek(0)
                 raise ProblemError(self._failure(process.returncode, output.read(), after))
             tell(f"Migrated {self.schema} from {before} to {after} in {time.monotonic() - started:.1f} s.")
-
-    @contextlib.contextmanager
-    def _output(self) -> Iterator[Any]:
-        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as file:
-            yield file
 
     def _watch(self, process: subprocess.Popen[bytes], connection: Any, tell: Tell) -> None:
         """Tell how far it is until it ends. Raises ProblemError where it waits too long."""

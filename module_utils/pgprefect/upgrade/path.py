@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..core.errors import ProblemError
 from ..core.problems import Problem
-from ..schema.revision import head_of, installed_migrations, migration_files
+from ..schema.revision import head_of, installed_migrations, migration_files, with_predecessors
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,7 @@ def find_path(stored: Sequence[str], virtualenv: str) -> MigrationPath:
 
 def _between(current: str, target: str, migrations: Mapping[str, Sequence[str]]) -> list[str]:
     """Return the migrations that are not applied at ``current``, each after those that it follows."""
-    applied: set[str] = set()
-    queue = [current]
-    while queue:
-        name = queue.pop()
-        if name not in applied:
-            applied.add(name)
-            queue += migrations[name]
+    applied = with_predecessors([current], migrations)
     order: list[str] = []
     stack = [(target, False)]
     while stack:
