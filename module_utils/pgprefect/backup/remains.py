@@ -20,6 +20,6 @@ def clear(login: Login, home: Path, drill_directory: Path) -> None:
         clear_partial(home)
     if drill_directory.is_dir():
         sandbox.clear(drill_directory)
-    if unfinished.read():
+    if unfinished.is_left():
         with contextlib.suppress(BackupError), unfinished.only_restore():
             unfinished.finish(login)

@@ -29,6 +29,7 @@ from .sets import BackupError
 
 FOLDER = Path(RESTORES)
 FILE = "restore.json"
+_NEW = f"{FILE}.new"
 _LOCK = ".lock"
 _log = logging.getLogger(__name__)
 
@@ -81,13 +82,18 @@ class Running:
         self.write()
 
     def write(self) -> None:
-        """Write the record durably."""
-        new = self._path.with_name(f"{FILE}.new")
-        with open(new, "w", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
-            json.dump(asdict(self._record), file, indent=2, ensure_ascii=False)
-            file.flush()
-            os.fsync(file.fileno())
-        new.rename(self._path)
+        """Write the record durably. Raises BackupError."""
+        new = FOLDER / _NEW
+        try:
+            with open(new, "w", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+                json.dump(asdict(self._record), file, indent=2, ensure_ascii=False)
+                file.flush()
+                os.fsync(file.fileno())
+            new.rename(self._path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                new.unlink()
+            raise _unwritable(error) from error
 
     def prepare(self) -> None:
         """Create the roles, schemas and extensions that are missing, and lend the schemas of superusers."""
@@ -217,19 +223,19 @@ def _escaped(text: str) -> str:
 @contextlib.contextmanager
 def only_restore() -> Iterator[None]:
     """Hold the lock of this host's restores. Raises BackupError where another process holds it."""
-
-    def unwritable(error: OSError) -> BackupError:
-        message = f"{FOLDER} cannot be written: {error.strerror}."
-        return BackupError(Problem("backup_not_written", str(FOLDER), message, "Free space, or run this as root."))
-
     remedy = f"Wait until it has ended; as root `lslocks | grep {FOLDER}` names its process."
     taken = BackupError(Problem("restore_running", str(FOLDER), "Another restore is running on this host.", remedy))
     try:
         FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
     except OSError as error:
-        raise unwritable(error) from error
-    with folder_lock(FOLDER, _LOCK, taken, unwritable):
+        raise _unwritable(error) from error
+    with folder_lock(FOLDER, _LOCK, taken, _unwritable):
         yield
+
+
+def _unwritable(error: OSError) -> BackupError:
+    message = f"{FOLDER} cannot be written: {error.strerror}."
+    return BackupError(Problem("backup_not_written", str(FOLDER), message, "Free space, or run this as root."))
 
 
 @contextlib.contextmanager
@@ -264,12 +270,19 @@ def read() -> Record | None:
     return None
 
 
+def is_left() -> bool:
+    """Return whether there is a record, or a part of one, of a restore that is running or was killed."""
+    return any((FOLDER / name).exists() for name in (FILE, _NEW))
+
+
 def finish(login: Login) -> None:
     """Take back what a killed restore prepared, or complete it where its data was committed. The caller has the lock.
 
     Raises ConnectionFailed.
     """
     record = read()
+    with contextlib.suppress(OSError):
+        (FOLDER / _NEW).unlink()  # it was killed while it wrote
     if record is None:
         with contextlib.suppress(OSError):
             (FOLDER / FILE).unlink()  # it cannot be read

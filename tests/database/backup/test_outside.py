@@ -164,6 +164,7 @@ def test_a_killed_restore_is_seen_and_its_remains_go(prefect: Site, tmp_path: Pa
     prefect.sql("CREATE ROLE pgprefect_restore LOGIN; CREATE ROLE dead; CREATE SCHEMA half;"
                 f" GRANT USAGE ON SCHEMA prefect TO {quote(prefect.declaration.app_owner)};"
                 f" GRANT {quote(prefect.tenant.owner)} TO pgprefect_restore")  # fmt: skip
+    (unfinished.FOLDER / "restore.json.new").write_text("{")
     (tmp_path / ".partial-20261126T020000Z").mkdir()
     looked_at = places(str(tmp_path), "")
     backup, killed = leftovers(looked_at)[0]
