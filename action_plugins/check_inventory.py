@@ -162,7 +162,7 @@ class ActionModule(ActionBase):
         if given is None or "prefect_objects_flows_directory" in host:
             return None
         folder = Path(str(given))
-        release = self._get("prefect_version", "3.8.8", host)
+        release = self._get("prefect_version", self._specification.options["prefect_version"]["default"], host)
         locks = [REQUIREMENTS / f"{kind}-{release}.txt" for kind in ("prefect", "flows")]
         return Flows(folder, locked_modules(locks) | set(self._get("prefect_flows_modules", (), host)))
 

@@ -4,7 +4,7 @@
 set -euo pipefail
 
 export DEBIAN_FRONTEND=noninteractive PIP_CERT=/etc/ssl/certs/ca-certificates.crt UV_NATIVE_TLS=1
-version=3.8.8
+version=3.9.1
 secret() { head -c 24 /dev/urandom | base64 | tr -d '/+='; }
 server=$(secret) migrator=$(secret) app=$(secret) api=$(secret)
 

@@ -21,8 +21,8 @@ options:
 EXAMPLES = r"""
 - name: Begin something long
   prefect_virtualenv:
-    path: /opt/prefect/3.8.8
-    requirements: [/opt/prefect/prefect-3.8.8.txt]
+    path: /opt/prefect/3.9.1
+    requirements: [/opt/prefect/prefect-3.9.1.txt]
   async: 1800
   poll: 0
   register: begun

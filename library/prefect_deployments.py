@@ -135,7 +135,7 @@ EXAMPLES = r"""
     api_url: http://127.0.0.1:4200/api
     api_auth_string: "admin:{{ lookup('ansible.builtin.password', inventory_dir ~ '/.secrets/prefect_api') }}"
     flows_directory: /opt/prefect/flows
-    virtualenv: /opt/prefect/3.8.8
+    virtualenv: /opt/prefect/3.9.1
     deployments:
       - name: daily
         flow: collect-market-data

@@ -54,7 +54,7 @@ EXAMPLES = r"""
     backup: prefect_backup
     tenants:
       - {name: prefect, schema: prefect, owner: prefect_owner, migrator: prefect_migrator, server: prefect_server}
-    virtualenv: /opt/prefect/3.8.8
+    virtualenv: /opt/prefect/3.9.1
     check_server: true
   register: verification
   failed_when: not verification.verified

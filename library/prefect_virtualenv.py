@@ -32,8 +32,8 @@ options:
 EXAMPLES = r"""
 - name: Install Prefect
   prefect_virtualenv:
-    path: /opt/prefect/3.8.8
-    requirements: [/opt/prefect/prefect-3.8.8.txt]
+    path: /opt/prefect/3.9.1
+    requirements: [/opt/prefect/prefect-3.9.1.txt]
 """
 
 RETURN = r"""

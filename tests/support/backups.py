@@ -30,7 +30,7 @@ def login(site: Site) -> Login:
 
 
 def make(site: Site, directory: Path, *kinds: str) -> Manifest:
-    return back_up(login(site), site.database, wanted_parts(site.declaration, kinds or KINDS), directory, "3.8.8")
+    return back_up(login(site), site.database, wanted_parts(site.declaration, kinds or KINDS), directory, "3.9.1")
 
 
 def fingerprint(site: Site) -> dict[str, tuple[int, str]]:

@@ -174,7 +174,7 @@ WRONG: dict[str, list[Any]] = {
         "/var/lib/prefect/sets",
     ],
     "prefect_flows": ["/nonexistent", "/", "/etc", "/usr/lib/python3", "flows", "~/flows"],
-    "prefect_version": ["9.9.9", "latest", "../uv", "3.8.8 "],
+    "prefect_version": ["9.9.9", "latest", "../uv", "3.9.1 "],
     "prefect_ui_url": [
         "javascript:alert(1)",
         "http://x:abc",
@@ -303,7 +303,7 @@ RIGHT: dict[str, list[Any]] = {
         "/backups/prefect",
     ],
     "prefect_flows": [str(ROOT / "flows"), f"{ROOT}/roles/prefect/../../flows/"],
-    "prefect_version": ["3.8.8"],
+    "prefect_version": ["3.9.1"],
     "prefect_ui_url": [
         "http://127.0.0.1",
         "https://flows.example.com:8443/",

@@ -286,7 +286,7 @@ def test_imports_that_no_lock_has(code: Path) -> None:
 
 
 def test_the_names_by_which_packages_are_imported() -> None:
-    modules = locked_modules(ROOT / f"requirements/{kind}-3.8.8.txt" for kind in ("prefect", "flows"))
+    modules = locked_modules(ROOT / f"requirements/{kind}-3.9.1.txt" for kind in ("prefect", "flows"))
     assert {
         "prefect",
         "yaml",
@@ -303,7 +303,7 @@ def test_the_names_by_which_packages_are_imported() -> None:
 
 @pytest.mark.parametrize("file", sorted(path.name for path in (ROOT / "flows").glob("*.py")))
 def test_the_example_flows_have_no_fault(file: str) -> None:
-    locks = [ROOT / f"requirements/{kind}-3.8.8.txt" for kind in ("prefect", "flows")]
+    locks = [ROOT / f"requirements/{kind}-3.9.1.txt" for kind in ("prefect", "flows")]
     name = file.removesuffix(".py")
     found = list(
         Flows(ROOT / "flows", locked_modules(locks)).faults(

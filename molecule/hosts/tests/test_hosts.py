@@ -201,7 +201,7 @@ def test_a_recovery_resolves_the_runs_of_a_lost_host_alone(database: Host, serve
     """A worker that is paused, and a network that is cut for a minute, lose no run. A power cut loses what ran."""
     for host in (server, worker):
         host.check_output("mkdir -p /opt/slow && printf %%s %s > /opt/slow/slow.py", SLOW)
-    python = "PREFECT_HOME=/tmp/client /opt/prefect/3.8.8/bin/python"
+    python = "PREFECT_HOME=/tmp/client /opt/prefect/3.*/bin/python"
     deploy = f"set -a; . /etc/prefect/prefect.env; {python} /opt/slow/slow.py"
     server.check_output("sh -c %s", deploy)
 
