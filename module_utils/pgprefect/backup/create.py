@@ -107,6 +107,32 @@ def existing(login: Login, database: str, parts: Sequence[Wanted]) -> list[Wante
     ]
 
 
+def verified_set(
+    login: Login, database: str, parts: Sequence[Wanted], directory: str | Path, hours: float
+) -> Manifest | None:
+    """Return the newest set that passed a drill, is not older than ``hours``, and is a way back to what is there.
+
+    It has the wanted dumps, of the schemas' present revisions, and its files are what was written. Raises BackupError
+    and ConnectionFailed.
+    """
+    home, oldest = Path(directory), datetime.now(timezone.utc) - timedelta(hours=hours)
+    with contextlib.closing(connect(login, database)) as connection:
+        wanted = {(part.kind, part.tenant, _revision(connection, part)) for part in parts}
+    for path in reversed(sets.list_sets(home)):
+        if sets.is_safety(path.name) or sets.time_of(path.name) < oldest or not sets.is_verified(path):
+            continue
+        with contextlib.suppress(BackupError):
+            manifest = sets.read_manifest(path)
+            if manifest.database == database and wanted <= {(p.kind, p.tenant, p.revision) for p in manifest.parts}:
+                sets.check_hashes(path, manifest)
+                return manifest
+    return None
+
+
+def _revision(connection: Any, part: Wanted) -> str | None:
+    return stored_revision(connection, part.schema) if part.kind == WORKFLOW and part.schema else None
+
+
 def back_up(
     login: Login,
     database: str,

@@ -19,7 +19,7 @@ from ..health.leftovers import leftovers, places
 from ..schema.declaration import declaration_of
 from ..site.configuration import Backups, ConfigurationError, CopyTarget, Site
 from . import output
-from .common import absolute_path, add_command, add_group, clear_remains, load_site, this_program
+from .common import absolute_path, add_command, add_group, clear_remains, load_site, number, this_program
 from .output import FINE, ago, counted, duration, refuse, size
 
 _SET = "the set's name; else the newest"
@@ -34,6 +34,12 @@ def add_to(commands: Any) -> None:
     command = add_command(actions, "create", _create, summary, tenant=True, json=True, dry_run=True)
     command.add_argument("--kind", action="append", choices=create.KINDS, help="instead of the site's kinds")
     command.add_argument("--safety", action="store_true", help="make one that nothing takes for the newest")
+    command.add_argument(
+        "--unless-verified",
+        type=number(1, 1000),
+        metavar="HOURS",
+        help="make none where one that passed a drill is not older, and has what this one would have",
+    )
 
     add_command(actions, "list", _list, "list the sets", json=True)
 
@@ -109,6 +115,10 @@ def _create(options: argparse.Namespace) -> int:
         if not parts:
             print("None: what would be replaced is not there.")
             return FINE
+    hours = options.unless_verified
+    taken = create.verified_set(login, site.database, parts, home, hours) if hours else None
+    if taken:
+        return _take(options, taken)
     if options.dry_run:
         return _would_create(options, site, home, parts)
     version = site.virtualenv and os.path.basename(site.virtualenv)
@@ -119,7 +129,7 @@ def _create(options: argparse.Namespace) -> int:
         spared = copy.waiting(home, backups.copy)
         pruned = [] if options.safety else create.prune(home, backups.keep, spared=spared)
     if options.json:
-        output.as_json({**made.as_dict(), "pruned": pruned})
+        output.as_json({**made.as_dict(), "made": True, "pruned": pruned})
     else:
         output.verdict(f"Made the set {home / made.name}: {size(made.bytes)} in {duration(made.seconds)}.")
         rows = [
@@ -135,6 +145,15 @@ def _create(options: argparse.Namespace) -> int:
         copied = _copy_waiting(site, home, backups.copy)
         if not options.json:
             print(copied)
+    return FINE
+
+
+def _take(options: argparse.Namespace, taken: Manifest) -> int:
+    """Say that there is a set already."""
+    if options.json:
+        output.as_json({**taken.as_dict(), "made": False, "pruned": []})
+    else:
+        output.verdict(f"The set {taken.name} passed a drill, and was made {ago(taken.time)}: no other one is made.")
     return FINE
 
 

@@ -36,7 +36,13 @@ def _check(options: argparse.Namespace) -> int:
     installed = virtualenv if os.access(virtualenv / "bin" / "prefect", os.X_OK) else None
     with open_connection(site.observer, site.database) as connection:
         connection.autocommit = True
-        found = check_upgrade(connection, tenant.schema, installed and str(installed), f"prefect-server@{tenant.name}")
+        found = check_upgrade(
+            connection,
+            schema=tenant.schema,
+            release=options.release,
+            virtualenv=installed and str(installed),
+            own=f"prefect-server@{tenant.name}",
+        )
     if options.json:
         output.as_json({**found.as_dict(), "installed": installed is not None})
     else:
@@ -71,4 +77,6 @@ def _print(found: UpgradeCheck, schema: str, release: str) -> None:
     if found.path:
         rows = [(step.revision, step.title, step.loses or "yes") for step in found.path.steps]
         output.table(["migration", "what it does", "can be taken back"], rows)
+    if found.changes:
+        print(f"\nIn the schema: {'; '.join(found.changes)}.\n")
     output.problems(found.problems)

@@ -101,6 +101,23 @@ def known_structure(revision: str) -> Structure | None:
     return parts
 
 
+def changes(before: str, after: str) -> list[str] | None:
+    """Return what migrating between two revisions changes, in words, or None where the structure of one is not known.
+
+    Of a table that comes or goes only the table is named.
+    """
+    old, new = known_structure(before), known_structure(after)
+    if old is None or new is None:
+        return None
+    had, has = ({part.table for part in found if part.table} for found in (old, new))
+    told = [f"+ table {table}" for table in has - had] + [f"- table {table}" for table in had - has]
+    for part in {*old, *new}:
+        if part.kind in KINDS and old.get(part) != new.get(part) and (not part.table or part.table in had & has):
+            sign = "+" if part not in old else "-" if part not in new else "~"
+            told.append(f"{sign} {part.kind} {part.name}" + (f" of {part.table}" if part.table else ""))
+    return sorted(told, key=lambda line: (line[2:], line))
+
+
 def _lines(revision: str) -> set[str]:
     """Return the lines of a structure, of which only the oldest is recorded in full."""
     first, *rest = STRUCTURES[revision].splitlines()

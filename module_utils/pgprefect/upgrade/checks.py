@@ -10,6 +10,8 @@ from ..core.errors import ProblemError
 from ..core.problems import ERROR, NOTICE, Problem
 from ..core.sql import quote
 from ..schema.revision import stored_revisions
+from ..schema.structure import changes
+from .clients import other_releases, read_workers
 from .migration import invalid_indexes, unfinished_indexes
 from .path import MigrationPath, find_path
 
@@ -22,21 +24,24 @@ class UpgradeCheck:
     """What an upgrade would do to one tenant's schema, and what bars it. ``bytes`` is about the size of its tables and
     indexes: to measure them would wait for who locks one.
 
-    ``path`` is None where the new release is not installed yet, or has no migrations from here.
+    ``path`` is None where the new release is not installed yet, or has no migrations from here. ``changes`` are what
+    becomes of tables, columns and indexes, or None where the structure of one of the two releases is not known.
     """
 
     path: MigrationPath | None
     problems: list[Problem]
     bytes: int
+    changes: list[str] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON has it."""
         path = {**asdict(self.path), "lossless": self.path.lossless} if self.path else None
-        return {"path": path, "problems": [problem.as_dict() for problem in self.problems], "bytes": self.bytes}
+        problems = [problem.as_dict() for problem in self.problems]
+        return {"path": path, "problems": problems, "bytes": self.bytes, "changes": self.changes}
 
 
-def check_upgrade(connection: Any, schema: str, virtualenv: str | None, own: str) -> UpgradeCheck:
-    """Look at a tenant's schema, and at what would keep its migrations waiting.
+def check_upgrade(connection: Any, schema: str, release: str, virtualenv: str | None, own: str) -> UpgradeCheck:
+    """Look at a tenant's schema, at what would keep its migrations waiting, and at workers of other releases.
 
     ``virtualenv`` holds the new release, or is None where there is none yet. ``own`` begins the application names of
     the sessions that the upgrade stops by itself. Raises RevisionError.
@@ -52,6 +57,7 @@ def check_upgrade(connection: Any, schema: str, virtualenv: str | None, own: str
             *_invalid_indexes(connection, schema),
             *_old_transactions(cursor, own),
             *_locks(cursor, schema, own),
+            *other_releases(read_workers(cursor, schema), release),
         ]
         cursor.execute(
             """SELECT coalesce(sum(relpages::bigint * current_setting('block_size')::bigint), 0)::bigint
@@ -72,7 +78,7 @@ def check_upgrade(connection: Any, schema: str, virtualenv: str | None, own: str
             for step in path.steps
             if step.loses
         ]
-    return UpgradeCheck(path, problems, int(size))
+    return UpgradeCheck(path, problems, int(size), changes(path.current, path.target) if path else None)
 
 
 def _invalid_indexes(connection: Any, schema: str) -> Iterator[Problem]:

@@ -446,3 +446,24 @@ def test_a_dry_run_changes_nothing_and_tells_the_truth(
 
     make(prefect, home, "workflow")
     assert create.prune(home, Keep.from_arguments(keep)) == [oldest]
+
+
+def test_a_set_that_passed_a_drill_serves_as_a_new_one(prefect: Site, tmp_path: Path) -> None:
+    def found(*kinds: str, hours: float = 24) -> str | None:
+        parts = wanted_parts(prefect.declaration, kinds or KINDS)
+        taken = create.verified_set(login(prefect), prefect.database, parts, tmp_path, hours)
+        return taken and taken.name
+
+    older = make(prefect, tmp_path)
+    assert found() is None  # no drill has passed it
+    sets.mark_verified(tmp_path / older.name, {"verified": "now"})
+    make(prefect, tmp_path)  # a newer one, which no drill has passed
+    assert found() == older.name
+    assert found(hours=1e-6) is None and found("full") is None
+    (file, *_) = older.files
+    content = (tmp_path / older.name / file.file).read_bytes()
+    (tmp_path / older.name / file.file).write_bytes(content[:-1])
+    assert found() is None
+    (tmp_path / older.name / file.file).write_bytes(content)
+    prefect.sql("UPDATE prefect.alembic_version SET version_num = 'c8d5f2a71b3e'")
+    assert found() is None and found("app") == older.name

@@ -16,7 +16,8 @@ import pytest
 from pgprefect.cli.main import main
 from pgprefect.core.connection import Login
 from pgprefect.core.errors import ProblemError
-from pgprefect.schema.revision import stored_revisions
+from pgprefect.schema.revision import head_of, installed_migrations, stored_revisions
+from pgprefect.schema.structure import known_structure
 from pgprefect.schema.verify import verify
 from pgprefect.upgrade import checks
 from pgprefect.upgrade.migration import Migration
@@ -37,7 +38,11 @@ PAIRS = list(itertools.pairwise(RELEASES))
 
 
 def migrate(
-    site: Site, release: str, to: str | None = None, seconds: float = 30, program: str = "prefect"
+    site: Site,
+    release: str,
+    to: str | None = None,
+    seconds: float = 30,
+    program: str = "prefect",
 ) -> list[str]:
     """Migrate as the unit does, and return what is told."""
     virtualenv, told = virtualenv_of(release), list[str]()
@@ -62,7 +67,7 @@ def check(site: Site, release: str | None) -> checks.UpgradeCheck:
     monitor = site.declaration.monitor
     with contextlib.closing(site.server.connect(site.database, monitor, PASSWORD)) as connection:
         virtualenv = str(virtualenv_of(release)) if release else None
-        return checks.check_upgrade(connection, site.tenant.schema, virtualenv, "prefect-server@")
+        return checks.check_upgrade(connection, site.tenant.schema, release or "9.9.9", virtualenv, "prefect-server@")
 
 
 @contextlib.contextmanager
@@ -91,6 +96,8 @@ def test_an_upgrade_keeps_everything_and_can_be_taken_back(history: Site, releas
     before, structure, head = fingerprint(history), fresh_structure(history), revision(history)
     found = check(history, later)
     assert found.path and found.path.lossless and found.problems == [] and found.path.current == head
+    made = {f"+ table {name}" for name in tables(later) - tables(release)}
+    assert found.changes and made <= set(found.changes), found.changes
 
     told = migrate(history, later)
     assert told[-1].startswith(f"Migrated prefect from {head} to {found.path.target}")
@@ -105,6 +112,12 @@ def test_an_upgrade_keeps_everything_and_can_be_taken_back(history: Site, releas
     migrate(history, later, to=head)
     assert fingerprint(history) == before and fresh_structure(history) == structure
     assert verify(history.server.login, history.declaration, virtualenv=str(virtualenv_of(release))).problems == []
+
+
+def tables(release: str) -> set[str]:
+    known = known_structure(head_of(installed_migrations(str(virtualenv_of(release)))))
+    assert known
+    return {part.table for part in known if part.table}
 
 
 @pytest.mark.parametrize(("release", "later"), PAIRS[-1:])
@@ -181,7 +194,7 @@ def test_what_bars_an_upgrade(released: Site, release: str, tmp_path: Path, monk
         "def upgrade():\n    op.drop_column('flow', 'labels')\ndef downgrade():\n    op.add_column('flow', 'labels')\n"
     )
     with contextlib.closing(released.server.connect(released.database)) as connection:
-        (problem,) = checks.check_upgrade(connection, "prefect", str(tmp_path), "").problems
+        (problem,) = checks.check_upgrade(connection, "prefect", release, str(tmp_path), "").problems
     assert (problem.code, problem.severity) == ("upgrade_not_reversible", "notice")
     with pytest.raises(ProblemError) as failed:
         migrate(released, release, program="python")

@@ -26,7 +26,7 @@ TAKES = {
     "events": {"--json", "--workflow", "--days", "--limit"},
     "cleanup": {"--tenant", "--json", "--dry-run", "--yes", "--days", "--allow-zero-days"},
     "runs recover": {"--tenant", "--json", "--dry-run", "--yes", "--quiet"},
-    "backup create": {"--tenant", "--json", "--dry-run", "--kind", "--safety"},
+    "backup create": {"--tenant", "--json", "--dry-run", "--kind", "--safety", "--unless-verified"},
     "backup list": {"--json"},
     "backup check": {"--json", "--set"},
     "backup prune": {"--json", "--dry-run"},
