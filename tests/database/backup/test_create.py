@@ -452,7 +452,7 @@ def test_a_set_that_passed_a_drill_serves_as_a_new_one(prefect: Site, tmp_path: 
     def found(*kinds: str, hours: float = 24) -> str | None:
         parts = wanted_parts(prefect.declaration, kinds or KINDS)
         taken = create.verified_set(login(prefect), prefect.database, parts, tmp_path, hours)
-        return taken and taken.name
+        return taken.name if taken else None
 
     older = make(prefect, tmp_path)
     assert found() is None  # no drill has passed it
