@@ -10,6 +10,8 @@ ROOT = Path(__file__).parents[2]
 VIRTUALENV = Path(os.environ.get("PREFECT_VIRTUALENV", ROOT / ".venv-prefect"))
 # The release of Prefect that inventories get which name none, and all that have a lock, the oldest first.
 (DEFAULT,) = re.findall(r"default\('([\d.]+)'\)", (ROOT / "playbooks/group_vars/all/prefect.yml").read_text())
+# Tables of the default release, with alembic_version.
+PREFECT_TABLES = 37
 RELEASES = sorted(
     (path.stem.removeprefix("prefect-") for path in (ROOT / "requirements").glob("prefect-*.txt")),
     key=lambda release: [int(number) for number in release.split(".")],

@@ -9,7 +9,7 @@ import shlex
 import pytest
 from testinfra.host import Host
 
-from tests.support.project import DEFAULT
+from tests.support.project import DEFAULT, PREFECT_TABLES
 from tests.support.scenario import PREFECT, Playbook, Sql
 
 SECRET_TABLES = ("automation", "block_document", "configuration", "csrf_token", "flow_run_input", "variable")
@@ -79,8 +79,8 @@ def test_tables_are_where_they_belong(host: Host) -> None:
     schemas = {schema: (owner, int(count)) for schema, owner, count in rows}
     assert len(rows) == len(schemas), rows
     assert schemas.pop("public") == ("mltrading_owner", 6)
-    assert schemas.pop("prefect") == ("prefect_owner", 36)
-    assert all(entry == (f"{schema}_owner", 36) for schema, entry in schemas.items()), schemas
+    assert schemas.pop("prefect") == ("prefect_owner", PREFECT_TABLES)
+    assert all(entry == (f"{schema}_owner", PREFECT_TABLES) for schema, entry in schemas.items()), schemas
 
 
 @pytest.mark.parametrize(

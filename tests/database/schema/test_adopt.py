@@ -259,7 +259,7 @@ REFUSALS = {
     "another column": ("prefect_table_unclear", "ALTER TABLE log RENAME COLUMN message TO text"),
     "an application's table": (
         "prefect_table_unclear",
-        "CREATE TABLE automation_held_event (id int)",
+        "DROP TABLE automation_held_event; CREATE TABLE automation_held_event (id int)",
     ),
     "a column more": ("prefect_table_unclear", "ALTER TABLE variable ADD COLUMN mine int"),
     "another type": ("prefect_table_unclear", "ALTER TABLE flow ALTER COLUMN name TYPE text"),

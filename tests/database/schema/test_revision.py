@@ -25,7 +25,7 @@ def arguments(site: Site) -> dict[str, object]:
 
 STATES = [
     ("", "current", 0),
-    ("UPDATE prefect.alembic_version SET version_num = 'c8d5f2a71b3e'", "behind", 1),
+    ("UPDATE prefect.alembic_version SET version_num = 'e7f54680bce3'", "behind", 1),
     ("UPDATE prefect.alembic_version SET version_num = 'fffffffffff1'", "unknown", 0),
     ("DELETE FROM prefect.alembic_version", "empty", None),
     ("DROP TABLE prefect.alembic_version", "empty", None),

@@ -18,6 +18,7 @@ from pgprefect.schema.verify import verify
 
 from tests.support.ansible import Result
 from tests.support.postgresql import Server
+from tests.support.project import PREFECT_TABLES
 from tests.support.site import PASSWORD, TRADING_TABLES, Site, declaration_of, disposable, migrate, pgprefect
 from tests.support.verification import codes, errors, refusal
 
@@ -36,7 +37,7 @@ def test_verification_as_a_module(run_module: Callable[..., Result], prefect: Si
     }
     assert result["prefect_schema"] == result["tenants"]["tenant0"]
     assert result["prefect_schema"]["owner"] == "prefect_owner"
-    assert len(result["prefect_schema"]["tables"]) == 36
+    assert len(result["prefect_schema"]["tables"]) == PREFECT_TABLES
     assert result["prefect_schema"]["search_path"] == "prefect, extensions"
     assert result["search_paths"]["prefect_migrator"] == "prefect, extensions"
     prefect.sql("GRANT ALL ON ALL TABLES IN SCHEMA prefect TO mltrading_app")
@@ -74,7 +75,7 @@ def test_verification_needs_no_superuser(prefect: Site) -> None:
 
 def test_naive_installation_in_public(naive: Site) -> None:
     """Refused with the way out; and the way out, followed to the letter, leads there."""
-    assert naive.sql("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == [(37,)]
+    assert naive.sql("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == [(PREFECT_TABLES + 1,)]
     assert {"prefect_in_public", "extension_schema"} <= errors(naive)
     with pytest.raises(Blocked) as blocked:
         naive.apply()
@@ -86,7 +87,7 @@ def test_naive_installation_in_public(naive: Site) -> None:
     naive.apply()
     assert naive.apply() == []
     assert errors(naive) == set()
-    assert naive.sql(TABLES, "prefect", "prefect_owner") == [(36,)]
+    assert naive.sql(TABLES, "prefect", "prefect_owner") == [(PREFECT_TABLES,)]
     assert naive.sql("SELECT * FROM public.orders") == [(1,)]
     current = pgprefect("revision", "--require-current", environment=naive.environment())
     assert current.returncode == 0, current.stderr
@@ -105,7 +106,7 @@ def test_two_tenants_keep_apart(prefect: Site, tmp_path: Path) -> None:
         assert pgprefect("revoke-secrets", environment=site.environment(tenant)).returncode == 0
         assert errors(site) == set()
         assert site.apply() == []
-        assert site.sql(TABLES, "research", "research_owner") == [(36,)]
+        assert site.sql(TABLES, "research", "research_owner") == [(PREFECT_TABLES,)]
         assert refusal(site, "research_server", "SELECT * FROM flow_run") is None
         for role in ("research_server", "research_migrator"):
             assert refusal(site, role, "SELECT * FROM prefect.flow_run") == "42501"
@@ -147,7 +148,7 @@ def test_names_that_need_quotes_beside_another_application(postgresql_server: Se
         assert site.apply(), "the application's table needs its grants"
         assert site.apply() == []
         assert errors(site) == set()
-        assert site.sql(TABLES, schema, site.tenant.owner) == [(36,)]
+        assert site.sql(TABLES, schema, site.tenant.owner) == [(PREFECT_TABLES,)]
         assert site.sql("SELECT * FROM public.alembic_version") == [("abc",)]
         assert site.sql("SELECT enum_range(NULL::public.deployment_status)::text") == [("{mine}",)]
         assert site.sql("SHOW search_path", role=site.declaration.app_login) == [(f"public, {quote(schema)}",)]
@@ -208,14 +209,14 @@ PLACEMENTS = {
         "prefect, public, extensions",
         f"{PUBLIC_VISIBLE}; {APPLICATIONS_VERSION}",
         "Migrations succeeded",
-        35,
+        PREFECT_TABLES - 1,
         {"alembic_version_visible", "alembic_version_missing", "prefect_tables_incomplete"},
     ),
     "another application's enum": Placement(
         "prefect, public, extensions",
         f"{PUBLIC_VISIBLE}; CREATE TYPE public.deployment_status AS ENUM ('READY', 'NOT_READY')",
         "Migrations succeeded",
-        36,
+        PREFECT_TABLES,
         {"enum_foreign"},
     ),
 }
@@ -256,7 +257,7 @@ def test_each_placement_is_known_by_its_codes(
 
 
 def test_without_its_schema_all_goes_into_public_and_stays_there(naive: Site, tmp_path: Path) -> None:
-    assert naive.sql("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == [(37,)]
+    assert naive.sql("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == [(PREFECT_TABLES + 1,)]
     assert {"schema_missing", "prefect_in_public"} <= errors(naive)
     naive.sql(f"CREATE SCHEMA prefect AUTHORIZATION {naive.declaration.app_login}")
     environment = naive.environment(role=naive.declaration.app_login)
