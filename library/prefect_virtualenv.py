@@ -13,7 +13,7 @@ description:
   - An unchanged virtualenv is recognized without the network.
 version_added: "1.0.0"
 author: The ansible-prefect authors
-requirements: ["uv on the host"]
+requirements: ["uv on the host, or python3-venv, by which it is installed"]
 attributes:
   check_mode: {support: full, description: "Also works if uv, the locks or the virtualenv are still missing."}
   diff_mode: {support: full, description: Shows the packages with their versions.}
@@ -27,6 +27,10 @@ options:
     required: true
   python: {description: The Python of the virtualenv., type: path, default: /usr/bin/python3}
   uv: {description: The uv executable., type: path, default: /usr/local/bin/uv}
+  uv_lock:
+    description: Lock file on the host by which uv is installed where it is missing, into the folder above its C(bin).
+    type: path
+    default: ""
 """
 
 EXAMPLES = r"""
@@ -68,6 +72,7 @@ def main() -> None:
             "requirements": {"type": "list", "elements": "path", "required": True},
             "python": {"type": "path", "default": "/usr/bin/python3"},
             "uv": {"type": "path", "default": "/usr/local/bin/uv"},
+            "uv_lock": {"type": "path", "default": ""},
         },
         supports_check_mode=True,
     )

@@ -46,6 +46,7 @@ class Virtualenv:
     requirements: Sequence[str]
     python: str
     uv: str
+    uv_lock: str = ""
 
     def update(
         self, dry_run: bool = False, scratch: str | None = None, done: list[str] | None = None
@@ -56,6 +57,8 @@ class Virtualenv:
         the folder ``scratch``. What was made before a failure is added to ``done``. Raises VirtualenvError.
         """
         exists = self._works()
+        if not dry_run and self.uv_lock and not os.path.exists(self.uv):
+            self._install_uv(done)
         missing = [name for name in (self.uv, *self.requirements) if not os.path.exists(name)]
         if missing and not dry_run:
             raise VirtualenvError(f"Not on this host: {', '.join(missing)}. Install or copy it before this task.")
@@ -76,6 +79,30 @@ class Virtualenv:
             "removed": changes.removed,
             "diff": {"before": before, "after": after},
         }
+
+    def _install_uv(self, done: list[str] | None) -> None:
+        """Install uv, whole or not at all, by the wheel of pip that Debian's python3-venv brings.
+
+        uv is one executable and needs no virtualenv.
+        """
+        wheels = glob.glob("/usr/share/python-wheels/pip-*.whl")
+        if not wheels:
+            raise VirtualenvError("There is no /usr/share/python-wheels/pip-*.whl: install python3-venv.")
+        folder = os.path.dirname(os.path.dirname(self.uv))
+        unfinished = f"{folder}.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        options = ["--quiet", "--no-cache-dir", "--disable-pip-version-check", "--root-user-action", "ignore"]
+        lock = ["--require-hashes", "--requirement", self.uv_lock, "--target", unfinished]
+        run = _run(
+            [self.python, os.path.join(wheels[0], "pip"), "install", *options, *lock],
+            {"PIP_CERT": "/etc/ssl/certs/ca-certificates.crt"},
+        )
+        if run.returncode:
+            raise VirtualenvError(f"uv cannot be installed from {self.uv_lock}: {run.stdout.strip()}")
+        shutil.rmtree(folder, ignore_errors=True)  # one without the program
+        os.rename(unfinished, folder)
+        if done is not None:
+            done.append(f"uv in {folder}")
 
     @property
     def _own_python(self) -> str:
