@@ -7,6 +7,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 _FIRST_PORT = 4200
+# What each role gets of a tenant.
+_VIEWS = {
+    "database": ("name", "schema", "owner", "migrator", "server"),
+    "server": ("name", "schema", "migrator", "server", "port", "api_url", "ui_url", "event_retention"),
+    "objects": ("name", "api_url", "work_pools", "deployments"),
+    "retention": ("name", "schema", "server", "migrator"),
+    "monitoring": ("name", "schema", "api_url", "workers", "pool_workers"),
+    "pgprefect": ("name", "schema", "owner", "migrator", "server", "api_url", "workers", "pool_workers", "event_retention"),
+}
 
 
 def _ui_url(tenant: Mapping[str, Any], first: bool, site: str, port: int) -> str:
@@ -72,9 +81,14 @@ def prefect_workers(tenants: Sequence[Mapping[str, Any]], first_health_port: int
     return [{**worker, "health_port": int(first_health_port) + index} for index, worker in enumerate(workers)]
 
 
+def tenant_views(tenants: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Return by role what it gets of each tenant."""
+    return {role: [{key: tenant[key] for key in keys} for tenant in tenants] for role, keys in _VIEWS.items()}
+
+
 class FilterModule:
     """The filters that Ansible loads."""
 
     def filters(self) -> dict[str, Any]:
         """Return the filters by the names that playbooks use."""
-        return {"prefect_tenants": prefect_tenants, "prefect_workers": prefect_workers}
+        return {"prefect_tenants": prefect_tenants, "prefect_workers": prefect_workers, "tenant_views": tenant_views}
