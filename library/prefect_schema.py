@@ -59,6 +59,10 @@ statements:
   type: list
   elements: str
   sample: ["GRANT SELECT ON TABLE prefect.flow_run TO prefect_monitor"]
+compared:
+  description: Whether the database could be asked; in check mode its server may not run yet.
+  returned: success
+  type: bool
 problems:
   description: What blocks the plan, each with C(code), C(severity), C(object), C(message) and C(remedy).
   returned: failure
@@ -95,6 +99,7 @@ def main() -> None:
     )
     login = Login.from_arguments(module.params)
     script = module.params["app_schema_sql"]
+    compared = True
     with failures(module) as done:
         declaration = declare(**{name: module.params[name] for name in (*DECLARATION_ARGUMENTS, "passwords")})
         if module.check_mode and not is_installed(login):
@@ -108,8 +113,8 @@ def main() -> None:
                 module.warn(
                     f"{failed.problem.message} What differs is not known until it is started, which site.yml does."
                 )
-                changes = []
-        module.exit_json(**database_changes(changes))
+                changes, compared = [], False
+        module.exit_json(compared=compared, **database_changes(changes))
 
 
 def is_stopped(login: Login, failed: ConnectionFailed) -> bool:
