@@ -103,6 +103,7 @@ options:
           shell: {description: The shell., type: path, default: /usr/sbin/nologin}
       files: {description: Paths that will be created., type: list, elements: path, default: []}
       units: {description: Units that will be started and enabled., type: list, elements: str, default: []}
+      unused_units: {description: Units that must neither run nor start with the system., type: list, elements: str, default: []}
       folders: {description: Folders whose entries are of interest., type: list, elements: path, default: []}
 """
 
@@ -158,6 +159,11 @@ missing_files:
   elements: str
 stopped_units:
   description: Units that do not run, or do not start with the system.
+  returned: always
+  type: list
+  elements: str
+used_units:
+  description: Units that run, or start with the system, and must not.
   returned: always
   type: list
   elements: str
@@ -257,6 +263,7 @@ REQUIREMENTS = {
         },
         "files": {"type": "list", "elements": "path", "default": []},
         "units": {"type": "list", "elements": "str", "default": []},
+        "unused_units": {"type": "list", "elements": "str", "default": []},
         "folders": {"type": "list", "elements": "path", "default": []},
     },
 }

@@ -24,6 +24,8 @@ from ansible.module_utils.pgprefect.core.users import user_name, user_number
 
 # So many files of a folder, or more than half of them, are not removed without a confirmation.
 _MANY_FILES = 10
+# States of a unit's file that `systemctl is-enabled` calls enabled.
+_ENABLED = ("enabled", "enabled-runtime", "static", "alias", "indirect", "generated")
 # Debian is tested; Ubuntu follows from the same variables and is not.
 SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("24.04",)}
 
@@ -64,7 +66,8 @@ def missing_state(requirements: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "missing_packages": _missing_packages(every("packages")),
         "missing_users": sorted(name for name, (home, shell) in users.items() if not _has_user(name, home, shell)),
         "missing_files": sorted({path for path in every("files") if not os.path.exists(path)}),
-        "stopped_units": sorted({unit for unit in every("units") if not _starts_and_runs(unit)}),
+        "stopped_units": sorted(unit for unit, uses in _uses(every("units")).items() if not all(uses)),
+        "used_units": sorted(unit for unit, uses in _uses(every("unused_units")).items() if any(uses)),
         "folders": {path: sorted(os.listdir(path)) if os.path.isdir(path) else [] for path in every("folders")},
     }
 
@@ -85,10 +88,18 @@ def _has_user(name: str, home: str, shell: str) -> bool:
     return (user.pw_dir, user.pw_shell) == (home, shell)
 
 
-def _starts_and_runs(unit: str) -> bool:
-    """Return whether a unit is active, and started with the system."""
-    verbs = ("is-active", "is-enabled")
-    return all(subprocess.run(["systemctl", verb, "--quiet", unit], check=False).returncode == 0 for verb in verbs)
+def _uses(units: Sequence[str]) -> dict[str, tuple[bool, bool]]:
+    """Return of each unit whether it is active, and whether it is started with the system."""
+    if not units:
+        return {}
+    command = ["systemctl", "show", "--property=ActiveState", "--property=UnitFileState", "--", *units]
+    found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip("\n").split("\n\n")
+    # Without systemd it says nothing of any.
+    states = [dict(line.split("=", 1) for line in block.splitlines()) for block in found + len(units) * [""]]
+    return {
+        unit: (state.get("ActiveState") in ("active", "reloading"), state.get("UnitFileState") in _ENABLED)
+        for unit, state in zip(units, states)
+    }
 
 
 def read(path: str) -> str:

@@ -221,11 +221,12 @@ def test_what_is_missing(run_module: Callable[..., Result], tmp_path: Path) -> N
         "files": [str(tmp_path / "a"), str(tmp_path / "c")],
         "folders": [str(tmp_path), str(tmp_path / "new")],
         "units": ["no-such-unit.service"],
+        "unused_units": ["no-such-unit.service"],
     }
     found = run_module("host_preflight", requirements=[wanted, {"packages": ["no-such-package"]}, {}])
     assert found["checked"] == 3
     assert found["missing_packages"] == ["no-such-package"]
     assert found["missing_users"] == ["daemon", "nobody-yet"]
     assert found["missing_files"] == [str(tmp_path / "c")]
-    assert found["stopped_units"] == ["no-such-unit.service"]
+    assert found["stopped_units"] == ["no-such-unit.service"] and found["used_units"] == []
     assert found["folders"] == {str(tmp_path): ["a", "b"], str(tmp_path / "new"): []}
