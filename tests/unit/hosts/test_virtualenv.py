@@ -187,3 +187,17 @@ def test_a_failure_in_the_middle_says_what_was_done(workshop: Workshop) -> None:
     result = workshop.run()
     assert result["failed"] and result["changed"] and workshop.path.exists()
     assert result["changes"] == [f"virtualenv {workshop.path} of {sys.executable}, without its packages"]
+
+
+def test_a_missing_uv_is_installed_by_its_lock(workshop: Workshop, tmp_path: Path) -> None:
+    workshop.write(("alpha", "1.0"))
+    uv = tmp_path / "uv-1/bin/uv"
+    wrong = tmp_path / "wrong.txt"
+    wrong.write_text("uv==0.1.0 --hash=sha256:" + 64 * "0" + "\n")
+    failed = workshop.run(uv=str(uv), uv_lock=str(wrong))
+    assert "uv cannot be installed from" in failed["msg"] and not uv.parents[1].exists(), failed
+    (tmp_path / "uv-1").mkdir()  # what is left of one that was killed
+    made = workshop.run(uv=str(uv), uv_lock=str(ROOT / "requirements/uv.txt"))
+    assert made["changed"] and workshop.versions() == {"alpha": "1.0"}
+    assert sorted(path.name for path in tmp_path.glob("uv-1*")) == ["uv-1"]
+    assert not workshop.run(uv=str(uv), uv_lock=str(ROOT / "requirements/uv.txt"))["changed"]
