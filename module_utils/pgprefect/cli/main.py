@@ -23,7 +23,7 @@ from ..schema.plan import Blocked
 from ..schema.revision import RevisionError
 from ..site.configuration import ConfigurationError
 from ..site.environment import SettingMissing
-from . import backup, events, health, imports, internal, pitr, restore, runs, upgrade, verify
+from . import backup, events, health, imports, internal, pitr, restore, runs, upgrade, verify, workers
 from .common import COMPLETING, Parser, add_common_options, for_this_user
 from .output import BROKEN, UNKNOWN, in_two_lines, refuse
 
@@ -34,6 +34,7 @@ _EXAMPLES = """examples:
   pgprefect events --limit 20             the application's newest events
   pgprefect cleanup --days 30 --dry-run   what would be deleted
   pgprefect runs recover --dry-run        which runs are lost, and what proves it
+  pgprefect workers scale --dry-run       how many workers this host wants, and why
   pgprefect backup                        make a new set of what the site dumps, and prune old ones
   pgprefect backup list                   which sets there are, and which of them a drill has proved
   pgprefect restore --kind workflow       what that would replace; with --yes it does
@@ -107,7 +108,7 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"pgprefect {__version__}")
     add_common_options(parser, tenant=True, defaults=True)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for group in (health, verify, runs, events, backup, restore, pitr, imports, upgrade, internal):
+    for group in (health, verify, runs, workers, events, backup, restore, pitr, imports, upgrade, internal):
         group.add_to(commands)
     return parser
 

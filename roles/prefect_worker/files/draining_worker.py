@@ -1,5 +1,8 @@
 """A Prefect worker that drains: at SIGTERM it takes no new run at once, and ends when its runs have ended.
 
+At SIGUSR1, by which it is told that it is not needed any more, it does the same, and ends with a status after which its
+unit does not start it again: its runs have all the time that they take. A file in its RuntimeDirectory= says so.
+
 Prefect 3's own worker takes SIGTERM as an interrupt: it ends within seconds, its runs with it. Its other means do not
 drain either. A paused work pool stops all of its workers; a paused queue of one worker would, but a worker that polls
 a queue of its own gets nothing of the others; a worker stopped by SIGSTOP can neither report nor renew anything for
@@ -14,16 +17,19 @@ from __future__ import annotations
 import abc
 import asyncio
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Iterator
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 from prefect.client.orchestration import get_client
 from prefect.workers.base import BaseWorker
 
 _LOOK_SECONDS = 0.2
+_RETIRED = 100  # the exit status, which the unit knows
 
 
 def draining(base: type[BaseWorker[Any, Any, Any]]) -> type[BaseWorker[Any, Any, Any]]:
@@ -32,11 +38,18 @@ def draining(base: type[BaseWorker[Any, Any, Any]]) -> type[BaseWorker[Any, Any,
     # As an abstract class it takes no place in Prefect's list of types.
     class DrainingWorker(base, abc.ABC):  # type: ignore[valid-type, misc]
         is_draining = False
+        status = 0
         runs = 0  # that are being submitted or go on
 
         def drain(self) -> None:
             self.is_draining = True
             print(f"Worker {self.name!r} drains: it takes no new runs and has {self.runs} going on.", flush=True)
+
+        def retire(self) -> None:
+            self.status = _RETIRED
+            if folder := os.environ.get("RUNTIME_DIRECTORY"):
+                Path(folder, "draining").touch()
+            self.drain()
 
         async def get_and_submit_flow_runs(self) -> Any:
             if self.is_draining:
@@ -70,8 +83,8 @@ def draining(base: type[BaseWorker[Any, Any, Any]]) -> type[BaseWorker[Any, Any,
     return DrainingWorker
 
 
-async def main(pool: str, name: str, limit: int) -> None:
-    """Run a worker of the pool until it is told to end."""
+async def main(pool: str, name: str, limit: int) -> int:
+    """Run a worker of the pool until it is told to end, and return its exit status."""
     async with get_client() as client:
         kind = (await client.read_work_pool(pool)).type
     base = BaseWorker.get_worker_class_from_type(kind)
@@ -80,14 +93,16 @@ async def main(pool: str, name: str, limit: int) -> None:
     worker: Any = draining(base)(work_pool_name=pool, name=name, limit=limit, create_pool_if_not_found=False)
     work = asyncio.ensure_future(worker.start(with_healthcheck=True))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.drain)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, worker.retire)
     while not work.done() and not (worker.is_draining and not worker.runs):
         await asyncio.wait([work], timeout=_LOOK_SECONDS)
     if not work.done():
         work.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await work
+    return int(worker.status)
 
 
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+        sys.exit(asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]))))

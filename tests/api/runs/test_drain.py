@@ -20,6 +20,7 @@ import pytest
 from tests.support.project import ROOT, VIRTUALENV
 from tests.support.waiting import wait_for
 
+RETIRED = 100  # the unit does not start it again after this status
 WORKER = ROOT / "roles/prefect_worker/files/draining_worker.py"
 FLOW = """
 import time
@@ -58,6 +59,7 @@ def start(prefect_environment: dict[str, str], tmp_path: Path) -> Iterator[Calla
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         settings = {"PREFECT_WORKER_QUERY_SECONDS": "1", "PREFECT_WORKER_WEBSERVER_PORT": str(port)}
+        settings["RUNTIME_DIRECTORY"] = str(tmp_path)
         command = [str(VIRTUALENV / "bin/python"), "-I", str(WORKER), "drained", "w", str(limit)]
         with (tmp_path / "worker.log").open("ab") as log:
             started.append(
@@ -98,8 +100,8 @@ def test_a_stopped_worker_drains(
 
     second = start(3)
     wait_for(lambda: states()["COMPLETED"] == many, log.read_text, seconds=20 * many)
-    second.send_signal(signal.SIGTERM)
-    assert second.wait(30) == 0  # it had no runs
+    second.send_signal(signal.SIGUSR1)  # it is one too many, and has no runs
+    assert second.wait(30) == RETIRED and (tmp_path / "draining").exists()
     for run in runs:
         kinds = [state["type"] for state in api("GET", f"/flow_run_states/?flow_run_id={run}")]
         assert kinds.count("RUNNING") == 1
