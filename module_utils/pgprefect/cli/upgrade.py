@@ -52,7 +52,7 @@ def _check(options: argparse.Namespace) -> int:
 
 def _canary(options: argparse.Namespace) -> int:
     tenant = load_site(options).tenant(options.tenant)
-    pools = sorted(pool for pool, workers in tenant.pool_workers.items() if workers)
+    pools = sorted({*tenant.scaled_pools, *(pool for pool, workers in tenant.pool_workers.items() if workers)})
     if options.dry_run:
         print(f"It would run a small flow on {', '.join(pools) or 'no work pool'}.")
         return FINE

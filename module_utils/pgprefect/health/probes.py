@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Callable
 
 from ..core.errors import ProblemError
@@ -279,6 +279,36 @@ GROUP BY p.name
 """
 
 
+# Of pools that may have no worker while nothing is due.
+_UNSERVED = """
+SELECT p.name, count(*), extract(epoch FROM now() - min(r.next_scheduled_start_time))::float8
+FROM {work_pool} p JOIN {work_queue} q ON q.work_pool_id = p.id JOIN {flow_run} r ON r.work_queue_id = q.id
+WHERE p.name = ANY ({pools}::text[]) AND NOT p.is_paused AND NOT q.is_paused
+  AND r.state_type = 'SCHEDULED' AND r.next_scheduled_start_time < now()
+GROUP BY p.name
+"""
+_FIRST_WORKER_SECONDS = 120  # until the first worker of a pool without any has started, and takes a run
+
+
+def _unserved(ask: Ask, tenant: Tenant, online: Mapping[str, int]) -> list[Problem]:
+    """Return a problem for each pool whose workers are scaled, that has none, and whose runs wait for one."""
+    pools = [pool for pool in tenant.scaled_pools if not online.get(pool) and not tenant.pool_workers.get(pool)]
+    if not pools:
+        return []
+    tables: dict[str, Names | Value] = {**prefect_tables(tenant.schema), "pools": Value(pools)}
+    return [
+        Problem(
+            "worker_not_started",
+            f"work pool {pool} of tenant {tenant.name}",
+            f"{_many(due, 'run')} of the work pool {pool} of tenant {tenant.name} {'is' if due == 1 else 'are'} due, "
+            f"the first for {age:.0f} s, and none of its workers is online.",
+            "On the workers' hosts: systemctl status prefect-scale.timer; pgprefect workers scale --dry-run",
+        )
+        for pool, due, age in ask(Statement.named(_UNSERVED, tables))
+        if age >= _FIRST_WORKER_SECONDS
+    ]
+
+
 def workers(ask: Ask, _limits: Thresholds, tenant: Tenant) -> Finding:
     """Compare the workers that are online with those that are declared."""
     rows = ask(_in(tenant, _WORKERS))
@@ -309,7 +339,7 @@ def workers(ask: Ask, _limits: Thresholds, tenant: Tenant) -> Finding:
         for where, found, count in expected
         if found < count
     ]
-    return problems, details
+    return problems + _unserved(ask, tenant, online), details
 
 
 _POOLS = """

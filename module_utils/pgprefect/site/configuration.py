@@ -22,8 +22,8 @@ class ConfigurationError(PgprefectError):
 class Tenant:
     """One Prefect server: its part of the database, its API, and the workers that should be online.
 
-    ``pool_workers`` counts the workers of each work pool where that is known; ``event_retention`` is an ISO 8601
-    duration.
+    ``pool_workers`` counts the workers of each work pool where that is known, and ``scaled_pools`` have more while they
+    have more to do; ``event_retention`` is an ISO 8601 duration.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Tenant:
     workers: int = 0
     pool_workers: Mapping[str, int] = field(default_factory=dict)
     event_retention: str = ""
+    scaled_pools: tuple[str, ...] = ()
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any]) -> Tenant:
@@ -51,6 +52,7 @@ class Tenant:
             workers=int(arguments.get("workers") or sum(pools.values())),
             pool_workers=pools,
             event_retention=str(arguments.get("event_retention") or ""),
+            scaled_pools=tuple(map(str, arguments.get("scaled_pools") or ())),
         )
 
 

@@ -425,6 +425,26 @@ def test_workers_by_pool(prefect: Site, api_url: str) -> None:
     assert health.checks["workers"].details["pools"]["reports"] == {"online": 0, "expected": 1}
 
 
+def test_a_pool_without_workers_is_well_until_its_runs_wait(prefect: Site, api_url: str) -> None:
+    scaled = {"pool_workers": {"pool": 0}, "scaled_pools": ["pool"]}
+    part = Tenant.from_arguments({"name": "prefect", "schema": "prefect", "api_url": api_url, **scaled})
+    login = Login("127.0.0.1", prefect.server.port, "prefect_monitor", PASSWORD)
+
+    def found() -> set[str]:
+        return {problem.code for problem in check_health(login, prefect.database, [part]).checks["workers"].problems}
+
+    add_pool(prefect)
+    assert found() == set()
+    add_run(prefect, "SCHEDULED", 60)
+    assert found() == set()  # its first worker starts
+    add_run(prefect, "SCHEDULED", 130)
+    assert found() == {"worker_not_started"}
+    add_worker(prefect, "one", 1)
+    assert found() == set()
+    prefect.sql("DELETE FROM prefect.worker; UPDATE prefect.work_pool SET is_paused = true")
+    assert found() == set()
+
+
 def test_connections(prefect: Site, api_url: str) -> None:
     monitor, app = prefect.declaration.monitor, prefect.declaration.app_login
     prefect.sql(f"ALTER ROLE {app} CONNECTION LIMIT 1; ALTER ROLE {monitor} CONNECTION LIMIT 2")

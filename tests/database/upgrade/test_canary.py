@@ -42,7 +42,7 @@ def test_a_trial_run_completes_and_leaves_nothing(
         )
         try:
             content = json.loads(site_file.read_text())
-            content["tenants"][0].update(api_url=url, pool_workers={"pool": 1, "idle": 0})
+            content["tenants"][0].update(api_url=url, pool_workers={"pool": 0, "idle": 0}, scaled_pools=["pool"])
             site_file.write_text(json.dumps(content))
             (site_file.parent / f"{content['tenants'][0]['name']}.env").write_text(f'PREFECT_API_URL="{url}"\n')
             command = ["--config", str(site_file), "upgrade", "canary"]
