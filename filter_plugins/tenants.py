@@ -13,8 +13,11 @@ _VIEWS = {
     "server": ("name", "schema", "migrator", "server", "port", "api_url", "ui_url", "event_retention"),
     "objects": ("name", "api_url", "work_pools", "deployments"),
     "retention": ("name", "schema", "server", "migrator"),
-    "monitoring": ("name", "schema", "api_url", "workers", "pool_workers"),
-    "pgprefect": ("name", "schema", "owner", "migrator", "server", "api_url", "workers", "pool_workers", "event_retention"),
+    "monitoring": ("name", "schema", "api_url", "workers", "pool_workers", "scaled_pools"),
+    "pgprefect": (
+        *("name", "schema", "owner", "migrator", "server", "api_url", "workers", "pool_workers", "scaled_pools"),
+        "event_retention",
+    ),
 }
 
 
@@ -25,6 +28,13 @@ def _ui_url(tenant: Mapping[str, Any], first: bool, site: str, port: int) -> str
     parts = urlsplit(site or "http://127.0.0.1")
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     return f"{parts.scheme}://{host}:{parts.port if first and parts.port else port}"
+
+
+def _with_workers(pool: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a pool with the most workers that a host runs for it, and the least."""
+    workers = pool.get("workers", 1)
+    least, most = (workers.get("min", 0), workers.get("max", 1)) if isinstance(workers, Mapping) else (workers, workers)
+    return {**pool, "workers": int(most), "min_workers": int(least)}
 
 
 def prefect_tenants(
@@ -41,9 +51,7 @@ def prefect_tenants(
         name = tenant["name"]
         schema = tenant.get("schema", name)
         port = int(tenant.get("port", _FIRST_PORT))
-        pools = [
-            {**pool, "workers": int(pool.get("workers", 1))} for pool in tenant.get("work_pools", [{"name": "default"}])
-        ]
+        pools = [_with_workers(pool) for pool in tenant.get("work_pools", [{"name": "default"}])]
         resolved.append(
             {
                 "name": name,
@@ -56,8 +64,10 @@ def prefect_tenants(
                 "ui_url": _ui_url(tenant, index == 0, ui_url, port),
                 "event_retention": tenant.get("event_retention", "P90D"),
                 "work_pools": pools,
-                "workers": worker_hosts * sum(pool["workers"] for pool in pools),
-                "pool_workers": {pool["name"]: worker_hosts * pool["workers"] for pool in pools},
+                # What must be online: of a pool that is scaled only the least.
+                "workers": worker_hosts * sum(pool["min_workers"] for pool in pools),
+                "pool_workers": {pool["name"]: worker_hosts * pool["min_workers"] for pool in pools},
+                "scaled_pools": [pool["name"] for pool in pools if pool["workers"] > pool["min_workers"]],
                 "deployments": list(tenant.get("deployments", [])),
             }
         )
@@ -73,6 +83,7 @@ def prefect_workers(tenants: Sequence[Mapping[str, Any]], first_health_port: int
             "pool": pool["name"],
             "api_url": tenant["api_url"],
             "ui_url": tenant["ui_url"],
+            "scaled": number > pool["min_workers"],
         }
         for tenant in tenants
         for pool in tenant["work_pools"]
@@ -86,9 +97,24 @@ def tenant_views(tenants: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[st
     return {role: [{key: tenant[key] for key in keys} for tenant in tenants] for role, keys in _VIEWS.items()}
 
 
+def prefect_scaled_pools(tenants: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the pools whose workers are scaled, with the least and the most workers of a host."""
+    return [
+        {"tenant": tenant["name"], "pool": pool["name"], "min": pool["min_workers"], "max": pool["workers"]}
+        for tenant in tenants
+        for pool in tenant["work_pools"]
+        if pool["workers"] > pool["min_workers"]
+    ]
+
+
 class FilterModule:
     """The filters that Ansible loads."""
 
     def filters(self) -> dict[str, Any]:
         """Return the filters by the names that playbooks use."""
-        return {"prefect_tenants": prefect_tenants, "prefect_workers": prefect_workers, "tenant_views": tenant_views}
+        return {
+            "prefect_tenants": prefect_tenants,
+            "prefect_workers": prefect_workers,
+            "prefect_scaled_pools": prefect_scaled_pools,
+            "tenant_views": tenant_views,
+        }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _MEGABYTE = 1024**2
@@ -19,6 +20,18 @@ def run_limit(memory_max: str, memory_mb: int, workers: int) -> int:
     return max(1, allowed // _RUN - 1)
 
 
+def simultaneous_workers(workers: Sequence[Mapping[str, Any]], memory_max: str, memory_mb: int) -> int:
+    """Return how many of a host's workers run at the same time: those that are scaled only as the memory has room."""
+    least = sum(not worker.get("scaled") for worker in workers)
+    fitting = int(memory_mb) // max(1, _megabytes(str(memory_max), int(memory_mb)))
+    return max(least, min(len(workers), fitting), 1)
+
+
+def worker_weights(hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+    """Return the share of each worker host in the work of pools that are scaled."""
+    return {host: int(hostvars[host].get("prefect_worker_weight", 1)) for host in hosts}
+
+
 def _megabytes(size: str, memory_mb: int) -> int:
     if size == "infinity":
         return memory_mb
@@ -33,4 +46,8 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         """Return the filters by name."""
-        return {"run_limit": run_limit}
+        return {
+            "run_limit": run_limit,
+            "simultaneous_workers": simultaneous_workers,
+            "worker_weights": worker_weights,
+        }

@@ -72,6 +72,28 @@ class Settings(Form):
             yield f"{path}: {error}"
 
 
+@dataclass(frozen=True)
+class Workers(Form):
+    """A number of workers, or the least and the most of them."""
+
+    def faults(self, path: str, value: Any) -> Iterator[str]:
+        """Yield why a value is neither."""
+        if not isinstance(value, Mapping):
+            yield from replace(whole(0, 100), allowed=self.allowed).faults(path, value)
+            return
+        known = {"min": whole(0, 100), "max": whole(1, 100)}
+        for key in value:
+            if key not in known:
+                yield f"{path}.{key if str(key).isprintable() else repr(key)}: unknown key. Known keys: min, max."
+        found = [key for key in known if key in value]
+        faults = [fault for key in found for fault in known[key].faults(f"{path}.{key}", value[key])]
+        yield from faults
+        if "max" not in value:
+            yield f"{path}.max is missing, but it must be {known['max'].allowed}: set it in the inventory."
+        elif not faults and int(value.get("min", 0)) > int(value["max"]):
+            yield f"{path}.min is {value['min']}, but it must be at most {value['max']}, its max, in the inventory."
+
+
 def _release(value: Any) -> None:
     text = str(value)
     if not text.replace(".", "").isdecimal() or not (REQUIREMENTS / f"prefect-{text}.txt").is_file():
@@ -143,6 +165,7 @@ FORMS: dict[str, Form] = {
     "database_ca_file": forms.SERVICE_FILE.or_empty(),
     "backup_directory": forms.OWN_DIRECTORY,
     "private_address": forms.ADDRESS,
+    "prefect_worker_weight": whole(1, 1000),
     "prefect_version": Form(f"a release of Prefect that has a lock in requirements/, as {_releases()}", _release),
     "prefect_ui_url": forms.SITE_URL.or_empty(),
     "prefect_bind_address": forms.BIND_ADDRESS,
@@ -171,7 +194,7 @@ FORMS: dict[str, Form] = {
     "prefect_tenants[].work_pools[].concurrency_limit": _LIMIT,
     "prefect_tenants[].work_pools[].paused": _BOOLEAN,
     "prefect_tenants[].work_pools[].base_job_template": forms.DATA,
-    "prefect_tenants[].work_pools[].workers": whole(0, 100),
+    "prefect_tenants[].work_pools[].workers": Workers("a whole number from 0 to 100, or as {min: 0, max: 8}"),
     "prefect_tenants[].work_pools[].queues[].name": forms.PREFECT_NAME,
     "prefect_tenants[].work_pools[].queues[].description": forms.PROSE,
     "prefect_tenants[].work_pools[].queues[].priority": whole(1, 2**31 - 1),
@@ -252,6 +275,8 @@ FORMS: dict[str, Form] = {
     "prefect_worker_memory_max": forms.SIZE,
     "prefect_worker_limit": whole(0, 10_000),
     "prefect_worker_tasks_max": whole(64, 4_194_304),
+    "prefect_worker_scale_seconds": whole(1, 3600),
+    "prefect_worker_quiet_looks": whole(1, 10_000),
     "prefect_worker_healthy_seconds": _SECONDS,
     # --- Backups
     "prefect_backup_enabled": _BOOLEAN,

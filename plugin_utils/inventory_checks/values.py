@@ -39,7 +39,7 @@ def _check_leaf(path: str, value: Any, kind: str, form: Form, secret: bool) -> I
     # YAML reads `no` as false: a text in quotes was meant.
     if kind in ("str", "path") and (several or isinstance(value, bool)):
         yield refusal(path, value, form.allowed, "it is no text", secret or form.secret)
-    elif kind not in ("dict", "str", "path") and several:
+    elif kind not in ("dict", "str", "path", "raw") and several:
         yield refusal(path, value, form.allowed, "it is no single value", secret)
     else:
         yield from form.faults(path, value)

@@ -261,7 +261,21 @@ WRONG: dict[str, list[Any]] = {
     "prefect_tenants[].event_retention": ["P0D", "PT0S", "P0W", "P", "PT", "7", 7, "P1Y", "-P1D", "P1.5D", "P9999999D"],
     "prefect_tenants[].work_pools[].name": ["prefect-x", "a/b", "a%b"],
     "prefect_tenants[].work_pools[].concurrency_limit": [-4, -2],
-    "prefect_tenants[].work_pools[].workers": [-1, 101],
+    "prefect_tenants[].work_pools[].workers": [
+        -1,
+        101,
+        True,
+        "many",
+        [],
+        {},
+        {"min": 1},
+        {"max": 0},
+        {"min": -1, "max": 2},
+        {"min": 3, "max": 2},
+        {"min": 0, "max": None},
+        {"min": 0, "max": [1]},
+        {"max": 2, "most": 3},
+    ],
     "prefect_tenants[].work_pools[].queues[].priority": [0, -1],
     "prefect_tenants[].deployments[].parameters": [{"a": float("nan")}, {"a": [float("inf")]}, {"a": {1: "\x00"}}],
     "prefect_tenants[].deployments[].concurrency_limit": [0, -4],
@@ -319,6 +333,7 @@ RIGHT: dict[str, list[Any]] = {
     "pgbackrest_restore_time": ["2026-01-31 15:04:05+00:00", "2026-01-31T15:04:05Z", ""],
     "prefect_monitoring_statistics_days": [0.5, 30, "7"],
     "prefect_tenants[].event_retention": ["P90D", "PT36H", "P1DT1S", "P4W"],
+    "prefect_tenants[].work_pools[].workers": [0, "3", {"max": 4}, {"min": 2, "max": 2}, {"min": "0", "max": "8"}],
     "prefect_tenants[].deployments[].description": ["Two\nlines", ""],
     "prefect_tenants[].deployments[].parameters": [{"sql": "SELECT 1\n", "none": None, "list": [1, {"a": True}]}, {}],
     "prefect_tenants[].deployments[].concurrency_limit": [1, -1],
@@ -398,6 +413,12 @@ def test_a_secret_is_never_shown() -> None:
 DAILY = {"name": "a", "flow": "f", "entrypoint": "a.py:f", "work_pool": "default"}
 OUTSIDE = {"name": "a", "flow": "f", "entrypoint": "../../etc/passwd:x"}
 PREFECT = {"name": "prefect", "port": 4200}
+
+
+def scaled(**workers: Any) -> list[dict[str, Any]]:
+    return [{**PREFECT, "work_pools": [{"name": "default", "workers": workers}]}]
+
+
 TENANTS: list[tuple[Any, str]] = [
     (None, "prefect_tenants is null"),
     ([], "prefect_tenants is []"),
@@ -413,6 +434,10 @@ TENANTS: list[tuple[Any, str]] = [
         "prefect_tenants[0].deployments[0].schedules[1]: it has the same slug",
     ),
     ([{**PREFECT, "work_pools": [{"name": "a"}, {"name": "b", "concurrency_limit": -4}]}], "work_pools[1].concurr"),
+    (scaled(min=3, max=2), "work_pools[0].workers.min is 3, but it must be at most 2, its max, in"),
+    (scaled(min=1), "work_pools[0].workers.max is missing, but it must be a whole number from 1 to 100"),
+    (scaled(max=2, most=3), "work_pools[0].workers.most: unknown key. Known keys: min, max."),
+    (scaled(max=0), "work_pools[0].workers.max is 0, but it must be a whole number from 1 to 100"),
 ]
 
 

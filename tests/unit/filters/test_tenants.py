@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from filter_plugins.tenants import prefect_tenants, prefect_workers
+from filter_plugins.tenants import prefect_scaled_pools, prefect_tenants, prefect_workers
 
 
 def test_one_line_is_a_whole_tenant() -> None:
@@ -19,9 +19,10 @@ def test_one_line_is_a_whole_tenant() -> None:
         "api_url": "http://127.0.0.1:4200/api",
         "ui_url": "http://127.0.0.1:4200",
         "event_retention": "P90D",
-        "work_pools": [{"name": "default", "workers": 1}],
+        "work_pools": [{"name": "default", "workers": 1, "min_workers": 1}],
         "workers": 1,
         "pool_workers": {"default": 1},
+        "scaled_pools": [],
         "deployments": [],
     }
 
@@ -34,7 +35,7 @@ def test_an_ipv6_address_of_the_api_is_in_brackets() -> None:
 def test_a_second_tenant_is_two_lines() -> None:
     first, second = prefect_tenants([{"name": "prefect", "port": 4200}, {"name": "research", "port": 4300}])
     shared = {key for key in first if first[key] == second[key]}
-    assert shared == {"event_retention", "work_pools", "workers", "pool_workers", "deployments"}
+    assert shared == {"event_retention", "work_pools", "workers", "pool_workers", "scaled_pools", "deployments"}
 
 
 @pytest.mark.parametrize(
@@ -68,3 +69,21 @@ def test_workers_have_a_name_and_a_port_each() -> None:
     assert [worker["instance"] for worker in workers] == ["a-fast-1", "a-fast-2", "b-default-1"]
     assert [worker["health_port"] for worker in workers] == [8100, 8101, 8102]
     assert [tenant["workers"] for tenant in tenants] == [6, 3]
+
+
+def test_workers_that_are_scaled_are_declared_and_not_expected() -> None:
+    pools = [
+        {"name": "fixed", "workers": 2},
+        {"name": "idle", "workers": {"max": 2}},
+        {"name": "same", "workers": {"min": 1, "max": 1}},
+        {"name": "wide", "workers": {"min": "1", "max": "3"}},
+    ]
+    (tenant,) = prefect_tenants([{"name": "a", "work_pools": pools}], worker_hosts=2)
+    assert tenant["pool_workers"] == {"fixed": 4, "idle": 0, "same": 2, "wide": 2}
+    assert (tenant["workers"], tenant["scaled_pools"]) == (8, ["idle", "wide"])
+    assert prefect_scaled_pools([tenant]) == [
+        {"tenant": "a", "pool": "idle", "min": 0, "max": 2},
+        {"tenant": "a", "pool": "wide", "min": 1, "max": 3},
+    ]
+    scaled = [worker["instance"] for worker in prefect_workers([tenant]) if worker["scaled"]]
+    assert scaled == ["a-idle-1", "a-idle-2", "a-wide-2", "a-wide-3"]

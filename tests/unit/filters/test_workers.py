@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from filter_plugins.workers import run_limit
+from filter_plugins.workers import run_limit, simultaneous_workers, worker_weights
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,18 @@ from filter_plugins.workers import run_limit
 )
 def test_one_run_for_each_256_mb(memory_max: str, memory_mb: int, workers: int, expected: int) -> None:
     assert run_limit(memory_max, memory_mb, workers) == expected
+
+
+@pytest.mark.parametrize(
+    ("fixed", "scaled", "memory_max", "expected"),
+    [(3, 0, "4G", 3), (0, 0, "4G", 1), (1, 3, "1G", 4), (1, 30, "1G", 8), (1, 3, "infinity", 1), (0, 3, "50%", 2)],
+)
+def test_scaled_workers_count_as_far_as_the_memory_has_room(
+    fixed: int, scaled: int, memory_max: str, expected: int
+) -> None:
+    workers = [{"scaled": False}] * fixed + [{"scaled": True}] * scaled
+    assert simultaneous_workers(workers, memory_max, 8192) == expected
+
+
+def test_each_host_has_a_weight() -> None:
+    assert worker_weights(["a", "b"], {"a": {"prefect_worker_weight": "3"}, "b": {}, "c": {}}) == {"a": 3, "b": 1}
