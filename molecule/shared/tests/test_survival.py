@@ -71,7 +71,8 @@ def test_nobody_else_answers_in_the_servers_place(host: Host, tenants: list[str]
         wait_for(lambda: taken in journal(host, worker), seconds=60)
         assert not host.service(worker).is_running and not host.service(unit).is_running
     finally:
-        host.check_output("systemctl stop squatter; systemctl start %s %s", unit, worker)
+        # A start that still meets the squatter would fail.
+        host.check_output("systemctl stop squatter %s %s; systemctl start %s %s", worker, unit, unit, worker)
     wait_for(lambda: ready(host), seconds=90)
 
 
