@@ -103,7 +103,11 @@ options:
           shell: {description: The shell., type: path, default: /usr/sbin/nologin}
       files: {description: Paths that will be created., type: list, elements: path, default: []}
       units: {description: Units that will be started and enabled., type: list, elements: str, default: []}
-      unused_units: {description: Units that must neither run nor start with the system., type: list, elements: str, default: []}
+      unused_units:
+        description: Units that must neither run nor start with the system.
+        type: list
+        elements: str
+        default: []
       folders: {description: Folders whose entries are of interest., type: list, elements: path, default: []}
 """
 
