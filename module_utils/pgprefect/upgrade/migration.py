@@ -118,7 +118,7 @@ class Migration:
                 (self.application,),
             )
             row = cursor.fetchone()
-        if not row:
+        if not row or not row[0]:  # it begins, or was just cancelled
             return None
         table, index, phase, share = row
         return f"Index {index or ''} of {table}: {phase}{'' if share is None else f', {share} %'}"
