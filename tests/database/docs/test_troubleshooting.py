@@ -301,6 +301,9 @@ ELSEWHERE = {
     ),
     "bytes free, and the set may need": f"{_BACKUP}_too_little_room_is_said_before_anything_is_written",
     "is not what was written": f"{_BACKUP}_a_damaged_file_is_found",
+    "none of its workers is online": (
+        "tests/database/health/test_check.py::test_a_pool_without_workers_is_well_until_its_runs_wait"
+    ),
     "Another backup": f"{_BACKUP}_two_at_once",
     "is not copied to": (
         "tests/database/backup/test_copy.py::test_a_target_that_can_not_be_reached_gets_both_the_next_time"

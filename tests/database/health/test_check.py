@@ -17,6 +17,7 @@ import psycopg2
 import pytest
 from pgprefect.core.connection import Login
 from pgprefect.core.jobs import Job
+from pgprefect.core.problems import Problem
 from pgprefect.health import load
 from pgprefect.health.check import Health, check_health
 from pgprefect.health.thresholds import Limit, ThresholdError, Thresholds
@@ -430,19 +431,20 @@ def test_a_pool_without_workers_is_well_until_its_runs_wait(prefect: Site, api_u
     part = Tenant.from_arguments({"name": "prefect", "schema": "prefect", "api_url": api_url, **scaled})
     login = Login("127.0.0.1", prefect.server.port, "prefect_monitor", PASSWORD)
 
-    def found() -> set[str]:
-        return {problem.code for problem in check_health(login, prefect.database, [part]).checks["workers"].problems}
+    def found() -> list[Problem]:
+        return list(check_health(login, prefect.database, [part]).checks["workers"].problems)
 
     add_pool(prefect)
-    assert found() == set()
+    assert found() == []
     add_run(prefect, "SCHEDULED", 60)
-    assert found() == set()  # its first worker starts
+    assert found() == []  # its first worker starts
     add_run(prefect, "SCHEDULED", 130)
-    assert found() == {"worker_not_started"}
+    (problem,) = found()
+    assert problem.code == "worker_not_started" and "none of its workers is online" in problem.message
     add_worker(prefect, "one", 1)
-    assert found() == set()
+    assert found() == []
     prefect.sql("DELETE FROM prefect.worker; UPDATE prefect.work_pool SET is_paused = true")
-    assert found() == set()
+    assert found() == []
 
 
 def test_connections(prefect: Site, api_url: str) -> None:
