@@ -37,6 +37,10 @@ def _with_workers(pool: Mapping[str, Any]) -> dict[str, Any]:
     return {**pool, "workers": int(most), "min_workers": int(least)}
 
 
+def _is_scaled(pool: Mapping[str, Any]) -> bool:
+    return bool(pool["workers"] > pool["min_workers"])
+
+
 def prefect_tenants(
     tenants: Sequence[Mapping[str, Any]], api_host: str = "127.0.0.1", ui_url: str = "", worker_hosts: int = 1
 ) -> list[dict[str, Any]]:
@@ -67,7 +71,7 @@ def prefect_tenants(
                 # What must be online: of a pool that is scaled only the least.
                 "workers": worker_hosts * sum(pool["min_workers"] for pool in pools),
                 "pool_workers": {pool["name"]: worker_hosts * pool["min_workers"] for pool in pools},
-                "scaled_pools": [pool["name"] for pool in pools if pool["workers"] > pool["min_workers"]],
+                "scaled_pools": [pool["name"] for pool in pools if _is_scaled(pool)],
                 "deployments": list(tenant.get("deployments", [])),
             }
         )
@@ -103,7 +107,7 @@ def prefect_scaled_pools(tenants: Sequence[Mapping[str, Any]]) -> list[dict[str,
         {"tenant": tenant["name"], "pool": pool["name"], "min": pool["min_workers"], "max": pool["workers"]}
         for tenant in tenants
         for pool in tenant["work_pools"]
-        if pool["workers"] > pool["min_workers"]
+        if _is_scaled(pool)
     ]
 
 

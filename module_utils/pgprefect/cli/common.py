@@ -157,12 +157,16 @@ def clear_remains(site: Site) -> None:
 def tenant_api(options: argparse.Namespace, tenant: Tenant) -> PrefectApi:
     """Return a client of the tenant's API, as this host's command ``prefect`` logs in. Raises ConfigurationError."""
     path = Path(options.config).parent / f"{tenant.name}.env"
+    return PrefectApi(*api_login(path, "run this as root, on a host of the group prefect_server"))
+
+
+def api_login(path: Path, remedy: str) -> tuple[str, str]:
+    """Return the address of an API and the login at it, of an environment of Prefect's. Raises ConfigurationError."""
     try:
         settings = environment.parse(path.read_text(encoding="utf-8"))
     except OSError as error:
-        message = f"{path} cannot be read ({error.strerror}): run this as root, on a host of the group prefect_server."
-        raise ConfigurationError(message) from error
-    return PrefectApi(environment.setting(settings, "PREFECT_API_URL"), settings.get("PREFECT_API_AUTH_STRING", ""))
+        raise ConfigurationError(f"{path} cannot be read ({error.strerror}): {remedy}.") from error
+    return environment.setting(settings, "PREFECT_API_URL"), settings.get("PREFECT_API_AUTH_STRING", "")
 
 
 def confirmed(options: argparse.Namespace, question: str) -> bool:

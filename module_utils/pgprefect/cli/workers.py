@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from ..core.http import ApiError, PrefectApi
-from ..site import environment
-from ..site.configuration import ConfigurationError
 from ..workers.host import (
     CONFIGURATION,
     host_memory,
@@ -24,7 +22,7 @@ from ..workers.host import (
 from ..workers.load import read_load
 from ..workers.scale import Load, ScaledPool, Scaling, Step, after, next_step
 from . import output
-from .common import add_command, add_group
+from .common import add_command, add_group, api_login
 from .output import FINE, counted
 
 _API_SECONDS = 10  # for each answer, so that a look is over before the next one is due
@@ -87,14 +85,8 @@ def _look(options: argparse.Namespace, scaling: Scaling, loads: Mapping[str, Loa
 
 def _api(folder: Path, pool: ScaledPool) -> PrefectApi:
     """Return a client of the pool's API, as its first worker logs in. Raises ConfigurationError."""
-    path = folder / f"{pool.instance(1)}.env"
-    try:
-        settings = environment.parse(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        message = f"{path} cannot be read ({error.strerror}): run this as root on a worker's host."
-        raise ConfigurationError(message) from error
-    url, login = environment.setting(settings, "PREFECT_API_URL"), settings.get("PREFECT_API_AUTH_STRING", "")
-    return PrefectApi(url, login, _API_SECONDS)
+    login = api_login(folder / f"{pool.instance(1)}.env", "run this as root on a worker's host")
+    return PrefectApi(*login, _API_SECONDS)
 
 
 def _in_words(step: Step, scaling: Scaling, dry_run: bool) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,21 @@ from .sql import Names, Statement
 
 
 @contextlib.contextmanager
-def exclusive_lock(descriptor: int, taken: ProblemError) -> Iterator[None]:
+def exclusive_lock(descriptor: int, taken: ProblemError, seconds: float = 0) -> Iterator[None]:
     """Hold the lock of an open file or directory, and close it afterwards.
 
-    Never waits: where another process holds the lock, this raises ``taken``.
+    Where another process holds the lock for ``seconds``, this raises ``taken``.
     """
+    until = time.monotonic() + seconds
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise taken from error
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= until:
+                    raise taken from error
+                time.sleep(0.1)
         yield
     finally:
         os.close(descriptor)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import subprocess
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..core.errors import ProblemError
+from ..core.lock import exclusive_lock
 from ..core.problems import Problem
 from ..site.configuration import ConfigurationError
 from .scale import DRAINING, RUNNING, STARTING, STOPPED, WAITING, ScaledPool, Scaling, Step, Unit, Units
@@ -115,18 +114,11 @@ def _systemctl(verb: str, *arguments: str) -> str:
 def scaling_lock(folder: str = STATE, seconds: float = _LOCK_SECONDS) -> Iterator[None]:
     """Hold the lock of this host's scaling; another look takes a moment. Raises ProblemError after ``seconds``."""
     os.makedirs(folder, mode=0o755, exist_ok=True)
-    until = time.monotonic() + seconds
-    with open(f"{folder}/lock", "w", encoding="ascii") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() >= until:
-                    message = f"The workers of this host are being scaled by another process for {seconds:g} s."
-                    remedy = "Wait for it; systemctl status prefect-scale.service shows it"
-                    raise ProblemError(Problem("scaling_locked", f"file {folder}/lock", message, remedy)) from error
-                time.sleep(0.1)
+    path = f"{folder}/lock"
+    message = f"The workers of this host are being scaled by another process for {seconds:g} s."
+    remedy = "Wait for it; systemctl status prefect-scale.service shows it"
+    taken = ProblemError(Problem("scaling_locked", f"file {path}", message, remedy))
+    with exclusive_lock(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), taken, seconds):
         yield
 
 
