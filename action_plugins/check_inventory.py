@@ -28,7 +28,7 @@ try:
     from plugin_utils.inventory_checks.secrets import check_secrets
     from plugin_utils.inventory_checks.specification import read
     from plugin_utils.inventory_checks.table import REQUIREMENTS
-    from plugin_utils.inventory_checks.tenants import check_code, check_ports, check_tenants
+    from plugin_utils.inventory_checks.tenants import check_code, check_environments, check_ports, check_tenants
     from plugin_utils.inventory_checks.values import check_value
     from plugin_utils.inventory_checks.variables import Definition, check_names
 except ModuleNotFoundError as error:
@@ -151,6 +151,7 @@ class ActionModule(ActionBase):
 
     def _check_tenants(self, tenants: Any, host: dict[str, Any]) -> Iterator[str]:
         resolved = filter_loader.get("prefect_tenants").j2_function(tenants)
+        yield from check_environments(tenants)
         yield from check_tenants(resolved)
         workers = sum(pool["workers"] for tenant in resolved for pool in tenant["work_pools"])
         port = int(self._get("database_port", 5432, host))

@@ -30,11 +30,26 @@ def _ui_url(tenant: Mapping[str, Any], first: bool, site: str, port: int) -> str
     return f"{parts.scheme}://{host}:{parts.port if first and parts.port else port}"
 
 
+def _declared_pools(tenant: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    pools: Sequence[Mapping[str, Any]] = tenant.get("work_pools", [{"name": "default"}])
+    return pools
+
+
 def _with_workers(pool: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a pool with the most workers that a host runs for it, and the least."""
+    """Return a pool with the most workers that a host runs for it, and the least; its environment has secrets."""
     workers = pool.get("workers", 1)
     least, most = (workers.get("min", 0), workers.get("max", 1)) if isinstance(workers, Mapping) else (workers, workers)
-    return {**pool, "workers": int(most), "min_workers": int(least)}
+    given = {key: value for key, value in pool.items() if key != "environment"}
+    return {**given, "workers": int(most), "min_workers": int(least)}
+
+
+def _without_environment(deployment: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a deployment with its environment as Prefect has it: the job variable env."""
+    given = {key: value for key, value in deployment.items() if key != "environment"}
+    if "environment" in deployment:
+        env = {name: str(value) for name, value in deployment["environment"].items()}
+        given["job_variables"] = {**given.get("job_variables", {}), "env": env}
+    return given
 
 
 def _is_scaled(pool: Mapping[str, Any]) -> bool:
@@ -55,7 +70,7 @@ def prefect_tenants(
         name = tenant["name"]
         schema = tenant.get("schema", name)
         port = int(tenant.get("port", _FIRST_PORT))
-        pools = [_with_workers(pool) for pool in tenant.get("work_pools", [{"name": "default"}])]
+        pools = [_with_workers(pool) for pool in _declared_pools(tenant)]
         resolved.append(
             {
                 "name": name,
@@ -72,7 +87,7 @@ def prefect_tenants(
                 "workers": worker_hosts * sum(pool["min_workers"] for pool in pools),
                 "pool_workers": {pool["name"]: worker_hosts * pool["min_workers"] for pool in pools},
                 "scaled_pools": [pool["name"] for pool in pools if _is_scaled(pool)],
-                "deployments": list(tenant.get("deployments", [])),
+                "deployments": [_without_environment(one) for one in tenant.get("deployments", [])],
             }
         )
     return resolved
@@ -94,6 +109,25 @@ def prefect_workers(tenants: Sequence[Mapping[str, Any]], first_health_port: int
         for number in range(1, pool["workers"] + 1)
     ]
     return [{**worker, "health_port": int(first_health_port) + index} for index, worker in enumerate(workers)]
+
+
+def tenant_environments(tenants: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return by tenant the environment variables that its declaration gives to its server.
+
+    They may be secrets, so they are not in what `prefect_tenants` returns.
+    """
+    return {tenant["name"]: dict(tenant.get("environment", {})) for tenant in tenants}
+
+
+def pool_environments(tenants: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return by tenant and pool the environment variables that the declaration gives to the pool's workers."""
+    return {
+        tenant["name"]: {
+            pool["name"]: {**tenant.get("environment", {}), **pool.get("environment", {})}
+            for pool in _declared_pools(tenant)
+        }
+        for tenant in tenants
+    }
 
 
 def tenant_views(tenants: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -121,4 +155,6 @@ class FilterModule:
             "prefect_workers": prefect_workers,
             "prefect_scaled_pools": prefect_scaled_pools,
             "tenant_views": tenant_views,
+            "tenant_environments": tenant_environments,
+            "pool_environments": pool_environments,
         }

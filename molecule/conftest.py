@@ -70,7 +70,8 @@ def secrets() -> dict[str, str]:
     files = (SCENARIO / "inventory/group_vars").rglob("*.yml")
     variables = {name: value for path in files for name, value in yaml.safe_load(path.read_text()).items()}
     made = {path.name: path.read_text().strip() for path in (SCENARIO / "inventory/.secrets").iterdir()}
-    return {**made, **variables.get("prefect_secrets", {})}
+    own = {name: value for name, value in variables.items() if name.endswith("_token")}
+    return {**made, **variables.get("prefect_secrets", {}), **own}
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ class Specification:
         return []
 
 
+@cache
 def read(root: Path) -> Specification:
     """Read the roles' argument specs and the wiring of the repository."""
     specs = {path.parent.parent.name: _options(path) for path in root.glob("roles/*/meta/argument_specs.yml")}

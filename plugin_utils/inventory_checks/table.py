@@ -14,7 +14,7 @@ from pgprefect.health.thresholds import Thresholds
 from pgprefect.runs.retention import Policy
 from pgprefect.schema.event_table import FIELDS
 
-from . import forms
+from . import environment, forms
 from .age import AGE_RECIPIENT
 from .forms import Entries, Form, identifier, matching, number, one_of, whole
 from .suggestions import did_you_mean
@@ -188,6 +188,7 @@ FORMS: dict[str, Form] = {
     ),
     "prefect_tenants[].ui_url": forms.URL.or_empty(),
     "prefect_tenants[].event_retention": forms.DURATION,
+    "prefect_tenants[].environment": environment.TENANT,
     "prefect_tenants[].work_pools[].name": forms.POOL_NAME,
     "prefect_tenants[].work_pools[].type": matching(r"[a-z][a-z0-9-]{0,99}", "a type of Prefect's, as process"),
     "prefect_tenants[].work_pools[].description": forms.PROSE,
@@ -195,6 +196,7 @@ FORMS: dict[str, Form] = {
     "prefect_tenants[].work_pools[].paused": _BOOLEAN,
     "prefect_tenants[].work_pools[].base_job_template": forms.DATA,
     "prefect_tenants[].work_pools[].workers": Workers("a whole number from 0 to 100, or as {min: 0, max: 8}"),
+    "prefect_tenants[].work_pools[].environment": environment.WORKER,
     "prefect_tenants[].work_pools[].queues[].name": forms.PREFECT_NAME,
     "prefect_tenants[].work_pools[].queues[].description": forms.PROSE,
     "prefect_tenants[].work_pools[].queues[].priority": whole(1, 2**31 - 1),
@@ -209,6 +211,7 @@ FORMS: dict[str, Form] = {
     "prefect_tenants[].deployments[].parameters": forms.DATA,
     "prefect_tenants[].deployments[].tags": forms.TEXT,
     "prefect_tenants[].deployments[].job_variables": forms.DATA,
+    "prefect_tenants[].deployments[].environment": environment.WORKER,
     "prefect_tenants[].deployments[].enforce_parameter_schema": _BOOLEAN,
     "prefect_tenants[].deployments[].concurrency_limit": Form(
         f"a whole number from 1 to {2**31 - 1}, or -1 for no limit",
@@ -268,10 +271,12 @@ FORMS: dict[str, Form] = {
     "prefect_server_import_confirmed": _BOOLEAN,
     "prefect_server_import_leave_out_orphans": _BOOLEAN,
     "prefect_server_import_let_expire": _BOOLEAN,
+    "prefect_server_environment": environment.SERVER,
     "prefect_server_memory_max": forms.SIZE,
     "prefect_server_tasks_max": whole(64, 4_194_304),
     "prefect_server_ready_seconds": _SECONDS,
     "prefect_worker_drain_seconds": _SECONDS,
+    "prefect_worker_environment": environment.WORKER,
     "prefect_worker_memory_max": forms.SIZE,
     "prefect_worker_limit": whole(0, 10_000),
     "prefect_worker_tasks_max": whole(64, 4_194_304),

@@ -46,6 +46,15 @@ def check_tenants(tenants: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             yield from _check_schedules(path, deployment.get("schedules") or ())
 
 
+def check_environments(tenants: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the deployments whose environment is declared in two ways."""
+    for number, tenant in enumerate(tenants):
+        for index, deployment in enumerate(tenant.get("deployments", ())):
+            if "environment" in deployment and "env" in deployment.get("job_variables", {}):
+                path = f"prefect_tenants[{number}].deployments[{index}]"
+                yield f"{path}.job_variables.env: it is what {path}.environment sets: keep one of the two."
+
+
 def _check_twice(key: str, values: Sequence[Any]) -> Iterator[str]:
     """Yield the tenants that have another one's value, as a default or written down."""
     for number, value in enumerate(values):

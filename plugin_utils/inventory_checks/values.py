@@ -23,7 +23,7 @@ def check_value(path: str, value: Any, spec: Spec, row: str = "") -> Iterator[st
     elif kind == "list":
         yield from _check_list(path, value, spec, row)
     elif "options" in spec:
-        yield from _check_mapping(path, value, spec["options"], row)
+        yield from _check_mapping(path, value, spec, row)
     else:
         yield from _check_leaf(path, value, kind, FORMS[row], secret)
 
@@ -47,7 +47,7 @@ def _check_leaf(path: str, value: Any, kind: str, form: Form, secret: bool) -> I
 
 def _check_list(path: str, value: Any, spec: Spec, row: str) -> Iterator[str]:
     if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
-        yield refusal(path, value, "a list", "it is none", bool(spec.get("no_log")))
+        yield refusal(path, value, "a list", "it is none", _has_secrets(value, spec))
         return
     if not value and row in NEED_AN_ENTRY:
         yield refusal(path, value, "a list of at least one entry")
@@ -72,9 +72,16 @@ def _check_twice(path: str, entries: Sequence[Any], keys: tuple[tuple[str, ...],
                 yield f"{path}[{index}]: it has the same {what} as {path}[{first}]: remove or change one of the two."
 
 
-def _check_mapping(path: str, value: Any, options: Spec, row: str) -> Iterator[str]:
+def _has_secrets(value: Any, spec: Spec) -> bool:
+    """Return whether a value that has the wrong form may have secrets in it."""
+    inner = isinstance(value, (Mapping, list, tuple)) and spec.get("options", {}).values()
+    return bool(spec.get("no_log") or (inner and any(_has_secrets(value, option) for option in inner)))
+
+
+def _check_mapping(path: str, value: Any, spec: Spec, row: str) -> Iterator[str]:
+    options = spec["options"]
     if not isinstance(value, Mapping):
-        yield refusal(path, value, f"a mapping of {', '.join(options)}")
+        yield refusal(path, value, f"a mapping of {', '.join(options)}", secret=_has_secrets(value, spec))
         return
     for key in value:
         if key not in options:

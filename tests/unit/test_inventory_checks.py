@@ -103,7 +103,10 @@ def test_defaults_are_the_wirings() -> None:
 
 @pytest.mark.parametrize(
     ("module", "key", "own"),
-    [("prefect_work_pools", "work_pools", {"workers"}), ("prefect_deployments", "deployments", set())],
+    [
+        ("prefect_work_pools", "work_pools", {"workers", "environment"}),
+        ("prefect_deployments", "deployments", {"environment"}),
+    ],
 )
 def test_objects_have_the_keys_of_their_module(module: str, key: str, own: set[str]) -> None:
     def keys(options: dict[str, Any]) -> dict[str, Any]:

@@ -51,11 +51,48 @@ def test_a_run_of_the_second_is_only_there(host: Host, sql: Sql) -> None:
     assert sql("mltrading_app", "SELECT count(*) FROM prefect.flow WHERE name = 'only-here'").stdout.strip() == "0"
 
 
+def process(host: Host, unit: str) -> str:
+    return str(host.check_output("systemctl show --property MainPID --value %s", unit))
+
+
+def environment(host: Host, unit: str) -> dict[str, str]:
+    """What a unit's process has in its environment."""
+    found = host.check_output("tr '\\0' '\\n' < /proc/%s/environ", process(host, unit)).splitlines()
+    return dict(line.split("=", 1) for line in found)
+
+
+def test_each_has_its_environment_and_asks_no_proxy(host: Host, sql: Sql, secrets: dict[str, str]) -> None:
+    names = ("HTTP_PROXY", "TZ", "PREFECT_LOGGING_LEVEL", "TOKEN")
+    proxy = "http://127.0.0.1:9"
+    expected = {
+        "prefect-server@prefect": (proxy, None, None, None),
+        "prefect-server@research": (proxy, "Asia/Tokyo", "ERROR", None),
+        "prefect-worker@prefect-default-1": (proxy, None, "INFO", None),
+        "prefect-worker@research-default-2": (proxy, "Asia/Tokyo", "WARNING", secrets["research_token"]),
+    }
+    found = {unit: environment(host, unit) for unit in expected}
+    assert {unit: tuple(one.get(name) for name in names) for unit, one in found.items()} == expected
+
+    # A run has its deployment's level and not its pool's, and its log arrives although the proxy is dead.
+    watched = "PREFECT_TENANT=research prefect deployment run collect-market-data/sample --watch"
+    assert "Flow run finished successfully" in host.check_output(watched)
+    assert int(sql("mltrading_app", 'SELECT min(level) FROM "Research-2".log').stdout) == 10
+
+
 def test_a_worker_that_is_not_declared_any_more_is_removed(host: Host, playbook: Playbook) -> None:
-    fewer = {"prefect_tenants": [{"name": "prefect"}, {"name": "research", "port": 4300, "schema": "Research-2"}]}
+    fewer = {
+        "prefect_tenants": [
+            {"name": "prefect"},
+            {"name": "research", "port": 4300, "schema": "Research-2", "environment": {"TZ": "Asia/Seoul"}},
+        ]
+    }
     surplus = "prefect-worker@research-default-2"
+    others = [process(host, unit) for unit in ("prefect-worker@prefect-default-1", "prefect-server@research")]
     result = playbook("playbooks/workers.yml", "--extra-vars", json.dumps(fewer))
     assert result.returncode == 0, result.stdout
+    # A changed environment restarts the workers that have it, and no other.
+    assert environment(host, "prefect-worker@research-default-1")["TZ"] == "Asia/Seoul"
+    assert [process(host, unit) for unit in ("prefect-worker@prefect-default-1", "prefect-server@research")] == others
     assert not host.service(surplus).is_running and not host.service(surplus).is_enabled
     assert not host.file("/etc/prefect/worker/research-default-2.env").exists
     assert host.service("prefect-worker@research-default-1").is_running
