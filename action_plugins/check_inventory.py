@@ -28,7 +28,13 @@ try:
     from plugin_utils.inventory_checks.secrets import check_secrets
     from plugin_utils.inventory_checks.specification import read
     from plugin_utils.inventory_checks.table import REQUIREMENTS
-    from plugin_utils.inventory_checks.tenants import check_code, check_environments, check_ports, check_tenants
+    from plugin_utils.inventory_checks.tenants import (
+        check_code,
+        check_environments,
+        check_placement,
+        check_ports,
+        check_tenants,
+    )
     from plugin_utils.inventory_checks.values import check_value
     from plugin_utils.inventory_checks.variables import Definition, check_names
 except ModuleNotFoundError as error:
@@ -153,7 +159,10 @@ class ActionModule(ActionBase):
         resolved = filter_loader.get("prefect_tenants").j2_function(tenants)
         yield from check_environments(tenants)
         yield from check_tenants(resolved)
-        workers = sum(pool["workers"] for tenant in resolved for pool in tenant["work_pools"])
+        yield from check_placement(resolved, host["groups"])
+        workers_of = filter_loader.get("prefect_workers").j2_function
+        hosts = host["groups"].get("prefect_worker", ())
+        workers = max((len(workers_of(resolved, name, host["groups"])) for name in hosts), default=0)
         port = int(self._get("database_port", 5432, host))
         yield from check_ports(resolved, port, workers, host["groups"])
 

@@ -7,6 +7,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 _FIRST_PORT = 4200
+# What a pool may say of its workers in place of the worker role's variables.
+_WORKER_KEYS = ("memory_max", "cpu_weight", "limit")
+Groups = Mapping[str, Sequence[str]]
 # What each role gets of a tenant.
 _VIEWS = {
     "database": ("name", "schema", "owner", "migrator", "server"),
@@ -52,17 +55,32 @@ def _without_environment(deployment: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
+def _hosts(pool: Mapping[str, Any], groups: Groups | None) -> list[str] | None:
+    """Return the hosts that run a pool's workers; None stands for all worker hosts."""
+    return list((groups or {}).get(pool["hosts"], ())) if pool.get("hosts") else None
+
+
+def _runs_on(pool: Mapping[str, Any], host: str, groups: Groups | None) -> bool:
+    hosts = _hosts(pool, groups)
+    return hosts is None or host in hosts
+
+
 def _is_scaled(pool: Mapping[str, Any]) -> bool:
     return bool(pool["workers"] > pool["min_workers"])
 
 
 def prefect_tenants(
-    tenants: Sequence[Mapping[str, Any]], api_host: str = "127.0.0.1", ui_url: str = "", worker_hosts: int = 1
+    tenants: Sequence[Mapping[str, Any]],
+    api_host: str = "127.0.0.1",
+    ui_url: str = "",
+    worker_hosts: int = 1,
+    groups: Groups | None = None,
 ) -> list[dict[str, Any]]:
     """Return the tenants with every default filled in.
 
     ``api_host`` is the address at which this host reaches the API; ``ui_url`` is the address at which browsers reach
-    the UI, where a port counts for the first tenant only; ``worker_hosts`` is how many hosts run each pool's workers.
+    the UI, where a port counts for the first tenant only; ``worker_hosts`` is how many hosts run the workers of a pool
+    that names no group of ``groups``.
     """
     api_host = f"[{api_host}]" if ":" in api_host else api_host
     resolved: list[dict[str, Any]] = []
@@ -71,6 +89,10 @@ def prefect_tenants(
         schema = tenant.get("schema", name)
         port = int(tenant.get("port", _FIRST_PORT))
         pools = [_with_workers(pool) for pool in _declared_pools(tenant)]
+        counts = {}
+        for pool in pools:
+            hosts = _hosts(pool, groups)
+            counts[pool["name"]] = pool["min_workers"] * (worker_hosts if hosts is None else len(hosts))
         resolved.append(
             {
                 "name": name,
@@ -84,8 +106,8 @@ def prefect_tenants(
                 "event_retention": tenant.get("event_retention", "P90D"),
                 "work_pools": pools,
                 # What must be online: of a pool that is scaled only the least.
-                "workers": worker_hosts * sum(pool["min_workers"] for pool in pools),
-                "pool_workers": {pool["name"]: worker_hosts * pool["min_workers"] for pool in pools},
+                "workers": sum(counts.values()),
+                "pool_workers": counts,
                 "scaled_pools": [pool["name"] for pool in pools if _is_scaled(pool)],
                 "deployments": [_without_environment(one) for one in tenant.get("deployments", [])],
             }
@@ -93,7 +115,9 @@ def prefect_tenants(
     return resolved
 
 
-def prefect_workers(tenants: Sequence[Mapping[str, Any]], first_health_port: int = 8100) -> list[dict[str, Any]]:
+def prefect_workers(
+    tenants: Sequence[Mapping[str, Any]], host: str = "", groups: Groups | None = None, first_health_port: int = 8100
+) -> list[dict[str, Any]]:
     """Return the workers of one host: one per tenant, pool and number, each with a port for its health check."""
     workers = [
         {
@@ -103,9 +127,11 @@ def prefect_workers(tenants: Sequence[Mapping[str, Any]], first_health_port: int
             "api_url": tenant["api_url"],
             "ui_url": tenant["ui_url"],
             "scaled": number > pool["min_workers"],
+            **{key: pool[key] for key in _WORKER_KEYS if key in pool},
         }
         for tenant in tenants
         for pool in tenant["work_pools"]
+        if _runs_on(pool, host, groups)
         for number in range(1, pool["workers"] + 1)
     ]
     return [{**worker, "health_port": int(first_health_port) + index} for index, worker in enumerate(workers)]
@@ -135,13 +161,24 @@ def tenant_views(tenants: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[st
     return {role: [{key: tenant[key] for key in keys} for tenant in tenants] for role, keys in _VIEWS.items()}
 
 
-def prefect_scaled_pools(tenants: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the pools whose workers are scaled, with the least and the most workers of a host."""
+def prefect_scaled_pools(
+    tenants: Sequence[Mapping[str, Any]], host: str = "", groups: Groups | None = None
+) -> list[dict[str, Any]]:
+    """Return the pools of one host whose workers are scaled, with the least and the most workers of a host.
+
+    ``hosts`` are those that share a pool's work; without them all worker hosts do.
+    """
     return [
-        {"tenant": tenant["name"], "pool": pool["name"], "min": pool["min_workers"], "max": pool["workers"]}
+        {
+            "tenant": tenant["name"],
+            "pool": pool["name"],
+            "min": pool["min_workers"],
+            "max": pool["workers"],
+            **({} if (hosts := _hosts(pool, groups)) is None else {"hosts": hosts}),
+        }
         for tenant in tenants
         for pool in tenant["work_pools"]
-        if _is_scaled(pool)
+        if _is_scaled(pool) and _runs_on(pool, host, groups)
     ]
 
 

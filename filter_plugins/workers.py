@@ -10,20 +10,47 @@ _MEGABYTE = 1024**2
 _RUN = 256  # MB: a process of Prefect's takes 100, and a flow's data as much again
 
 
-def run_limit(memory_max: str, memory_mb: int, workers: int) -> int:
+def run_limit(memory_max: str, memory_mb: int, workers: float) -> int:
     """Return how many runs a worker may have: one for each 256 MB, of which the worker itself takes one.
 
     The memory is ``memory_max``, in systemd's notation, or the worker's share of the host's memory where that is less.
     """
-    share = int(memory_mb) // max(int(workers), 1)
+    share = int(int(memory_mb) / max(workers, 1))
     allowed = min(share, _megabytes(str(memory_max), int(memory_mb)))
     return max(1, allowed // _RUN - 1)
+
+
+def worker_limits(
+    workers: Sequence[Mapping[str, Any]], limit: int, memory_max: str, memory_mb: int, simultaneous: int
+) -> dict[str, int]:
+    """Return how many runs each worker of a host may have, by its instance.
+
+    A worker's own limit and memory win over those that are given, which count for all others. Each has a share of the
+    host's memory that fits to its own one, where ``simultaneous`` of them run.
+    """
+    sizes = [min(int(memory_mb), _megabytes(_memory_max(worker, memory_max), int(memory_mb))) for worker in workers]
+    together = sum(sizes) * int(simultaneous) / max(len(sizes), 1)
+    return {
+        worker["instance"]: int(worker.get("limit") or limit)
+        or run_limit(_memory_max(worker, memory_max), memory_mb, together / max(size, 1))
+        for worker, size in zip(workers, sizes, strict=True)
+    }
+
+
+def pool_limits(pools: Sequence[Mapping[str, Any]], limits: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Return pools whose workers are scaled, each with how many runs one of these may have."""
+    return [{**pool, "run_limit": limits[f"{pool['tenant']}-{pool['pool']}-1"]} for pool in pools]
+
+
+def _memory_max(worker: Mapping[str, Any], memory_max: str) -> str:
+    return str(worker.get("memory_max") or memory_max)
 
 
 def simultaneous_workers(workers: Sequence[Mapping[str, Any]], memory_max: str, memory_mb: int) -> int:
     """Return how many of a host's workers run at the same time: those that are scaled only as the memory has room."""
     least = sum(not worker.get("scaled") for worker in workers)
-    fitting = int(memory_mb) // max(1, _megabytes(str(memory_max), int(memory_mb)))
+    sizes = [_megabytes(_memory_max(worker, memory_max), int(memory_mb)) for worker in workers]
+    fitting = int(memory_mb) * len(sizes) // max(1, sum(sizes))
     return max(least, min(len(workers), fitting), 1)
 
 
@@ -47,7 +74,8 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         """Return the filters by name."""
         return {
-            "run_limit": run_limit,
+            "worker_limits": worker_limits,
+            "pool_limits": pool_limits,
             "simultaneous_workers": simultaneous_workers,
             "worker_weights": worker_weights,
         }

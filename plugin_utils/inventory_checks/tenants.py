@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .code import Flows
+from .suggestions import did_you_mean
 from .table import ENTRYPOINT
 
 # A pool's name becomes part of its workers' unit names when it has any.
@@ -44,6 +45,24 @@ def check_tenants(tenants: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             path = f"prefect_tenants[{number}].deployments[{index}]"
             yield from _check_queue(path, deployment, queues)
             yield from _check_schedules(path, deployment.get("schedules") or ())
+
+
+def check_placement(tenants: Sequence[Mapping[str, Any]], groups: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Yield the pools whose workers would run nowhere, or on a host that is no worker's."""
+    workers = groups.get("prefect_worker", ())
+    for number, tenant in enumerate(tenants):
+        for index, pool in enumerate(tenant["work_pools"]):
+            if not (group := pool.get("hosts")):
+                continue
+            here = f"prefect_tenants[{number}].work_pools[{index}].hosts is {group!r}, but"
+            others = [host for host in groups.get(group, ()) if host not in workers]
+            if group not in groups:
+                near = did_you_mean(group, groups) or ": add the group with its hosts, or name another one."
+                yield f"{here} the inventory has no such group{near}"
+            elif not groups[group]:
+                yield f"{here} that group has no hosts: add some, or name another one."
+            elif others:
+                yield f"{here} {', '.join(others)} of it is not in prefect_worker: add it there, or name another group."
 
 
 def check_environments(tenants: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -16,7 +16,7 @@ from filter_plugins.tenants import prefect_tenants
 from plugin_utils.inventory_checks.code import Flows, locked_modules
 from plugin_utils.inventory_checks.groups import check_groups
 from plugin_utils.inventory_checks.specification import read
-from plugin_utils.inventory_checks.tenants import check_code, check_tenants
+from plugin_utils.inventory_checks.tenants import check_code, check_placement, check_tenants
 from plugin_utils.inventory_checks.values import check_value
 from plugin_utils.inventory_checks.variables import PREFIXES, Definition, check_names
 from tests.support.ansible import run_tasks
@@ -104,7 +104,11 @@ def test_defaults_are_the_wirings() -> None:
 @pytest.mark.parametrize(
     ("module", "key", "own"),
     [
-        ("prefect_work_pools", "work_pools", {"workers", "environment"}),
+        (
+            "prefect_work_pools",
+            "work_pools",
+            {"workers", "environment", "hosts", "memory_max", "cpu_weight", "limit"},
+        ),
         ("prefect_deployments", "deployments", {"environment"}),
     ],
 )
@@ -210,6 +214,27 @@ TOGETHER = [
 def test_tenants_that_do_not_fit_together(tenants: list[dict[str, Any]], fault: str) -> None:
     faults = list(check_tenants(prefect_tenants(tenants)))
     assert (len(faults) == 1 and faults[0].startswith(fault)) if fault else faults == []
+
+
+PLACES = [
+    ("gpu", ""),
+    ("prefect_worker", ""),
+    ("gpus", "gpus', but the inventory has no such group; did you mean gpu?"),
+    (
+        "elsewhere",
+        "elsewhere', but the inventory has no such group: add the group with its hosts, or name another one.",
+    ),
+    ("none", "none', but that group has no hosts: add some, or name another one."),
+    ("mixed", "mixed', but b of it is not in prefect_worker: add it there, or name another group."),
+]
+
+
+@pytest.mark.parametrize(("group", "fault"), PLACES)
+def test_a_pool_on_a_group_whose_hosts_run_no_workers(group: str, fault: str) -> None:
+    tenants = prefect_tenants([{"name": "a", "work_pools": [{"name": "default"}, {"name": "x", "hosts": group}]}])
+    faults = list(check_placement(tenants, {**GROUPS, "gpu": ["c"], "none": [], "mixed": ["c", "b"]}))
+    start = f"prefect_tenants[0].work_pools[1].hosts is '{fault}"
+    assert (len(faults) == 1 and faults[0].startswith(start)) if fault else faults == []
 
 
 FLOW = """

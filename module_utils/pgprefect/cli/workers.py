@@ -93,7 +93,7 @@ def _in_words(step: Step, scaling: Scaling, dry_run: bool) -> str:
     load = step.load
     due = f"{load.due} due" + (f" ({load.late} late)" if load.late else "")
     held = f", {load.held} held back" if load.held else ""
-    runs = f"{due}, {load.busy} busy{held}; {counted(scaling.run_limit, 'run')} a worker"
+    runs = f"{due}, {load.busy} busy{held}; {counted(step.pool.run_limit, 'run')} a worker"
     bound = f" (bound by {step.bound})" if step.bound else ""
     workers = f"{step.wanted} wanted{bound}, {len(step.running)} running"
     if step.draining:

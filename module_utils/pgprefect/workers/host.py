@@ -27,7 +27,7 @@ def read_scaling(path: str = CONFIGURATION) -> Scaling:
     """Return what this host is told. Raises ConfigurationError."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-        pools = tuple(ScaledPool(**pool) for pool in content.pop("pools"))
+        pools = tuple(ScaledPool(**{**pool, "hosts": tuple(pool.get("hosts", ()))}) for pool in content.pop("pools"))
         return Scaling(pools=pools, **content)
     except FileNotFoundError as error:
         message = (

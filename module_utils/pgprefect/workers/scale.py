@@ -14,12 +14,18 @@ RUNNING, STARTING, WAITING, DRAINING, STOPPED = "running", "starting", "waiting"
 
 @dataclass(frozen=True)
 class ScaledPool:
-    """A work pool whose workers are scaled: how many each host has of them at least and at most."""
+    """A work pool whose workers are scaled: how many each host has of them at least and at most.
+
+    ``run_limit`` is how many runs one of its workers has at the same time. ``hosts`` share its work; none stands for
+    all that have a weight.
+    """
 
     tenant: str
     pool: str
     min: int
     max: int
+    run_limit: int
+    hosts: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -35,15 +41,19 @@ class ScaledPool:
 class Scaling:
     """What this host is told about its workers.
 
-    ``run_limit`` is how many runs a worker has at the same time, ``quiet_looks`` after how many looks in a row one that
-    is too many is drained. ``weights`` has the share of each host in the work, by its name, and ``host`` is this one's.
+    ``quiet_looks`` says after how many looks in a row a worker that is too many is drained. ``weights`` has the share
+    of each host in the work, by its name, and ``host`` is this one's.
     """
 
     pools: tuple[ScaledPool, ...]
-    run_limit: int
     quiet_looks: int
     host: str
     weights: Mapping[str, int]
+
+    def of(self, pool: ScaledPool) -> Scaling:
+        """Return the same with the hosts that share the work of one pool."""
+        weights = {host: weight for host, weight in self.weights.items() if not pool.hosts or host in pool.hosts}
+        return replace(self, weights=weights)
 
 
 @dataclass(frozen=True)
@@ -139,10 +149,11 @@ def after(step: Step, units: Units) -> dict[str, Unit]:
 
 
 def _wanted(pool: ScaledPool, load: Load, scaling: Scaling, fitting: int) -> tuple[int, str]:
-    everywhere = math.ceil((load.due + load.busy) / scaling.run_limit)
+    scaling = scaling.of(pool)
+    everywhere = math.ceil((load.due + load.busy) / pool.run_limit)
     own = share(everywhere, scaling, pool.max)
     # What is late was another host's, which is away or has no room.
-    own = min(everywhere, own + math.ceil(load.late / scaling.run_limit), pool.max)
+    own = min(everywhere, own + math.ceil(load.late / pool.run_limit), pool.max)
     # Without its first worker a pool would never run anything.
     wanted = max(pool.min, min(own, max(fitting, 1)))
     if wanted < own:

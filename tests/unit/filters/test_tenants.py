@@ -71,6 +71,28 @@ def test_workers_have_a_name_and_a_port_each() -> None:
     assert [tenant["workers"] for tenant in tenants] == [6, 3]
 
 
+def test_a_pool_runs_on_the_hosts_of_its_group_and_counts_there() -> None:
+    groups = {"prefect_worker": ["one", "two", "three"], "gpu": ["two"], "big": ["two", "three"]}
+    pools = [
+        {"name": "default"},
+        {"name": "gpu", "hosts": "gpu", "workers": 2, "memory_max": "8G", "cpu_weight": 500, "limit": 1},
+        {"name": "big", "hosts": "big", "workers": {"min": 1, "max": 3}},
+    ]
+    (tenant,) = prefect_tenants([{"name": "a", "work_pools": pools}], worker_hosts=3, groups=groups)
+    assert (tenant["workers"], tenant["pool_workers"]) == (7, {"default": 3, "gpu": 2, "big": 2})
+    found = {host: prefect_workers([tenant], host, groups) for host in groups["prefect_worker"]}
+    assert {host: [worker["instance"] for worker in workers] for host, workers in found.items()} == {
+        "one": ["a-default-1"],
+        "two": ["a-default-1", "a-gpu-1", "a-gpu-2", "a-big-1", "a-big-2", "a-big-3"],
+        "three": ["a-default-1", "a-big-1", "a-big-2", "a-big-3"],
+    }
+    own = {"memory_max": "8G", "cpu_weight": 500, "limit": 1}
+    assert own.items() <= found["two"][1].items() and not own.keys() & found["two"][0].keys()
+    scaled = {"tenant": "a", "pool": "big", "min": 1, "max": 3, "hosts": ["two", "three"]}
+    assert prefect_scaled_pools([tenant], "three", groups) == [scaled]
+    assert prefect_scaled_pools([tenant], "one", groups) == []
+
+
 def test_workers_that_are_scaled_are_declared_and_not_expected() -> None:
     pools = [
         {"name": "fixed", "workers": 2},

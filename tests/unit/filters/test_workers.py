@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from filter_plugins.workers import run_limit, simultaneous_workers, worker_weights
+from filter_plugins.workers import pool_limits, run_limit, simultaneous_workers, worker_limits, worker_weights
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,28 @@ def test_scaled_workers_count_as_far_as_the_memory_has_room(
 ) -> None:
     workers = [{"scaled": False}] * fixed + [{"scaled": True}] * scaled
     assert simultaneous_workers(workers, memory_max, 8192) == expected
+
+
+def test_each_worker_has_the_runs_of_its_own_memory() -> None:
+    workers = [
+        {"instance": "a-cpu-1"},
+        {"instance": "a-cpu-2"},
+        {"instance": "a-gpu-1", "memory_max": "8G"},
+        {"instance": "a-one-1", "limit": 1},
+    ]
+    together = simultaneous_workers(workers, "4G", 64000)
+    assert worker_limits(workers, 0, "4G", 64000, together) == {
+        "a-cpu-1": 15,
+        "a-cpu-2": 15,
+        "a-gpu-1": 31,
+        "a-one-1": 1,
+    }
+    # Of a smaller host each has the share that fits to its size.
+    assert worker_limits(workers, 0, "4G", 10240, 4) == {"a-cpu-1": 7, "a-cpu-2": 7, "a-gpu-1": 15, "a-one-1": 1}
+    assert worker_limits(workers, 3, "4G", 64000, together)["a-gpu-1"] == 3
+    assert worker_limits([], 0, "4G", 64000, 1) == {}
+    scaled = {"tenant": "a", "pool": "gpu", "min": 0, "max": 2}
+    assert pool_limits([scaled], {"a-gpu-1": 31}) == [{**scaled, "run_limit": 31}]
 
 
 def test_each_host_has_a_weight() -> None:

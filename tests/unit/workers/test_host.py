@@ -62,11 +62,11 @@ def test_what_the_roles_write(tmp_path: Path) -> None:
         file.write_text(broken)
         with pytest.raises(ConfigurationError, match=r"is not as the roles write it \(.*\): run site.yml"):
             read_scaling(str(file))
-    pool = {"tenant": "prefect", "pool": "default", "min": 0, "max": 4}
-    rest = {"run_limit": 5, "quiet_looks": 6, "host": "a", "weights": {"a": 1}}
+    pool = {"tenant": "prefect", "pool": "default", "min": 0, "max": 4, "run_limit": 5, "hosts": ["a"]}
+    rest = {"quiet_looks": 6, "host": "a", "weights": {"a": 1}}
     file.write_text(json.dumps({"pools": [pool], **rest}))
     assert read_scaling(str(file)) == Scaling(
-        pools=(ScaledPool("prefect", "default", 0, 4),), run_limit=5, quiet_looks=6, host="a", weights={"a": 1}
+        pools=(ScaledPool("prefect", "default", 0, 4, 5, ("a",)),), quiet_looks=6, host="a", weights={"a": 1}
     )
 
 

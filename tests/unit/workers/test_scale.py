@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,13 +24,13 @@ from pgprefect.workers.scale import (
     share,
 )
 
-POOL = ScaledPool("prefect", "default", min=1, max=4)
+POOL = ScaledPool("prefect", "default", min=1, max=4, run_limit=5)
 GIB = 2**30
 LOOKS = 3
 
 
 def scaling(**changes: Any) -> Scaling:
-    alone = {"pools": (POOL,), "run_limit": 5, "quiet_looks": LOOKS, "host": "a", "weights": {"a": 1}}
+    alone = {"pools": (POOL,), "quiet_looks": LOOKS, "host": "a", "weights": {"a": 1}}
     return Scaling(**{**alone, **changes})
 
 
@@ -39,7 +40,7 @@ def units(states: Mapping[int, str], pool: ScaledPool = POOL) -> dict[str, Unit]
 
 
 def step(load: Load, *running: int, quiet: int = 0, memory: int = 64 * GIB, **changes: Any) -> Step:
-    pool = ScaledPool("prefect", "default", **{"min": POOL.min, "max": POOL.max, **changes.pop("pool", {})})
+    pool = replace(POOL, **changes.pop("pool", {}))
     states = changes.pop("states", dict.fromkeys(running, RUNNING))
     return next_step(pool, load, scaling(**changes), units(states, pool), memory, quiet)
 
@@ -116,7 +117,7 @@ def test_memory_is_never_exceeded() -> None:
 
 
 def test_pools_share_the_memory_of_their_host() -> None:
-    other = ScaledPool("research", "default", min=0, max=4)
+    other = ScaledPool("research", "default", min=0, max=4, run_limit=5)
     both = {**units({1: RUNNING}), **units({}, other)}
     first = next_step(POOL, Load(due=10), scaling(), both, 4 * GIB, 0)
     second = next_step(other, Load(due=40), scaling(), after(first, both), 4 * GIB, 0)
@@ -143,3 +144,12 @@ def test_a_host_takes_over_what_is_late() -> None:
     assert step(Load(due=20, late=1), 1, **two).wanted == 3
     assert step(Load(due=5, late=5), 1, **two).wanted == 1
     assert step(Load(due=60, late=60), 1, **two).wanted == 4
+
+
+def test_a_pool_on_hosts_of_its_own_has_its_own_limit_and_shares_with_these_hosts_only() -> None:
+    everywhere = step(Load(due=8), weights={"a": 1, "b": 1})
+    placed = step(Load(due=8), weights={"a": 1, "b": 1}, pool={"hosts": ("a",)})
+    larger = step(Load(due=8), weights={"a": 1, "b": 1}, pool={"hosts": ("a",), "run_limit": 8})
+    assert [found.wanted for found in (everywhere, placed, larger)] == [1, 2, 1]
+    # A host that is none of the pool's does not make up for what is missing.
+    assert step(Load(due=21), weights={"a": 1, "b": 9}, pool={"hosts": ("a",)}).bound == "max"
