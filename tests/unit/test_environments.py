@@ -114,7 +114,7 @@ def test_a_deployment_says_its_environment_once() -> None:
 def test_the_check_of_the_inventory_refuses_before_any_host_is_reached(tmp_path: Path) -> None:
     groups = {"postgresql": "a", "prefect_server": "a", "prefect_worker": "a"}
     both = {**DEPLOYMENT, "environment": {"PGHOST": "s3cret"}, "job_variables": {"env": {}}}
-    site = {group: {"hosts": {host: {}}} for group, host in groups.items()}
+    site: dict[str, Any] = {group: {"hosts": {host: {}}} for group, host in groups.items()}
     tenants = [{"name": "prefect", "environment": {"NO_PROXY": "{{ vault }}"}, "deployments": [both]}]
     given = json.dumps({"prefect_tenants": tenants, "vault": "s3cret"})
     status, said = run(tmp_path, site, "--extra-vars", given)
@@ -124,7 +124,7 @@ def test_the_check_of_the_inventory_refuses_before_any_host_is_reached(tmp_path:
 
 
 def test_the_nearest_one_counts_and_no_secret_is_where_everybody_looks() -> None:
-    tenants = [
+    tenants: list[dict[str, Any]] = [
         {
             "name": "a",
             "environment": {"LEVEL": "tenant", "TZ": "UTC"},

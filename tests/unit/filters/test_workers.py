@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from filter_plugins.workers import pool_limits, run_limit, simultaneous_workers, worker_limits, worker_weights
@@ -37,7 +39,7 @@ def test_scaled_workers_count_as_far_as_the_memory_has_room(
 
 
 def test_each_worker_has_the_runs_of_its_own_memory() -> None:
-    workers = [
+    workers: list[dict[str, Any]] = [
         {"instance": "a-cpu-1"},
         {"instance": "a-cpu-2"},
         {"instance": "a-gpu-1", "memory_max": "8G"},
