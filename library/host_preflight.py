@@ -166,6 +166,11 @@ stopped_units:
   returned: always
   type: list
   elements: str
+outdated_units:
+  description: Units whose process began before their environment was written, so that they must restart.
+  returned: always
+  type: list
+  elements: str
 used_units:
   description: Units that run, or start with the system, and must not.
   returned: always

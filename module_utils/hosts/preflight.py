@@ -12,6 +12,7 @@ import re
 import shlex
 import socket
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,8 @@ from ansible.module_utils.pgprefect.core.users import user_name, user_number
 _MANY_FILES = 10
 # States of a unit's file that `systemctl is-enabled` calls enabled.
 _ENABLED = ("enabled", "enabled-runtime", "static", "alias", "indirect", "generated")
+# What tells whether a unit's process has the environment that is written down.
+_FILES = ("Id", "ActiveState", "ExecMainStartTimestampMonotonic", "EnvironmentFiles")
 # Debian is tested; Ubuntu follows from the same variables and is not.
 SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("24.04",)}
 
@@ -67,6 +70,7 @@ def missing_state(requirements: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "missing_users": sorted(name for name, (home, shell) in users.items() if not _has_user(name, home, shell)),
         "missing_files": sorted({path for path in every("files") if not os.path.exists(path)}),
         "stopped_units": sorted(unit for unit, uses in _uses(every("units")).items() if not all(uses)),
+        "outdated_units": outdated_units(_show_units(_FILES, every("units"))),
         "used_units": sorted(unit for unit, uses in _uses(every("unused_units")).items() if any(uses)),
         "folders": {path: sorted(os.listdir(path)) if os.path.isdir(path) else [] for path in every("folders")},
     }
@@ -90,16 +94,41 @@ def _has_user(name: str, home: str, shell: str) -> bool:
 
 def _uses(units: Sequence[str]) -> dict[str, tuple[bool, bool]]:
     """Return of each unit whether it is active, and whether it is started with the system."""
-    if not units:
-        return {}
-    command = ["systemctl", "show", "--property=ActiveState", "--property=UnitFileState", "--", *units]
-    found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip("\n").split("\n\n")
+    nothing: dict[str, str] = {}
     # Without systemd it says nothing of any.
-    states = [dict(line.split("=", 1) for line in block.splitlines()) for block in found + len(units) * [""]]
+    states = _show_units(("ActiveState", "UnitFileState"), units) + len(units) * [nothing]
     return {
         unit: (state.get("ActiveState") in ("active", "reloading"), state.get("UnitFileState") in _ENABLED)
         for unit, state in zip(units, states)
     }
+
+
+def _show_units(properties: Sequence[str], units: Sequence[str]) -> list[dict[str, str]]:
+    """Return what systemd says of units, in their order; a property may stand there several times."""
+    if not units:
+        return []
+    command = ["systemctl", "show", *(f"--property={name}" for name in properties), "--", *units]
+    found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip("\n").split("\n\n")
+    blocks = [[line.split("=", 1) for line in block.splitlines()] for block in found]
+    return [
+        {name: "\n".join(value for known, value in lines if known == name) for name in dict(lines)} for lines in blocks
+    ]
+
+
+def outdated_units(shown: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return the units whose process began before their environment was written, by a run that was then interrupted."""
+    offset = time.time() - time.monotonic()
+    outdated = set()
+    for unit in shown:
+        if unit.get("ActiveState") != "active" or not (begin := int(unit["ExecMainStartTimestampMonotonic"])):
+            continue
+        for line in unit.get("EnvironmentFiles", "").splitlines():
+            with contextlib.suppress(OSError):
+                written = os.stat(line.rpartition(" (")[0]).st_mtime
+                # A time in the future says nothing: the clock was put back.
+                if begin / 1e6 + offset < written < time.time():
+                    outdated.add(unit["Id"])
+    return sorted(outdated)
 
 
 def read(path: str) -> str:

@@ -97,6 +97,9 @@ def test_a_worker_that_is_not_declared_any_more_is_removed(host: Host, playbook:
     assert not host.file("/etc/prefect/worker/research-default-2.env").exists
     assert host.service("prefect-worker@research-default-1").is_running
 
+    # As after a run that was killed when it had written the environment.
+    host.check_output("touch /etc/prefect/worker/prefect-default-1.env")
     result = playbook("playbooks/workers.yml")
     assert result.returncode == 0, result.stdout
     assert host.service(surplus).is_running and host.service(surplus).is_enabled
+    assert process(host, "prefect-worker@prefect-default-1") != others[0]

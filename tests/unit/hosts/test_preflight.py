@@ -6,6 +6,7 @@ import os
 import pwd
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -230,3 +231,29 @@ def test_what_is_missing(run_module: Callable[..., Result], tmp_path: Path) -> N
     assert found["missing_files"] == [str(tmp_path / "c")]
     assert found["stopped_units"] == ["no-such-unit.service"] and found["used_units"] == []
     assert found["folders"] == {str(tmp_path): ["a", "b"], str(tmp_path / "new"): []}
+
+
+def test_units_that_began_before_their_environment_was_written(tmp_path: Path) -> None:
+    now = time.monotonic()
+
+    def unit(name: str, begin: float, written: float, state: str = "active") -> dict[str, str]:
+        file = tmp_path / f"{name}.env"
+        file.touch()
+        moment = time.time() + written
+        os.utime(file, (moment, moment))
+        return {
+            "Id": name,
+            "ActiveState": state,
+            "ExecMainStartTimestampMonotonic": str(int((now + begin) * 1e6)),
+            "EnvironmentFiles": f"/nowhere (ignore_errors=yes)\n{file} (ignore_errors=no)",
+        }
+
+    shown = [
+        unit("killed", -60, -30),
+        unit("restarted", -30, -60),
+        unit("stopped", -60, -30, "inactive"),
+        unit("clock", -60, 3600),
+        {**unit("bare", -60, -30), "EnvironmentFiles": ""},
+        {},
+    ]
+    assert host_preflight.outdated_units(shown) == ["killed"]
