@@ -17,6 +17,11 @@ def env_quote(value: Any) -> str:
     return '"' + re.sub(r'(["\\`$])', r"\\\1", text) + '"'
 
 
+def env_lines(env: Mapping[str, Any]) -> str:
+    """Write variables as the lines of such a file, without a line break at the end."""
+    return "\n".join(f"{name}={env_quote(value)}" for name, value in sorted(env.items()))
+
+
 def pgpass_lines(passwords: Mapping[str, str]) -> str:
     """Write passwords by role as a password file of libpq, for any server and database."""
 
@@ -49,7 +54,7 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         """Return the filters by the names that playbooks use."""
         return {
-            "env_quote": env_quote,
+            "env_lines": env_lines,
             "pgpass_lines": pgpass_lines,
             "search_path": search_path,
             "created_tables": created_tables,

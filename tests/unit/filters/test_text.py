@@ -9,7 +9,7 @@ from ansible.errors import AnsibleFilterError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from filter_plugins.text import created_tables, env_quote, pgpass_lines, search_path
+from filter_plugins.text import created_tables, env_lines, env_quote, pgpass_lines, search_path
 
 
 @settings(max_examples=25, deadline=None)
@@ -27,6 +27,11 @@ def test_a_shell_reads_back_what_was_quoted(values: list[str]) -> None:
 def test_a_line_break_cannot_add_a_variable() -> None:
     with pytest.raises(AnsibleFilterError, match="line break"):
         env_quote("a\nLD_PRELOAD=x")
+
+
+def test_variables_are_lines_in_the_order_of_their_names() -> None:
+    assert env_lines({"B": 2, "A": "a$b"}) == 'A="a\\$b"\nB="2"'
+    assert env_lines({}) == ""
 
 
 def test_search_path_quotes_only_what_needs_it() -> None:

@@ -1,5 +1,4 @@
-#!/bin/sh
-{{ ansible_managed | comment }}
+# shellcheck shell=sh
 # Root types this in other users' folders. Nothing in such a folder may run, and only the variables named here get through.
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 cd / || exit
