@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -48,6 +49,12 @@ def format_problems(problems: Sequence[Mapping[str, str]]) -> str:
     return "\n".join(f"{problem['message']} {problem['remedy']}" for problem in problems)
 
 
+def step_times(marks: Sequence[tuple[str, float]]) -> str:
+    """Write how long each step took, of its end's time; the first mark is the beginning."""
+    ends = [(step, end - before) for (_, before), (step, end) in itertools.pairwise(marks)]
+    return ", ".join(f"{step} {seconds:.0f} s" for step, seconds in ends)
+
+
 class FilterModule:
     """The filters that Ansible loads."""
 
@@ -59,4 +66,5 @@ class FilterModule:
             "search_path": search_path,
             "created_tables": created_tables,
             "format_problems": format_problems,
+            "step_times": step_times,
         }

@@ -25,12 +25,17 @@ from ..schema import revision
 from ..schema.declaration import declaration_of
 from ..schema.revoke_secrets import revoke_secrets
 from ..site import environment
+from ..upgrade.gate import LOADED, behind_gate, gate_of, is_kept
+from ..upgrade.hand_over import hand_over
 from ..upgrade.migration import Migration
 from .common import absolute_path, add_command, load_site, open_connection
 from .output import BROKEN, FINE, refuse
 
 _PAUSE_SECONDS = 0.2
-NAMES = ("revision", "revoke-secrets", "migrate", "take-up", "wait", "drill-unpack", "drill-prove", "drill-mark")
+NAMES = (
+    *("revision", "revoke-secrets", "migrate", "hand-over", "take-up", "wait"),
+    *("drill-unpack", "drill-prove", "drill-mark"),
+)
 
 
 def add_to(commands: Any) -> None:
@@ -45,6 +50,10 @@ def add_to(commands: Any) -> None:
     command = add_command(commands, "migrate", _migrate, None)
     command.description = "Migrate a tenant's schema by the installed Prefect, and say what it waits for."
     command.add_argument("--to", metavar="REVISION", help="back to this one, instead of to the newest")
+    command.add_argument("--gate", metavar="TENANT", help="load, and wait while the gate of this tenant is closed")
+
+    command = add_command(commands, "hand-over", _hand_over, None, tenant=True)
+    command.description = "Stop a tenant's server, migrate, and start it; the migration is loaded before."
 
     command = add_command(commands, "take-up", _take_up, None)
     command.description = "Resolve the runs that a worker had taken, before its unit starts or after it has stopped."
@@ -103,9 +112,19 @@ def _migrate(options: argparse.Namespace) -> int:
     name = environment.setting(os.environ, environment.APPLICATION_NAME)
     seconds = float(os.environ.get("PGPREFECT_LOCK_SECONDS", "60"))
     words = ["downgrade", "--yes", "--revision", options.to] if options.to else ["upgrade", "--yes"]
-    command = [str(Path(sys.prefix) / "bin/prefect"), "server", "database", *words]
+    programs = Path(sys.prefix) / "bin"
+    command = [str(programs / "prefect"), "server", "database", *words]
+    gate = gate_of(options.gate) if options.gate and is_kept(gate_of(options.gate)) else None
+    if gate:
+        loaded = Path(environment.setting(os.environ, "RUNTIME_DIRECTORY")) / LOADED
+        command = behind_gate(str(programs / "python"), command, gate, loaded)
     migration = Migration(login=login, database=database, schema=schema, application=name, lock_seconds=seconds)
-    migration.run(command, os.environ, lambda text: print(text, flush=True))
+    migration.run(command, os.environ, lambda text: print(text, flush=True), gate=gate, target=options.to)
+    return FINE
+
+
+def _hand_over(options: argparse.Namespace) -> int:
+    print(json.dumps(hand_over(load_site(options).tenant(options.tenant).name).as_dict()))
     return FINE
 
 

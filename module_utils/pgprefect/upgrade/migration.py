@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Callable
 
 from ..core.connection import Login, connect
@@ -36,11 +37,20 @@ class Migration:
     application: str
     lock_seconds: float = 30
 
-    def run(self, command: Sequence[str], environment: Mapping[str, str], tell: Tell) -> None:
+    def run(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        tell: Tell,
+        *,
+        gate: Path | None = None,
+        target: str | None = None,
+    ) -> None:
         """Run Prefect's program to its end. Raises ProblemError where it fails or waits too long for a lock.
 
-        What a killed one left goes first: its sessions, which PostgreSQL may still be working for, and indexes that it
-        had begun.
+        It waits by itself while ``gate`` exists, and is not run where the schema is at the revision ``target`` already:
+        the way back must not depend on a release that does not run here. What a killed one left goes first: its
+        sessions, which PostgreSQL may still be working for, and indexes that it had begun.
         """
         with (
             contextlib.closing(connect(self.login, self.database)) as connection,
@@ -53,11 +63,16 @@ class Migration:
             for index in self._drop_unfinished(connection):
                 tell(f"Dropped the unfinished index {index}, which a killed migration had left.")
             before = stored_revision(connection, self.schema)
-            started = time.monotonic()
+            if target and target == before:
+                tell(f"{self.schema} is at {target} already.")
+                return
             process = subprocess.Popen(
                 command, env=dict(environment), cwd="/", stdin=subprocess.DEVNULL, stdout=output, stderr=output
             )
             try:
+                while gate and gate.exists() and process.poll() is None:
+                    time.sleep(_PAUSE_SECONDS / 10)
+                started = time.monotonic()
                 self._watch(process, connection, tell)
             finally:
                 _end(process)

@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from pgprefect.core.http import PrefectApi, is_ready
 from testinfra.host import Host
 
-from tests.support.scenario import PSQL, Playbook, Typed, changed, wait_for_health
+from tests.support.project import ROOT
+from tests.support.scenario import PSQL, SCENARIO, Playbook, Typed, changed, wait_for_health
+from tests.support.waiting import wait_for
 
+URL = f"http://127.0.0.1:{os.environ.get('MOLECULE_PORT', '4216')}"
 UPGRADE = ("playbooks/upgrade_prefect.yml", "-e", "prefect_version=3.9.1")
 HOLD = "psql --no-psqlrc mltrading -c 'BEGIN; LOCK TABLE prefect.automation; SELECT pg_sleep(600)'"
+# PostgreSQL does not see that its client is gone while it sleeps.
+RELEASE = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%LOCK TABLE%' AND pid <> pg_backend_pid()"
+)
+WAITS = (
+    "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name LIKE 'prefect-migrate@%'"
+)
 # What the worker starts for a run.
 TEMPLATE = """UPDATE prefect.work_pool SET base_job_template =
 jsonb_set(base_job_template, '{variables,properties,command,default}', '%s')"""
-# Each table but those that time moves by itself, with a hash of its rows.
+# Each table but those that time moves by itself, and the types of blocks, which each release registers at its start.
 TABLES = """
 SELECT string_agg(quote_ident(tablename), ' ' ORDER BY 1) FROM pg_tables
 WHERE schemaname = 'prefect' AND tablename NOT IN
-('alembic_version', 'events', 'event_resources', 'worker', 'work_queue', 'work_pool', 'deployment', 'csrf_token', 'log',
- 'flow_run', 'flow_run_state', 'task_run', 'task_run_state', 'automation_held_event', 'artifact', 'artifact_collection',
- 'automation_bucket', 'concurrency_limit_v2', 'composite_trigger_child_firing')
+('alembic_version', 'block_type', 'block_schema', 'block_schema_reference', 'events', 'event_resources', 'worker',
+ 'work_queue', 'work_pool', 'deployment', 'csrf_token', 'log', 'flow_run', 'flow_run_state', 'task_run',
+ 'task_run_state', 'automation_held_event', 'artifact', 'artifact_collection', 'automation_bucket',
+ 'concurrency_limit_v2', 'composite_trigger_child_firing')
 """
 RUNS = """SELECT md5(string_agg(id::text || state_type::text || name, ',' ORDER BY id)) FROM prefect.flow_run
-WHERE NOT state_type = 'SCHEDULED'"""
+WHERE NOT state_type = 'SCHEDULED' AND name NOT LIKE 'slow-%'"""
+SLOW = "import time\nfrom prefect import flow\n@flow\ndef slow(): time.sleep(90)\n"
 Contents = Callable[[], list[str]]
 
 
@@ -56,51 +73,152 @@ def runs_release(host: Host, release: str) -> None:
 
 
 @pytest.fixture
+def as_before(host: Host, playbook: Playbook, contents: Contents) -> Iterator[Contents]:
+    """The site after the test equals the one before: what it holds, what runs, and that nothing is to be done."""
+    before = contents()
+    yield contents
+    assert contents() == before
+    runs_release(host, "3.8.8")
+    site = playbook("site.yml")
+    assert site.returncode == 0 and changed(site.stdout) == [0], site.stdout
+
+
+def said_by(done: subprocess.CompletedProcess[str]) -> str:
+    """What a playbook that failed has said, in one line."""
+    assert done.returncode != 0, done.stdout
+    return " ".join(done.stdout.split())
+
+
+@pytest.fixture
+def small_disk(host: Host) -> Iterator[None]:
+    """There is no room for the new virtualenv."""
+    host.check_output("mkdir /mnt/small && mount -t tmpfs -o size=60m tmpfs /mnt/small")
+    host.check_output("ln -s /mnt/small /opt/prefect/3.9.1")
+    yield
+    host.check_output("rm -f /opt/prefect/3.9.1; umount /mnt/small; rmdir /mnt/small")
+
+
+@pytest.mark.usefixtures("completed_run", "as_before", "small_disk")
+def test_nothing_stops_where_the_disk_is_full(host: Host, playbook: Playbook) -> None:
+    main = "systemctl show --property MainPID prefect-server@prefect prefect-worker@prefect-default-1"
+    before = host.check_output(main)
+    said = said_by(playbook(*UPGRADE))
+    assert "The virtualenv of 3.9.1 could not be made, and nothing was stopped." in said and "o space left" in said
+    assert host.check_output(main) == before
+    assert not host.file("/etc/prefect/upgrade.json").exists
+
+
+@pytest.fixture
 def held(host: Host) -> Iterator[None]:
     """Somebody takes a table as soon as the upgrade has looked for such locks."""
     wait = "until [ -e /etc/prefect/upgrade.json ]; do sleep 0.1; done; "
     host.check_output("rm -f /etc/prefect/upgrade.json")
-    host.check_output("systemd-run --unit=holder --uid=postgres sh -c %s", wait + "exec " + HOLD)
+    host.check_output("systemd-run --collect --unit=holder --uid=postgres sh -c %s", wait + "exec " + HOLD)
     yield
     host.run("systemctl stop holder")
+    host.check_output(PSQL, RELEASE)
 
 
-@pytest.mark.usefixtures("completed_run", "held")
-def test_it_goes_back_where_a_lock_is_held(host: Host, playbook: Playbook, contents: Contents) -> None:
-    before = contents()
-    done = playbook(*UPGRADE)
-    assert done.returncode != 0 and "waited 60 s for the session" in " ".join(done.stdout.split()), done.stdout
-    assert "3.8.8 runs again as before" in " ".join(done.stdout.split()), done.stdout
-    assert contents() == before
-    runs_release(host, "3.8.8")
+@pytest.mark.usefixtures("as_before", "held")
+def test_it_goes_back_where_a_lock_is_held(playbook: Playbook) -> None:
+    said = said_by(playbook(*UPGRADE))
+    assert "waited 60 s for the session" in said and "3.8.8 runs again as before" in said, said
 
 
-def test_it_goes_back_where_the_trial_run_crashes(host: Host, playbook: Playbook, contents: Contents) -> None:
-    before = contents()
+@pytest.fixture
+def killer(host: Host) -> Iterator[None]:
+    """Kills everything of the migration while it waits for a table in its middle."""
+    psql = "runuser --user postgres -- psql --no-psqlrc --tuples-only --no-align mltrading --command"
+    script = f"""until [ -e /etc/prefect/upgrade.json ]; do sleep 1; done
+until {psql} "{WAITS}" | grep -q 1; do sleep 1; done
+systemctl kill --signal=KILL prefect-migrate@prefect
+{psql} "{RELEASE}"
+"""
+    host.check_output("printf %%s %s >/run/killer.sh", script)
+    host.check_output("systemd-run --collect --unit=killer sh /run/killer.sh")
+    yield
+    host.run("systemctl stop killer")
+
+
+@pytest.mark.usefixtures("as_before", "held", "killer")
+def test_it_goes_back_where_the_migration_is_killed(playbook: Playbook) -> None:
+    said = said_by(playbook(*UPGRADE))
+    assert "The migration of tenant prefect failed" in said and "3.8.8 runs again as before" in said, said
+
+
+@pytest.fixture
+def broken_server(host: Host) -> Iterator[None]:
+    """Servers of the new release do not start."""
+    folder = "/etc/systemd/system/prefect-server@.service.d"
+    drop_in = "[Service]\nExecStartPre=/bin/sh -c '! grep -q 3[.]9[.]1 /etc/systemd/system/prefect-server@.service'\n"
+    host.check_output("mkdir --parents %s", folder)
+    host.check_output("printf %%s %s >%s", drop_in, f"{folder}/broken.conf")
+    host.check_output("systemctl daemon-reload")
+    yield
+    host.check_output("rm -r %s; systemctl daemon-reload", folder)
+
+
+@pytest.fixture
+def slow_run(host: Host) -> Iterator[str]:
+    """A run that goes on for longer than the upgrade takes to stop its worker."""
+    password = host.check_output('. /etc/prefect/prefect.env; echo "$PREFECT_API_AUTH_STRING"').strip()
+    api = PrefectApi(f"{URL}/api", password)
+    flow = api.call("POST", "/flows/", {"name": "slow"})["id"]
+    step = {"script": "sh -c 'printf %s \"$CODE\" >slow.py'", "env": {"CODE": SLOW}}
+    content = {
+        "name": "slow",
+        "flow_id": flow,
+        "work_pool_name": "default",
+        "entrypoint": "slow.py:slow",
+        "pull_steps": [{"prefect.deployments.steps.run_shell_script": step}],
+    }
+    deployment = api.call("POST", "/deployments/", content)["id"]
+    run = str(api.call("POST", f"/deployments/{deployment}/create_flow_run", {"name": "slow-1"})["id"])
+    wait_for(lambda: state(host, run) == "RUNNING", seconds=90)
+    yield run
+    api.call("DELETE", f"/flows/{flow}")
+
+
+@pytest.fixture
+def drilled(host: Host) -> None:
+    """The newest backup set is verified."""
+    host.check_output("pgprefect backup")
+    assert "passed the drill" in host.check_output("pgprefect drill")
+
+
+def state(host: Host, run: str) -> str:
+    return str(host.check_output(PSQL, f"SELECT state_type FROM prefect.flow_run WHERE id = '{run}'"))
+
+
+@pytest.mark.usefixtures("drilled", "as_before", "broken_server")
+def test_it_goes_back_where_the_server_does_not_start(host: Host, playbook: Playbook, slow_run: str) -> None:
+    said = said_by(playbook(*UPGRADE))
+    assert "Not all servers became ready" in said and "3.8.8 runs again as before" in said, said
+    assert "Took, because it passed a drill" in said, said
+    assert state(host, slow_run) == "COMPLETED"
+
+
+@pytest.mark.usefixtures("as_before")
+def test_it_goes_back_where_the_trial_run_crashes(host: Host, playbook: Playbook) -> None:
     host.check_output(PSQL, TEMPLATE % '"false"')
     try:
-        done = playbook(*UPGRADE)
+        said = said_by(playbook(*UPGRADE))
     finally:
         host.check_output(PSQL, TEMPLATE % "null")
-    said = " ".join(done.stdout.split())
-    assert done.returncode != 0 and "The trial run on the work pool" in said and "3.8.8 runs again as before" in said, (
-        said
-    )
-    assert contents() == before
-    runs_release(host, "3.8.8")
+    assert "The trial run on the work pool" in said and "3.8.8 runs again as before" in said, said
 
 
 class Outage(threading.Thread):
     """Asks the API until it is stopped, and counts the seconds in which it did not answer."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.host, self.ended, self.gaps = host, threading.Event(), list[float]()
+        self.ended, self.gaps = threading.Event(), list[float]()
 
     def run(self) -> None:
         last = time.monotonic()
-        while not self.ended.wait(0.3):
-            if self.host.run("curl --silent --fail --max-time 2 http://127.0.0.1:4200/api/ready").rc == 0:
+        while not self.ended.wait(0.1):
+            if is_ready(f"{URL}/api/ready"):
                 self.gaps.append(time.monotonic() - last)
                 last = time.monotonic()
 
@@ -108,18 +226,25 @@ class Outage(threading.Thread):
 def test_upgraded_as_the_page_says(host: Host, typed: Typed, playbook: Playbook, contents: Contents) -> None:
     before = contents()
     would, checked = typed("upgrade.md", "Before")
-    assert changed(would) == [0] and "e7f54680bce3" in would and "automation_held_event" in checked, would + checked
+    assert changed(would) == [0] and "e7f54680bce3" in would, would
+    assert "passed a drill, is not older than a day, and would be taken" in " ".join(would.split()), would
+    assert "+ table automation_held_event" in checked and "prefect-default-1 of default (3.8.8)" in checked, checked
     assert contents() == before
-    outage = Outage(host)
+    outage = Outage()
     outage.start()
     try:
         (done,) = typed("upgrade.md", "Upgrade")
     finally:
         outage.ended.set()
         outage.join()
-    assert "Prefect 3.8.8 became 3.9.1" in done, done
-    print(f"The API did not answer for {max(outage.gaps):.1f} s.")
-    assert max(outage.gaps) < 60
+    said = " ".join(done.split())
+    assert "Prefect 3.8.8 became 3.9.1" in said and "In the schema: + table automation_held_event." in said, said
+    (away,) = re.findall(r"The API of prefect was away for ([\d.]+) s", said)
+    times = re.findall(r"Times: .*?\.\"|The API of .*? start [\d.]+ s", said)
+    print(f"The API did not answer for {max(outage.gaps):.1f} s, by the report {away} s. {times}")
+    assert abs(max(outage.gaps) - float(away)) < 5 and max(outage.gaps) < 60
+    assert "virtualenv" in said and "drain" in said and "the backup set is 2" in said, said
+    assert "Online are workers" not in said.partition("became 3.9.1")[2], said
     after = contents()
     assert after[:-1] == before[:-1] and after[-1] == "91e2b8f3d6a4"
     runs_release(host, "3.9.1")
@@ -132,6 +257,16 @@ def test_upgraded_as_the_page_says(host: Host, typed: Typed, playbook: Playbook,
 
 def test_taken_back_as_the_page_says(host: Host, typed: Typed, playbook: Playbook, contents: Contents) -> None:
     before = contents()
+    # What is killed in its middle is typed again.
+    killed = subprocess.Popen(
+        [ROOT / ".venv/bin/ansible-playbook", "-i", str(SCENARIO / "inventory"), "playbooks/roll_back_prefect.yml"],
+        cwd=ROOT,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+    )
+    wait_for(lambda: host.run("systemctl is-active --quiet prefect-server@prefect").rc != 0, seconds=180)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
     (done,) = typed("upgrade.md", "Go back")
     assert "Prefect 3.8.8 runs again" in done, done
     assert contents() == [*before[:-1], "d4a7e1c93f52"]

@@ -6,9 +6,11 @@ import contextlib
 import itertools
 import os
 import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ from pgprefect.core.errors import ProblemError
 from pgprefect.schema.revision import head_of, installed_migrations, stored_revisions
 from pgprefect.schema.structure import known_structure
 from pgprefect.schema.verify import verify
-from pgprefect.upgrade import checks
+from pgprefect.upgrade import checks, gate
+from pgprefect.upgrade.gate import behind_gate, closed_gate, is_kept
 from pgprefect.upgrade.migration import Migration
 from pgprefect.upgrade.path import MigrationPath
 
@@ -43,6 +46,7 @@ def migrate(
     to: str | None = None,
     seconds: float = 30,
     program: str = "prefect",
+    gate: Path | None = None,
 ) -> list[str]:
     """Migrate as the unit does, and return what is told."""
     virtualenv, told = virtualenv_of(release), list[str]()
@@ -53,7 +57,10 @@ def migrate(
         **site.environment(home="/tmp"),
         APPLICATION_NAME: OWN,
     }
-    migration.run([str(virtualenv / "bin" / program), "server", "database", *words], environment, told.append)
+    command = [str(virtualenv / "bin" / program), "server", "database", *words]
+    if gate:
+        command = behind_gate(str(virtualenv / "bin/python"), command, gate, gate.with_suffix(".loaded"))
+    migration.run(command, environment, told.append, gate=gate, target=to)
     return told
 
 
@@ -110,6 +117,8 @@ def test_an_upgrade_keeps_everything_and_can_be_taken_back(history: Site, releas
     assert fingerprint(history) == after
 
     migrate(history, later, to=head)
+    # Where it is there already, no program of the newer release is needed.
+    assert migrate(history, later, to=head, program="missing") == [f"prefect is at {head} already."]
     assert fingerprint(history) == before and fresh_structure(history) == structure
     assert verify(history.server.login, history.declaration, virtualenv=str(virtualenv_of(release))).problems == []
 
@@ -118,6 +127,34 @@ def tables(release: str) -> set[str]:
     known = known_structure(head_of(installed_migrations(str(virtualenv_of(release)))))
     assert known
     return {part.table for part in known if part.table}
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(("release", "later"), PAIRS[-1:])
+def test_it_is_loaded_before_it_begins(
+    released: Site, later: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "GATES", tmp_path)
+    before, loaded = fingerprint(released), tmp_path / "tenant0.loaded"
+    with ThreadPoolExecutor() as threads, closed_gate("tenant0") as closed:
+        assert is_kept(closed)
+        # Who closed it ends, and nobody has stopped the server.
+        keeper = subprocess.Popen(["sleep", "600"])
+        closed.write_text(str(keeper.pid))
+        running = threads.submit(migrate, released, later, gate=closed)
+        wait_for(loaded.exists)
+        keeper.kill()
+        keeper.wait()
+        failed = running.exception()
+        assert isinstance(failed, ProblemError) and "nothing was migrated" in failed.problem.message
+        assert not is_kept(closed) and fingerprint(released) == before
+        closed.write_text(str(os.getpid()))
+        loaded.unlink()
+        running = threads.submit(migrate, released, later, gate=closed)
+        wait_for(loaded.exists)
+        assert fingerprint(released) == before
+        closed.unlink()
+        assert "Migrated prefect" in running.result()[-1]
 
 
 @pytest.mark.parametrize(("release", "later"), PAIRS[-1:])

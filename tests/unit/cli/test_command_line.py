@@ -52,7 +52,8 @@ TAKES = {
     "upgrade check": {"--tenant", "--json"},
     "upgrade canary": {"--tenant", "--dry-run", "--timeout"},
     "revision": {"--tenant", "--require-current"},
-    "migrate": {"--to"},
+    "migrate": {"--to", "--gate"},
+    "hand-over": {"--tenant"},
     "revoke-secrets": set(),
     "take-up": {"--stopped"},
     "wait": {"--user"},
@@ -62,7 +63,8 @@ TAKES = {
 }
 COMMON = {"--help", "--config", "--verbose"}
 UNITS = {
-    *("revision", "revoke-secrets", "migrate", "take-up", "wait", "drill-unpack", "drill-prove", "drill-mark"),
+    *("revision", "revoke-secrets", "migrate", "hand-over", "take-up", "wait"),
+    *("drill-unpack", "drill-prove", "drill-mark"),
     *("import-copy", "import-examine", "import-rows"),
 }
 

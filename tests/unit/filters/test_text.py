@@ -9,7 +9,7 @@ from ansible.errors import AnsibleFilterError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from filter_plugins.text import created_tables, env_lines, env_quote, pgpass_lines, search_path
+from filter_plugins.text import created_tables, env_lines, env_quote, pgpass_lines, search_path, step_times
 
 
 @settings(max_examples=25, deadline=None)
@@ -48,3 +48,8 @@ def test_tables_of_a_script() -> None:
         "CREATE TABLE IF NOT EXISTS one (\n);\n-- CREATE TABLE IF NOT EXISTS no (\nCREATE TABLE IF NOT EXISTS two ("
     )
     assert created_tables(script) == ["one", "two"]
+
+
+def test_each_step_has_its_time() -> None:
+    assert step_times([("begin", 10.0), ("checks", 12.4), ("trial runs", 80.1)]) == "checks 2 s, trial runs 68 s"
+    assert step_times([]) == ""
