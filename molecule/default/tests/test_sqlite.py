@@ -16,6 +16,7 @@ from testinfra.host import Host
 from tests.support.project import ROOT
 from tests.support.scenario import PREFECT, PSQL, Typed, wait_for_health
 
+pytestmark = pytest.mark.thorough
 FILE = "/home/old/.prefect/prefect.db"
 # What the page's reader does not have: runs of the tenant.
 EMPTY = """TRUNCATE prefect.flow, prefect.flow_run, prefect.block_document, prefect.variable, prefect.automation,

@@ -278,6 +278,7 @@ def test_a_run_that_takes_too_much_memory_ends_alone(host: Host, tenants: list[s
     assert host.check_output("systemctl show --property MainPID --value %s", unit) == worker
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("slow")
 def test_what_a_worker_had_taken_and_not_begun_runs_after_its_next_start(host: Host, tenants: list[str]) -> None:
     unit = f"prefect-worker@{tenants[0]}-default-1"
@@ -314,6 +315,7 @@ def test_everything_comes_back_after_a_power_cut(host: Host, container: str, pla
     wait_for(lambda: state(host, runs[1]) == "CANCELLED", seconds=90)
 
 
+@pytest.mark.thorough
 def test_a_proxy_of_the_host_does_not_keep_the_worker_from_its_api(
     host: Host, workers: list[str], container: str
 ) -> None:
