@@ -27,8 +27,8 @@ from ansible.module_utils.pgprefect.core.users import user_name, user_number
 _MANY_FILES = 10
 # States of a unit's file that `systemctl is-enabled` calls enabled.
 _ENABLED = ("enabled", "enabled-runtime", "static", "alias", "indirect", "generated")
-# What tells whether a unit's process has the environment that is written down.
-_FILES = ("Id", "ActiveState", "ExecMainStartTimestampMonotonic", "EnvironmentFiles")
+# What tells whether a unit's process has been started with the files that are there.
+_FILES = ("Id", "ActiveState", "ExecMainStartTimestampMonotonic", "EnvironmentFiles", "FragmentPath", "DropInPaths")
 # Debian is tested; Ubuntu follows from the same variables and is not.
 SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("24.04",)}
 
@@ -116,15 +116,16 @@ def _show_units(properties: Sequence[str], units: Sequence[str]) -> list[dict[st
 
 
 def outdated_units(shown: Sequence[Mapping[str, str]]) -> list[str]:
-    """Return the units whose process began before their environment was written, by a run that was then interrupted."""
+    """Return the units whose process began before one of their files was written, by a run that was then interrupted."""
     offset = time.time() - time.monotonic()
     outdated = set()
     for unit in shown:
         if unit.get("ActiveState") != "active" or not (begin := int(unit["ExecMainStartTimestampMonotonic"])):
             continue
-        for line in unit.get("EnvironmentFiles", "").splitlines():
+        environments = [line.rpartition(" (")[0] for line in unit.get("EnvironmentFiles", "").splitlines()]
+        for path in (*environments, unit.get("FragmentPath", ""), *unit.get("DropInPaths", "").split()):
             with contextlib.suppress(OSError):
-                written = os.stat(line.rpartition(" (")[0]).st_mtime
+                written = os.stat(path).st_mtime
                 # A time in the future says nothing: the clock was put back.
                 if begin / 1e6 + offset < written < time.time():
                     outdated.add(unit["Id"])

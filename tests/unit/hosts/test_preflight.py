@@ -233,7 +233,10 @@ def test_what_is_missing(run_module: Callable[..., Result], tmp_path: Path) -> N
     assert found["folders"] == {str(tmp_path): ["a", "b"], str(tmp_path / "new"): []}
 
 
-def test_units_that_began_before_their_environment_was_written(tmp_path: Path) -> None:
+OTHER_FILES = ("FragmentPath", "DropInPaths")
+
+
+def test_units_that_began_before_one_of_their_files_was_written(tmp_path: Path) -> None:
     now = time.monotonic()
 
     def unit(name: str, begin: float, written: float, state: str = "active") -> dict[str, str]:
@@ -255,5 +258,6 @@ def test_units_that_began_before_their_environment_was_written(tmp_path: Path) -
         unit("clock", -60, 3600),
         {**unit("bare", -60, -30), "EnvironmentFiles": ""},
         {},
+        *({**unit(name, -60, -30), "EnvironmentFiles": "", name: f"{tmp_path}/{name}.env"} for name in OTHER_FILES),
     ]
-    assert host_preflight.outdated_units(shown) == ["killed"]
+    assert host_preflight.outdated_units(shown) == ["DropInPaths", "FragmentPath", "killed"]
