@@ -116,7 +116,7 @@ def _show_units(properties: Sequence[str], units: Sequence[str]) -> list[dict[st
 
 
 def outdated_units(shown: Sequence[Mapping[str, str]]) -> list[str]:
-    """Return the units whose process began before one of their files was written, by a run that was then interrupted."""
+    """Return the units whose process began before one of their files was written: a run was interrupted between."""
     offset = time.time() - time.monotonic()
     outdated = set()
     for unit in shown:
