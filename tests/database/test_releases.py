@@ -20,7 +20,9 @@ from tests.support.project import DEFAULT, RELEASES, virtualenv_of
 from tests.support.site import Site
 from tests.support.verification import codes
 
-each_release = pytest.mark.parametrize("release", RELEASES)
+each_release = pytest.mark.parametrize(
+    "release", [pytest.param(RELEASES[0], marks=pytest.mark.thorough), *RELEASES[1:]]
+)
 
 
 @each_release
