@@ -120,7 +120,8 @@ def outdated_units(shown: Sequence[Mapping[str, str]]) -> list[str]:
     offset = time.time() - time.monotonic()
     outdated = set()
     for unit in shown:
-        if unit.get("ActiveState") != "active" or not (begin := int(unit["ExecMainStartTimestampMonotonic"])):
+        begin = int(unit.get("ExecMainStartTimestampMonotonic", 0))  # a timer has no process
+        if unit.get("ActiveState") != "active" or not begin:
             continue
         environments = [line.rpartition(" (")[0] for line in unit.get("EnvironmentFiles", "").splitlines()]
         for path in (*environments, unit.get("FragmentPath", ""), *unit.get("DropInPaths", "").split()):

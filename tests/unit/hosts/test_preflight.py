@@ -258,6 +258,7 @@ def test_units_that_began_before_one_of_their_files_was_written(tmp_path: Path) 
         unit("clock", -60, 3600),
         {**unit("bare", -60, -30), "EnvironmentFiles": ""},
         {},
+        {"Id": "timer", "ActiveState": "active", "FragmentPath": f"{tmp_path}/killed.env"},
         *({**unit(name, -60, -30), "EnvironmentFiles": "", name: f"{tmp_path}/{name}.env"} for name in OTHER_FILES),
     ]
     assert host_preflight.outdated_units(shown) == ["DropInPaths", "FragmentPath", "killed"]
