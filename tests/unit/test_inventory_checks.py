@@ -455,6 +455,7 @@ def test_which_playbooks_want_it(path: Path) -> None:
         "restore_cluster",
         "restore_table",
         "roll_back_prefect",
+        "upgrade_postgresql",
         "upgrade_prefect",
     )
     first = yaml.safe_load(path.read_text())[0]
