@@ -27,8 +27,11 @@ from ansible.module_utils.pgprefect.core.users import user_name, user_number
 _MANY_FILES = 10
 # States of a unit's file that `systemctl is-enabled` calls enabled.
 _ENABLED = ("enabled", "enabled-runtime", "static", "alias", "indirect", "generated")
-# What tells whether a unit's process has been started with the files that are there.
-_FILES = ("Id", "ActiveState", "ExecMainStartTimestampMonotonic", "EnvironmentFiles", "FragmentPath", "DropInPaths")
+# What tells how a unit is used, and whether its process has been started with the files that are there.
+_PROPERTIES = (
+    *("Id", "ActiveState", "UnitFileState"),
+    *("ExecMainStartTimestampMonotonic", "EnvironmentFiles", "FragmentPath", "DropInPaths"),
+)
 # Debian is tested; Ubuntu follows from the same variables and is not.
 SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("24.04",)}
 
@@ -65,13 +68,16 @@ def missing_state(requirements: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return [value for requirement in requirements for value in requirement[name]]
 
     users = {user["name"]: (user["home"], user["shell"]) for user in every("users")}
+    units, unused = every("units"), every("unused_units")
+    shown = _show_units([*units, *unused])
+    uses = [_use(unit) for unit in shown]
     return {
         "missing_packages": _missing_packages(every("packages")),
         "missing_users": sorted(name for name, (home, shell) in users.items() if not _has_user(name, home, shell)),
         "missing_files": sorted({path for path in every("files") if not os.path.exists(path)}),
-        "stopped_units": sorted(unit for unit, uses in _uses(every("units")).items() if not all(uses)),
-        "outdated_units": outdated_units(_show_units(_FILES, every("units"))),
-        "used_units": sorted(unit for unit, uses in _uses(every("unused_units")).items() if any(uses)),
+        "stopped_units": sorted({unit for unit, use in zip(units, uses) if not all(use)}),
+        "outdated_units": outdated_units(shown[: len(units)]),
+        "used_units": sorted({unit for unit, use in zip(unused, uses[len(units) :]) if any(use)}),
         "folders": {path: sorted(os.listdir(path)) if os.path.isdir(path) else [] for path in every("folders")},
     }
 
@@ -92,27 +98,23 @@ def _has_user(name: str, home: str, shell: str) -> bool:
     return (user.pw_dir, user.pw_shell) == (home, shell)
 
 
-def _uses(units: Sequence[str]) -> dict[str, tuple[bool, bool]]:
-    """Return of each unit whether it is active, and whether it is started with the system."""
-    nothing: dict[str, str] = {}
-    # Without systemd it says nothing of any.
-    states = _show_units(("ActiveState", "UnitFileState"), units) + len(units) * [nothing]
-    return {
-        unit: (state.get("ActiveState") in ("active", "reloading"), state.get("UnitFileState") in _ENABLED)
-        for unit, state in zip(units, states)
-    }
+def _use(unit: Mapping[str, str]) -> tuple[bool, bool]:
+    """Return whether a unit is active, and whether it is started with the system."""
+    return unit.get("ActiveState") in ("active", "reloading"), unit.get("UnitFileState") in _ENABLED
 
 
-def _show_units(properties: Sequence[str], units: Sequence[str]) -> list[dict[str, str]]:
+def _show_units(units: Sequence[str]) -> list[dict[str, str]]:
     """Return what systemd says of units, in their order; a property may stand there several times."""
     if not units:
         return []
-    command = ["systemctl", "show", *(f"--property={name}" for name in properties), "--", *units]
+    command = ["systemctl", "show", *(f"--property={name}" for name in _PROPERTIES), "--", *units]
     found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip("\n").split("\n\n")
     blocks = [[line.split("=", 1) for line in block.splitlines()] for block in found]
-    return [
+    shown = [
         {name: "\n".join(value for known, value in lines if known == name) for name in dict(lines)} for lines in blocks
     ]
+    # Without systemd it says nothing of any.
+    return [*shown, *({} for _ in units[len(shown) :])]
 
 
 def outdated_units(shown: Sequence[Mapping[str, str]]) -> list[str]:
