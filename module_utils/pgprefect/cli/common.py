@@ -14,7 +14,7 @@ from typing import Any, Callable, NoReturn
 
 from ..backup import remains
 from ..core.connection import ConnectionFailed, Login, connect
-from ..core.http import PrefectApi
+from ..core.http import CA_FILE, PrefectApi
 from ..core.problems import Problem
 from ..site import configuration, environment
 from ..site.configuration import ConfigurationError, Site, Tenant
@@ -157,16 +157,17 @@ def clear_remains(site: Site) -> None:
 def tenant_api(options: argparse.Namespace, tenant: Tenant) -> PrefectApi:
     """Return a client of the tenant's API, as this host's command ``prefect`` logs in. Raises ConfigurationError."""
     path = Path(options.config).parent / f"{tenant.name}.env"
-    return PrefectApi(*api_login(path, "run this as root, on a host of the group prefect_server"))
+    return api_of(path, "run this as root, on a host of the group prefect_server")
 
 
-def api_login(path: Path, remedy: str) -> tuple[str, str]:
-    """Return the address of an API and the login at it, of an environment of Prefect's. Raises ConfigurationError."""
+def api_of(path: Path, remedy: str, timeout: float = 30) -> PrefectApi:
+    """Return a client of an API, by an environment of Prefect's. Raises ConfigurationError."""
     try:
         settings = environment.parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read ({error.strerror}): {remedy}.") from error
-    return environment.setting(settings, "PREFECT_API_URL"), settings.get("PREFECT_API_AUTH_STRING", "")
+    url = environment.setting(settings, "PREFECT_API_URL")
+    return PrefectApi(url, settings.get("PREFECT_API_AUTH_STRING", ""), timeout, settings.get(CA_FILE, ""))
 
 
 def confirmed(options: argparse.Namespace, question: str) -> bool:

@@ -22,7 +22,7 @@ from ..workers.host import (
 from ..workers.load import read_load
 from ..workers.scale import Load, ScaledPool, Scaling, Step, after, next_step
 from . import output
-from .common import add_command, add_group, api_login
+from .common import add_command, add_group, api_of
 from .output import FINE, counted
 
 _API_SECONDS = 10  # for each answer, so that a look is over before the next one is due
@@ -85,8 +85,7 @@ def _look(options: argparse.Namespace, scaling: Scaling, loads: Mapping[str, Loa
 
 def _api(folder: Path, pool: ScaledPool) -> PrefectApi:
     """Return a client of the pool's API, as its first worker logs in. Raises ConfigurationError."""
-    login = api_login(folder / f"{pool.instance(1)}.env", "run this as root on a worker's host")
-    return PrefectApi(*login, _API_SECONDS)
+    return api_of(folder / f"{pool.instance(1)}.env", "run this as root on a worker's host", _API_SECONDS)
 
 
 def _in_words(step: Step, scaling: Scaling, dry_run: bool) -> str:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import os
+import ssl
 import time
 import urllib.request
 import uuid
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 from urllib.error import HTTPError
 
@@ -20,8 +23,7 @@ _BUSY = (429, 503)  # how a server answers that cannot reach its database at the
 _PAUSES = (0.5, 1, 2, 4)  # seconds between the attempts to reach a busy server
 _ADDRESS = "Set api_url to the API's address, which ends with /api."
 
-# The services are on this host or on its own network, so a proxy of the environment must not be used.
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+CA_FILE = "PREFECT_API_SSL_CERT_FILE"  # Prefect's own setting, which the units of workers and flows have
 
 # The options of an Ansible module that uses Prefect's API.
 API_ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -40,10 +42,14 @@ class ApiUnreachable(ApiError):
 
 
 class PrefectApi:
-    """A client of one server's REST API; ``timeout`` is in seconds, for each read. Its methods raise ApiError."""
+    """A client of one server's REST API; ``timeout`` is in seconds, for each read. Its methods raise ApiError.
 
-    def __init__(self, url: str, auth_string: str = "", timeout: float = 30) -> None:
+    ``ca_file`` has the authorities that may have signed the server's certificate; see ``get``.
+    """
+
+    def __init__(self, url: str, auth_string: str = "", timeout: float = 30, ca_file: str = "") -> None:
         self.url = url.rstrip("/")
+        self._ca_file = ca_file
         self._user = auth_string.partition(":")[0]
         self._timeout = timeout
         self._headers = {"Accept": "application/json", "Content-Type": "application/json"}
@@ -92,7 +98,8 @@ class PrefectApi:
         url = self.url + path
         content = None if body is None else json.dumps(body).encode()
         try:
-            answer = _send(urllib.request.Request(url, content, self._headers, method=method), self._timeout)
+            request = urllib.request.Request(url, content, self._headers, method=method)
+            answer = _send(request, self._timeout, self._ca_file)
         except HTTPError:
             raise
         except (OSError, ValueError, http.client.HTTPException) as error:
@@ -102,6 +109,8 @@ class PrefectApi:
                 "Check api_url, and the server's unit on its host: systemctl status 'prefect-server@*'; "
                 "journalctl -u 'prefect-server@*'"
             )
+            if isinstance(reason, ssl.SSLCertVerificationError):
+                remedy = "Correct api_url, or set prefect_api_ca_file to the authority of that address's certificate."
             raise ApiUnreachable(self._problem("api_not_ready", message, remedy)) from error
         try:
             return json.loads(answer) if answer else None
@@ -125,12 +134,14 @@ class PrefectApi:
         return Problem(code, object=f"api {self.url}", message=message, remedy=remedy)
 
 
-def get(url: str, timeout: float) -> bytes:
+def get(url: str, timeout: float, ca_file: str = "") -> bytes:
     """Return what the address answers; ``timeout`` is in seconds, for each read.
 
-    Raises OSError or http.client.HTTPException if it does not answer with success.
+    A server with TLS proves who it is by a certificate of the authorities in ``ca_file``, else of those that the
+    environment names for Prefect, else of the system's. Raises OSError or http.client.HTTPException if it does not
+    answer with success.
     """
-    return _send(urllib.request.Request(url), timeout)
+    return _send(urllib.request.Request(url), timeout, ca_file)
 
 
 def is_ready(url: str) -> bool:
@@ -142,9 +153,21 @@ def is_ready(url: str) -> bool:
     return True
 
 
-def _send(request: urllib.request.Request, timeout: float) -> bytes:
-    with _OPENER.open(request, timeout=timeout) as response:
+def _send(request: urllib.request.Request, timeout: float, ca_file: str = "") -> bytes:
+    trusted = (ca_file or os.environ.get(CA_FILE, "")) if request.type == "https" else None
+    with _opener(trusted).open(request, timeout=timeout) as response:
         return bytes(response.read())
+
+
+@cache
+def _opener(ca_file: str | None) -> urllib.request.OpenerDirector:
+    """Return what opens addresses, with TLS unless the file is None. Raises OSError for a file that cannot be read."""
+    # The services are on this host or on its own network, so a proxy of the environment must not be used.
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+    if ca_file is not None:
+        context = ssl.create_default_context(cafile=ca_file or None)
+        handlers.append(urllib.request.HTTPSHandler(context=context))
+    return urllib.request.build_opener(*handlers)
 
 
 def _detail(error: HTTPError) -> str:

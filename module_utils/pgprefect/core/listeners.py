@@ -57,8 +57,12 @@ def listening_users(port: int) -> set[int]:
 
 
 def foreign_listener(url: str, user: int) -> Problem | None:
-    """Return the problem of another user's process that listens at an address of this host, or None."""
-    port = urlsplit(url).port
+    """Return the problem of another user's process that listens at an address of this host, or None.
+
+    Where TLS is spoken the certificate proves who answers: a proxy is another user's.
+    """
+    parts = urlsplit(url)
+    port = None if parts.scheme == "https" else parts.port
     others = listening_users(port) - {user} if port and is_local(url) else set()
     if not others:
         return None

@@ -299,7 +299,7 @@ def _api(_ask: Ask, part: Tenant, timeout: float) -> Finding:
     ):
         url = part.api_url + path
         try:
-            json.loads(get(url, timeout))
+            json.loads(get(url, timeout, part.api_ca_file))
         except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", None) or error
             problems.append(Problem("api_not_ready", f"api {url}", f"{url} does not answer well: {reason}.", remedy))

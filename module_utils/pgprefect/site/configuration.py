@@ -23,7 +23,8 @@ class Tenant:
     """One Prefect server: its part of the database, its API, and the workers that should be online.
 
     ``pool_workers`` counts the workers of each work pool where that is known, and ``scaled_pools`` have more while they
-    have more to do; ``event_retention`` is an ISO 8601 duration.
+    have more to do; ``event_retention`` is an ISO 8601 duration. ``api_ca_file`` has the authorities of the API's
+    certificate, where these are not the system's.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Tenant:
     migrator: str = ""
     server: str = ""
     api_url: str = ""
+    api_ca_file: str = ""
     workers: int = 0
     pool_workers: Mapping[str, int] = field(default_factory=dict)
     event_retention: str = ""
@@ -49,6 +51,7 @@ class Tenant:
             schema=str(arguments["schema"]),
             **{role: str(arguments.get(role) or "") for role in ("owner", "migrator", "server")},
             api_url=str(arguments.get("api_url") or "").rstrip("/"),
+            api_ca_file=str(arguments.get("api_ca_file") or ""),
             workers=int(arguments.get("workers") or sum(pools.values())),
             pool_workers=pools,
             event_retention=str(arguments.get("event_retention") or ""),

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import ssl
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
-from pgprefect.core.http import ApiError, ApiUnreachable, PrefectApi, is_ready
+from pgprefect.cli.common import api_of
+from pgprefect.core.http import CA_FILE, ApiError, ApiUnreachable, PrefectApi, get, is_ready
 from pgprefect.core.problems import format_problems
 from pgprefect.objects.changes import create
 
@@ -104,6 +108,50 @@ def test_an_address_where_nothing_answers_is_an_error_of_its_own(url: str) -> No
 def test_a_service_is_ready_when_it_answers_with_success(serve: Serve) -> None:
     url = serve([(503, b""), (200, b"true")]).url
     assert [is_ready(url), is_ready(url), is_ready("http://127.0.0.1:9")] == [False, True, False]
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """A certificate for 127.0.0.1, which is its own authority, and its key."""
+    folder = tmp_path_factory.mktemp("authority")
+    paths = str(folder / "server.pem"), str(folder / "server.key")
+    subject = ["-subj=/CN=test", "-addext=subjectAltName=IP:127.0.0.1", f"-out={paths[0]}", f"-keyout={paths[1]}"]
+    command = ["openssl", "req", "-x509", "-newkey=ec", "-pkeyopt=ec_paramgen_curve:prime256v1", "-noenc", *subject]
+    subprocess.run(command, check=True, capture_output=True)
+    return paths
+
+
+@pytest.fixture
+def encrypted(authority: tuple[str, str]) -> Iterator[int]:
+    """The port of a server with TLS, which answers with true."""
+    server = HTTPServer(("127.0.0.1", 0), Server)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    Server.answers, Server.asked = [(200, b"true")] * 3, []
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_server_with_tls_proves_who_it_is(
+    encrypted: int, authority: tuple[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    url = f"https://127.0.0.1:{encrypted}/api"
+    with pytest.raises(ApiUnreachable, match="certificate verify failed") as failed:
+        PrefectApi(url).call("GET", "/health")
+    assert "set prefect_api_ca_file to the authority" in failed.value.problem.remedy
+    assert PrefectApi(url, ca_file=authority[0]).call("GET", "/health") is True
+    with pytest.raises(OSError, match="certificate is not valid for"):
+        get(url.replace("127.0.0.1", "localhost"), 5, authority[0])
+    # As the units of workers have it, and the files of the commands.
+    environment = tmp_path / "prefect.env"
+    environment.write_text(f'PREFECT_API_URL="{url}"\n{CA_FILE}="{authority[0]}"\n')
+    assert api_of(environment, "").call("GET", "/health") is True
+    monkeypatch.setenv(CA_FILE, authority[0])
+    assert is_ready(url)
+    assert not is_ready(url.replace("https", "http"))
 
 
 def test_a_change_says_what_failed(serve: Serve) -> None:

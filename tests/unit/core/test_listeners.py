@@ -23,6 +23,8 @@ def test_whose_process_listens(family: socket.AddressFamily, address: str) -> No
         assert problem and problem.code == "port_taken" and "not of user 54321" in problem.message
         # What listens on another host is not to be seen from here.
         assert foreign_listener(f"http://192.0.2.1:{port}/api", 54321) is None
+        # A proxy, which proves by its certificate who it is.
+        assert foreign_listener(url.replace("http:", "https:"), 54321) is None
     assert listening_users(port) == set()
 
 
