@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, TypeVar, Union, cast, get_args, get_origin
 
 _TYPES = {str: "str", int: "int", float: "float", bool: "bool", dict: "dict", list: "list"}
@@ -14,13 +14,16 @@ T = TypeVar("T")
 def options_of(declared: type[Any]) -> dict[str, dict[str, Any]]:
     """Return an argument spec with an option for each field of a dataclass.
 
-    A field without a default is required. A field that is a list of another dataclass takes dictionaries of its fields.
+    A field without a default is required. One that is another dataclass, or a list of it, takes dictionaries of its
+    fields. One whose metadata has ``no_log`` is a secret.
     The dataclass must not postpone its annotations: hosts have Python 3.9, which cannot evaluate ``int | None``.
     """
     spec: dict[str, dict[str, Any]] = {}
     for field in fields(declared):
         kind = _without_none(field.type)
-        option: dict[str, Any] = {"type": _TYPES[get_origin(kind) or kind]}
+        option: dict[str, Any] = {"type": "dict" if is_dataclass(kind) else _TYPES[get_origin(kind) or kind]}
+        if is_dataclass(kind):
+            option["options"] = options_of(kind)
         if option["type"] == "list":
             (element,) = get_args(kind)
             option["elements"] = _TYPES.get(element, "dict")
@@ -31,6 +34,8 @@ def options_of(declared: type[Any]) -> dict[str, dict[str, Any]]:
             option["required"] = True
         elif default is not None:
             option["default"] = default
+        if field.metadata.get("no_log"):
+            option["no_log"] = True
         spec[field.name] = option
     return spec
 
@@ -42,6 +47,8 @@ def from_options(declared: type[T], values: Mapping[str, Any]) -> T:
     for name, value in values.items():
         if get_origin(kinds[name]) is list and get_args(kinds[name])[0] not in _TYPES:
             value = [from_options(get_args(kinds[name])[0], item) for item in value]
+        elif is_dataclass(kinds[name]) and value is not None:
+            value = from_options(kinds[name], value)
         made[name] = value
     return declared(**made)
 
