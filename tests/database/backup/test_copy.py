@@ -22,7 +22,7 @@ from pgprefect.backup import copy, create, sets
 from pgprefect.backup.sets import BackupError, Dump, Manifest
 from pgprefect.site.configuration import CopyTarget, Keep
 
-from tests.support.postgresql import database_image, docker
+from tests.support.ssh_server import serving_ssh
 from tests.support.waiting import wait_for
 
 NEWEST = datetime(2026, 11, 25, 2, tzinfo=UTC)
@@ -67,37 +67,12 @@ class Place:
     cause: str
 
 
-def is_ssh(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as connection:
-        connection.settimeout(1)
-        return connection.recv(4) == b"SSH-"
-    return False
-
-
 @pytest.fixture(scope="module")
 def ssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
     """A host with sshd and rsync, which sees the tests' folders by their own paths: its keys' folder, and its port."""
     folder = tmp_path_factory.mktemp("ssh")
-    for key in ("host_key", "ssh_key"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / key], check=True)
-    (folder / "authorized_keys").write_text((folder / "ssh_key.pub").read_text())
-    settings = {
-        "HostKey": folder / "host_key",
-        "AuthorizedKeysFile": folder / "authorized_keys",
-        "StrictModes": "no",  # pytest's folders are anybody's
-    }
-    (folder / "sshd_config").write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
-    start = f"mkdir -p /run/sshd; exec /usr/sbin/sshd -D -e -f {folder}/sshd_config"
-    base = tmp_path_factory.getbasetemp()
-    options = ["--detach", "--rm", "--user=root", "--publish=127.0.0.1::22", f"--volume={base}:{base}"]
-    container = docker("run", *options, database_image(), "sh", "-c", start)
-    try:
-        port = int(docker("port", container, "22").rpartition(":")[2])
-        (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} " + (folder / "host_key.pub").read_text())
-        wait_for(lambda: is_ssh(port), lambda: docker("logs", container))
+    with serving_ssh(folder, tmp_path_factory.getbasetemp()) as port:
         yield folder, port
-    finally:
-        docker("rm", "--force", container)
 
 
 def by_rsync(ssh: tuple[Path, int], there: Path) -> Place:
