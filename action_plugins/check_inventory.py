@@ -24,6 +24,7 @@ for folder in (ROOT, ROOT / "module_utils"):
 try:
     from plugin_utils.inventory_checks import forms
     from plugin_utils.inventory_checks.code import Flows, locked_modules
+    from plugin_utils.inventory_checks.git import check_sources
     from plugin_utils.inventory_checks.groups import GROUPS, check_groups
     from plugin_utils.inventory_checks.secrets import check_secrets
     from plugin_utils.inventory_checks.specification import read
@@ -158,6 +159,7 @@ class ActionModule(ActionBase):
     def _check_tenants(self, tenants: Any, host: dict[str, Any]) -> Iterator[str]:
         resolved = filter_loader.get("prefect_tenants").j2_function(tenants)
         yield from check_environments(tenants)
+        yield from check_sources(tenants)
         yield from check_tenants(resolved)
         yield from check_placement(resolved, host["groups"])
         workers_of = filter_loader.get("prefect_workers").j2_function

@@ -9,6 +9,11 @@ from urllib.parse import urlsplit
 _FIRST_PORT = 4200
 # What a pool may say of its workers in place of the worker role's variables.
 _WORKER_KEYS = ("memory_max", "cpu_weight", "limit")
+# What git reads of the workers' environment.
+_GIT_VARIABLES = (
+    *("GIT_SSL_CAINFO", "GIT_SSL_CAPATH"),
+    *("http_proxy", "https_proxy", "all_proxy", "HTTPS_PROXY", "ALL_PROXY"),
+)
 Groups = Mapping[str, Sequence[str]]
 # What each role gets of a tenant.
 _VIEWS = {
@@ -156,6 +161,46 @@ def pool_environments(tenants: Sequence[Mapping[str, Any]]) -> dict[str, dict[st
     }
 
 
+def git_credentials(tenants: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Return by tenant what logs in to its repositories; these are secrets, so `prefect_tenants` does not have them."""
+    return {tenant["name"]: [dict(one) for one in tenant.get("git_credentials", ())] for tenant in tenants}
+
+
+def git_environments(
+    tenants: Sequence[Mapping[str, Any]], environment: Mapping[str, Any], no_proxy: Sequence[str]
+) -> dict[str, dict[str, str]]:
+    """Return by tenant the variables of its workers that git needs on the server's host, too.
+
+    ``environment`` is that of all workers.
+    """
+    bypass = dict.fromkeys(("NO_PROXY", "no_proxy"), ",".join(no_proxy))
+    found = {}
+    for tenant in tenants:
+        given = {**environment, **tenant.get("environment", {})}
+        wanted = {name: str(value) for name, value in given.items() if name in _GIT_VARIABLES}
+        found[tenant["name"]] = {**wanted, **bypass}
+    return found
+
+
+def git_keys(
+    tenants: Sequence[Mapping[str, Any]], workers: Sequence[Mapping[str, Any]]
+) -> dict[str, list[dict[str, Any]]]:
+    """Return by tenant the deploy keys that a host's workers need, for tenants that have any."""
+    here = {worker["tenant"] for worker in workers}
+    keys = {name: [one for one in given if one.get("key")] for name, given in git_credentials(tenants).items()}
+    return {name: found for name, found in keys.items() if found and name in here}
+
+
+def needs_git(tenants: Sequence[Mapping[str, Any]], workers: Sequence[Mapping[str, Any]], serves: bool = False) -> bool:
+    """Return whether a host needs git: it serves, or runs a worker of, a deployment whose code is in a repository."""
+    pools = {(worker["tenant"], worker["pool"]) for worker in workers}
+    return any(
+        "source" in deployment and (serves or (tenant["name"], deployment["work_pool"]) in pools)
+        for tenant in tenants
+        for deployment in tenant["deployments"]
+    )
+
+
 def tenant_views(tenants: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Return by role what it gets of each tenant."""
     return {role: [{key: tenant[key] for key in keys} for tenant in tenants] for role, keys in _VIEWS.items()}
@@ -194,4 +239,8 @@ class FilterModule:
             "tenant_views": tenant_views,
             "tenant_environments": tenant_environments,
             "pool_environments": pool_environments,
+            "git_credentials": git_credentials,
+            "git_environments": git_environments,
+            "git_keys": git_keys,
+            "needs_git": needs_git,
         }

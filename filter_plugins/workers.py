@@ -59,6 +59,24 @@ def worker_weights(hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any
     return {host: int(hostvars[host].get("prefect_worker_weight", 1)) for host in hosts}
 
 
+def deploy_key_folders(
+    keys: Mapping[str, Sequence[Mapping[str, Any]]], folder: str, tenants: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Return deploy keys by tenant as folders of the module file_tree, which only the tenant's workers read.
+
+    ``tenants`` are those that have such a folder, which is emptied where they have no keys any more.
+    """
+    folders = []
+    for tenant, declared in keys.items():
+        files = {}
+        for one in declared:
+            files[one["name"]] = one["key"].strip() + "\n"
+            files[f"{one['name']}.known_hosts"] = "".join(f"{line}\n" for line in one["known_hosts"])
+        rights = {"group": f"prefect-{tenant}", "mode": "0640", "folder_mode": "0750", "folder_exact": True}
+        folders.append({"path": f"{folder}/{tenant}", "files": files, "only": True, **rights})
+    return folders + [{"path": f"{folder}/{tenant}", "only": True} for tenant in tenants if tenant not in keys]
+
+
 def _megabytes(size: str, memory_mb: int) -> int:
     if size == "infinity":
         return memory_mb
@@ -78,4 +96,5 @@ class FilterModule:
             "pool_limits": pool_limits,
             "simultaneous_workers": simultaneous_workers,
             "worker_weights": worker_weights,
+            "deploy_key_folders": deploy_key_folders,
         }

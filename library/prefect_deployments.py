@@ -14,6 +14,9 @@ description:
   - The flow's code is a file on this host. Its digest, together with that of the local modules that it imports, is the
     deployment's version. Only if it differs from the server's, the flow is loaded, without running it, to learn its
     description and its parameters' schema.
+  - Or it is in a git repository, as C(source) says. The reference is resolved to a commit, which is the deployment's
+    version; all workers run that very commit. A branch that has moved is a change. The commit is cloned into a
+    temporary folder to load the flow. This host and the workers need git, and ssh where a key is used.
 version_added: "1.0.0"
 author: The ansible-prefect authors
 attributes:
@@ -33,8 +36,45 @@ options:
     type: path
     required: true
   user:
-    description: The account that loads the flows, if the module itself runs as root.
+    description: The account that loads the flows and runs git, if the module itself runs as root.
     type: str
+  git_credentials:
+    description: What logs in to private repositories.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Their name, which the sources give.
+        type: str
+        required: true
+      token:
+        description: >-
+          A token for repositories over https. It is kept in the Secret block C(git-NAME), which Prefect encrypts, and
+          which the workers read.
+        type: str
+      username:
+        description: The user's name beside a token.
+        type: str
+        default: git
+      key:
+        description: >-
+          A private key for repositories over ssh, without a passphrase. The workers have it in C(git_keys_directory)
+          as C(NAME), and its known hosts as C(NAME.known_hosts).
+        type: str
+      known_hosts:
+        description: Lines with the keys of the hosts, as C(ssh-keyscan) prints them. A key needs them.
+        type: list
+        elements: str
+        default: []
+  git_keys_directory:
+    description: Folder on the workers with the keys.
+    type: path
+    default: /etc/prefect/git
+  git_environment:
+    description: Environment variables of git on this host, as C(GIT_SSL_CAINFO) and those of a proxy.
+    type: dict
+    default: {}
   deployments:
     description: The deployments.
     type: list
@@ -50,9 +90,28 @@ options:
         type: str
         required: true
       entrypoint:
-        description: The flow's file in C(flows_directory) and its function, as in C(collect.py:collect_prices).
+        description: >-
+          The flow's file in C(flows_directory), or in the repository, and its function, as in
+          C(collect.py:collect_prices).
         type: str
         required: true
+      source:
+        description: The git repository of its code. If not given, the code is in C(flows_directory).
+        type: dict
+        suboptions:
+          git:
+            description: >-
+              Address of the repository, C(https://HOST/PATH), C(ssh://USER@HOST/PATH) or C(USER@HOST:PATH), without a
+              password.
+            type: str
+            required: true
+          ref:
+            description: A branch, a tag, or all 40 digits of a commit.
+            type: str
+            required: true
+          credentials:
+            description: Name of the C(git_credentials) with which it is read; a repository over ssh needs some.
+            type: str
       work_pool:
         description: The work pool whose workers run it.
         type: str
@@ -148,6 +207,25 @@ EXAMPLES = r"""
           - slug: after-close
             cron: "30 22 * * 1-5"
             timezone: Europe/Berlin
+
+- name: Run what the branch main of a private repository is now
+  prefect_deployments:
+    api_url: http://127.0.0.1:4200/api
+    api_auth_string: "admin:{{ lookup('ansible.builtin.password', inventory_dir ~ '/.secrets/prefect_api') }}"
+    flows_directory: /opt/prefect/flows
+    virtualenv: /opt/prefect/3.9.1
+    git_credentials:
+      - name: research
+        token: "{{ vault_research_token }}"
+    deployments:
+      - name: daily
+        flow: rank-stocks
+        source:
+          git: https://git.example.com/research/flows.git
+          ref: main
+          credentials: research
+        entrypoint: flows/rank.py:rank_stocks
+        work_pool: default
 """
 
 RETURN = r"""
@@ -180,6 +258,7 @@ from ansible.module_utils.pgprefect.core.http import API_ARGUMENTS, PrefectApi
 from ansible.module_utils.pgprefect.core.options import from_options, options_of
 from ansible.module_utils.pgprefect.objects import deployments
 from ansible.module_utils.pgprefect.objects.flows import FlowCode
+from ansible.module_utils.pgprefect.objects.git import GitCredentials, Repositories
 
 
 def main() -> None:
@@ -190,6 +269,14 @@ def main() -> None:
             "flows_directory": {"type": "path", "required": True},
             "virtualenv": {"type": "path", "required": True},
             "user": {"type": "str"},
+            "git_credentials": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": options_of(GitCredentials),
+            },
+            "git_keys_directory": {"type": "path", "default": "/etc/prefect/git"},
+            "git_environment": {"type": "dict", "default": {}, "no_log": True},
             "deployments": {"type": "list", "elements": "dict", "required": True, "options": options},
         },
         supports_check_mode=True,
@@ -197,8 +284,15 @@ def main() -> None:
     api = PrefectApi.from_arguments(module.params)
     code = FlowCode(module.params["flows_directory"], module.params["virtualenv"], module.params["user"])
     declared = [from_options(deployments.Deployment, item) for item in module.params["deployments"]]
+    credentials = [from_options(GitCredentials, item) for item in module.params["git_credentials"]]
+    repositories = Repositories(
+        {one.name: one for one in credentials},
+        code.user,
+        {name: str(value) for name, value in module.params["git_environment"].items()},
+        module.params["git_keys_directory"],
+    )
     with failures(module) as done:
-        outcome = deployments.apply(api, declared, code, module.check_mode, done)
+        outcome = deployments.apply(api, declared, code, module.check_mode, done, repositories)
         if outcome.unreachable:
             module.warn(f"{outcome.unreachable} Check mode takes it for a server without deployments.")
         module.exit_json(**outcome.as_dict())

@@ -14,7 +14,7 @@ from pgprefect.health.thresholds import Thresholds
 from pgprefect.runs.retention import Policy
 from pgprefect.schema.event_table import FIELDS
 
-from . import environment, forms
+from . import environment, forms, git
 from .age import AGE_RECIPIENT
 from .forms import Entries, Form, identifier, matching, number, one_of, whole
 from .suggestions import did_you_mean
@@ -33,7 +33,7 @@ _SET = matching(r"\d{8}T\d{6}Z(-safety)?", "the name of a backup set, as 2026013
 TENANT = matching(r"[a-z][a-z0-9_]{0,23}", "1 to 24 lower-case letters, digits and '_', a letter first")
 ENTRYPOINT = matching(
     r"[\w-]+(?:/[\w-]+)*\.py:[A-Za-z_]\w*",
-    "file.py:function, with the file's path in the folder of the flows",
+    "file.py:function, with the file's path in the folder of the flows, or in the repository",
 )
 
 
@@ -190,6 +190,11 @@ FORMS: dict[str, Form] = {
     "prefect_tenants[].ui_url": forms.URL.or_empty(),
     "prefect_tenants[].event_retention": forms.DURATION,
     "prefect_tenants[].environment": environment.TENANT,
+    "prefect_tenants[].git_credentials[].name": git.NAME,
+    "prefect_tenants[].git_credentials[].token": forms.ASCII_SECRET,
+    "prefect_tenants[].git_credentials[].username": matching(r"[A-Za-z0-9][\w.+@-]{0,99}", "a user's name"),
+    "prefect_tenants[].git_credentials[].key": forms.PRIVATE_KEY,
+    "prefect_tenants[].git_credentials[].known_hosts": git.KNOWN_HOST,
     "prefect_tenants[].work_pools[].name": forms.POOL_NAME,
     "prefect_tenants[].work_pools[].type": matching(r"[a-z][a-z0-9-]{0,99}", "a type of Prefect's, as process"),
     "prefect_tenants[].work_pools[].description": forms.PROSE,
@@ -210,6 +215,9 @@ FORMS: dict[str, Form] = {
     "prefect_tenants[].deployments[].name": forms.PREFECT_NAME,
     "prefect_tenants[].deployments[].flow": forms.PREFECT_NAME,
     "prefect_tenants[].deployments[].entrypoint": ENTRYPOINT,
+    "prefect_tenants[].deployments[].source.git": git.URL,
+    "prefect_tenants[].deployments[].source.ref": git.REF,
+    "prefect_tenants[].deployments[].source.credentials": git.NAME,
     "prefect_tenants[].deployments[].work_pool": forms.PREFECT_NAME,
     "prefect_tenants[].deployments[].work_queue": forms.PREFECT_NAME,
     "prefect_tenants[].deployments[].description": forms.PROSE,
@@ -358,6 +366,7 @@ MAY_REPEAT = ("prefect_backup_copy_known_hosts", "pgbackrest_repository.known_ho
 # What must differ among the entries of a list, besides the whole entry.
 UNIQUE: dict[str, tuple[tuple[str, ...], ...]] = {
     "prefect_tenants": (("name",), ("port",), ("schema",)),
+    "prefect_tenants[].git_credentials": (("name",),),
     "prefect_tenants[].work_pools": (("name",),),
     "prefect_tenants[].work_pools[].queues": (("name",), ("priority",)),
     "prefect_tenants[].deployments": (("flow", "name"),),

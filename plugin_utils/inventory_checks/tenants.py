@@ -16,11 +16,14 @@ _WHEN = ("cron", "interval", "rrule")
 
 
 def check_code(tenants: Any, flows: Flows) -> Iterator[str]:
-    """Yield what is wrong with the entrypoints of the deployments, also where other keys have mistakes."""
+    """Yield what is wrong with the entrypoints of the deployments, also where other keys have mistakes.
+
+    Code in a repository is not here; it is checked when its deployment is applied.
+    """
     for number, tenant in enumerate(_mappings(tenants)):
         for index, deployment in enumerate(_mappings(tenant.get("deployments"))):
             path = f"prefect_tenants[{number}].deployments[{index}]"
-            if not list(ENTRYPOINT.faults(path, deployment.get("entrypoint"))):
+            if "source" not in deployment and not list(ENTRYPOINT.faults(path, deployment.get("entrypoint"))):
                 yield from flows.faults(path, {"flow": "", **deployment})
 
 

@@ -198,6 +198,8 @@ def test_what_does_not_fit_together(tmp_path: Path) -> None:
     (lost,) = check(entrypoint="colect.py:collect")
     assert lost.startswith(f"{path}.entrypoint: colect.py:collect: colect.py is not in the folder of the flows")
     assert lost.endswith("; did you mean collect.py?")
+    # Nothing is said of what is in a repository.
+    assert check(entrypoint="colect.py:collect", source={"git": "https://git.example.com/x.git", "ref": "main"}) == []
 
 
 TOGETHER = [

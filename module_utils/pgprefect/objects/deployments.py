@@ -6,15 +6,18 @@ What is not declared is left alone: other deployments, schedules that were made 
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 
 from ..core.http import ApiUnreachable, PrefectApi
 from ..core.prefect import RESCHEDULE_TAG
+from ..core.problems import Problem
 from .changes import Fields, ObjectChange, Outcome, create, delete, duplicates, limit_field, name_faults, refuse, update
 from .flows import FlowCode, FlowError, flow_problem
+from .git import GitError, GitMissing, GitSource, Repositories
+from .secret_blocks import SecretBlocks
 
 _ENTRYPOINT = re.compile(r"[\w-]+(?:/[\w-]+)*\.py:[A-Za-z_]\w*")
 _RULES = ("cron", "interval", "rrule")
@@ -53,6 +56,7 @@ class Deployment:
     flow: str
     entrypoint: str
     work_pool: str
+    source: Optional[GitSource] = None  # None: the folder of the flows
     work_queue: str = "default"
     description: Optional[str] = None  # None: the flow's, whenever its code changes
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -108,22 +112,26 @@ def apply(
     code: FlowCode,
     dry_run: bool = False,
     done: Optional[list[str]] = None,
+    repositories: Optional[Repositories] = None,
 ) -> Outcome:
-    """Bring the declared deployments and their schedules to their declaration.
+    """Bring the declared deployments and their schedules to their declaration, and the blocks with their tokens.
 
     Each change is added to ``done`` when it is made. A dry run changes nothing. It takes a server that it cannot reach
-    for one without deployments, and does without code and virtualenv that are not there yet.
-    Raises ObjectsError, ApiError, FlowError.
+    for one without deployments, and does without code, virtualenv and git that are not there yet.
+    Raises ObjectsError, ApiError, FlowError, GitError.
     """
-    refuse(list(_faults(declared)))
-    store, unreachable = DeploymentStore(api), None
+    repositories = repositories or Repositories()
+    refuse([*_faults(declared), *_source_faults(declared, repositories)])
+    tokens = repositories.tokens([deployment.source for deployment in declared if deployment.source])
+    store, blocks, unreachable = DeploymentStore(api), SecretBlocks(api), None
     try:
         store.read(declared)
+        blocks.read(tokens)
     except ApiUnreachable as error:
         if not dry_run:
             raise
         unreachable = error
-    changes = plan(store, declared, code, may_lack_code=dry_run)
+    changes = [*blocks.plan(tokens), *plan(store, declared, code, repositories, may_lack_code=dry_run)]
     if changes and not dry_run:
         for change in changes:
             change.apply()
@@ -135,44 +143,152 @@ def apply(
 
 
 def plan(
-    store: DeploymentStore, declared: Sequence[Deployment], code: FlowCode, may_lack_code: bool = False
+    store: DeploymentStore,
+    declared: Sequence[Deployment],
+    code: FlowCode,
+    repositories: Repositories,
+    may_lack_code: bool = False,
 ) -> list[ObjectChange]:
-    """Return what must be changed so that the stored deployments are as declared. Raises FlowError.
+    """Return what must be changed so that the stored deployments are as declared. Raises FlowError, GitError.
 
     Only flows whose code or entrypoint differs from what the server has are loaded.
     """
-    versions = {d.entrypoint: code.version(d.entrypoint, required=not may_lack_code) for d in declared}
-    changed = [d for d in declared if _code_differs(store.deployments.get(d.full_name, {}), d, versions[d.entrypoint])]
+    versions = _versions(declared, code, repositories, may_lack_code)
+    places = {d.full_name: _place_of_code(d, versions[d.full_name], code, repositories) for d in declared}
+    changed = [
+        deployment
+        for deployment in declared
+        if versions[deployment.full_name] is not None
+        and _code_differs(store.deployments.get(deployment.full_name, {}), deployment, places[deployment.full_name])
+    ]
     loaded: dict[str, Fields] = {}
     if changed and (not may_lack_code or Path(code.python).exists()):
-        loaded = code.load(sorted({deployment.entrypoint for deployment in changed}))
+        loaded = _load(changed, versions, code, repositories)
         _check_flows(changed, loaded)
 
     changes: list[ObjectChange] = []
     for deployment in declared:
-        wanted = _wanted_fields(deployment, code.directory)
-        version = versions[deployment.entrypoint]
-        if version is not None:
-            wanted["version"] = version
+        wanted = {**_wanted_fields(deployment), **places[deployment.full_name]}
         if deployment in changed and loaded:
-            flow = loaded[deployment.entrypoint]
+            flow = loaded[deployment.full_name]
             wanted["parameter_openapi_schema"] = flow["schema"]
             wanted.setdefault("description", flow["description"])
         changes += _plan_deployment(store, deployment, wanted)
     return changes
 
 
-def _code_differs(stored: Fields, deployment: Deployment, version: Optional[str]) -> bool:
-    known = (stored.get("version"), stored.get("entrypoint"))
-    return version is not None and known != (version, deployment.entrypoint)
+def _versions(
+    declared: Sequence[Deployment], code: FlowCode, repositories: Repositories, may_lack_code: bool
+) -> dict[str, Optional[str]]:
+    """Return the versions of the deployments' code by full name: of the folder a digest, of a repository the commit.
+
+    It is None for code that is not there yet. Raises FlowError, and GitError with the problems of all repositories.
+    """
+    entrypoints = {d.entrypoint for d in declared if d.source is None}
+    digests = {entrypoint: code.version(entrypoint, required=not may_lack_code) for entrypoint in sorted(entrypoints)}
+    commits: dict[GitSource, Optional[str]] = {}
+    problems: list[Problem] = []
+    for source, deployments in _by_source(declared).items():
+        commits[source] = _commit(source, deployments, repositories, may_lack_code, problems)
+    if problems:
+        raise GitError(*problems)
+    return {d.full_name: commits[d.source] if d.source else digests[d.entrypoint] for d in declared}
+
+
+def _commit(
+    source: GitSource,
+    deployments: Sequence[Deployment],
+    repositories: Repositories,
+    may_lack_git: bool,
+    problems: list[Problem],
+) -> Optional[str]:
+    """Return the commit of a source, or None with the problems added, or where git is not there yet."""
+    try:
+        return repositories.resolve(source)
+    except GitError as error:
+        if not (isinstance(error, GitMissing) and may_lack_git):
+            problems += _named(deployments, error).problems
+        return None
+
+
+def _load(
+    declared: Sequence[Deployment],
+    versions: dict[str, Optional[str]],
+    code: FlowCode,
+    repositories: Repositories,
+) -> dict[str, Fields]:
+    """Return what Prefect knows of the deployments' flows by full name. Raises FlowError, GitError."""
+    entrypoints = {d.entrypoint for d in declared if d.source is None}
+    found = code.load(sorted(entrypoints)) if entrypoints else {}
+    loaded = {d.full_name: found[d.entrypoint] for d in declared if d.source is None}
+    for source, deployments in _by_source(declared).items():
+        found = _load_commit(source, deployments, versions[deployments[0].full_name] or "", code, repositories)
+        loaded.update({d.full_name: found[d.entrypoint] for d in deployments})
+    return loaded
+
+
+def _load_commit(
+    source: GitSource, deployments: Sequence[Deployment], commit: str, code: FlowCode, repositories: Repositories
+) -> dict[str, Fields]:
+    """Return what Prefect knows of the flows of a commit by entrypoint. Raises FlowError, GitError."""
+    entrypoints = {deployment.entrypoint for deployment in deployments}
+    missing = {"error": f"there is no such file at the commit {commit[:12]}"}
+    found: dict[str, Fields] = dict.fromkeys(entrypoints, missing)
+    try:
+        with repositories.checkout(source, commit) as folder:
+            there = sorted(one for one in entrypoints if Path(folder, one.partition(":")[0]).is_file())
+            if there:
+                found.update(replace(code, directory=folder).load(there))
+    except GitError as error:
+        raise _named(deployments, error) from error
+    return found
+
+
+def _by_source(declared: Sequence[Deployment]) -> dict[GitSource, list[Deployment]]:
+    """Return the deployments whose code is in a repository, by where it is."""
+    found: dict[GitSource, list[Deployment]] = {}
+    for deployment in declared:
+        if deployment.source is not None:
+            found.setdefault(deployment.source, []).append(deployment)
+    return found
+
+
+def _named(deployments: Sequence[Deployment], error: GitError) -> GitError:
+    """Return the error with the names of the deployments that need the repository."""
+    names = ", ".join(deployment.full_name for deployment in deployments)
+    what = "Deployment" if len(deployments) == 1 else "Deployments"
+    return GitError(*(replace(one, message=f"{what} {names}: {one.message}") for one in error.problems))
+
+
+def _place_of_code(
+    deployment: Deployment, version: Optional[str], code: FlowCode, repositories: Repositories
+) -> Fields:
+    """Return the fields that say where workers find a deployment's code, and its version, as far as they are known."""
+    fields: Fields = {} if version is None else {"version": version}
+    if deployment.source is None:
+        step = "prefect.deployments.steps.set_working_directory"
+        fields["pull_steps"] = [{step: {"directory": code.directory}}]
+    elif version is not None:
+        fields["pull_steps"] = repositories.pull_steps(deployment.source, version)
+    return fields
+
+
+def _code_differs(stored: Fields, deployment: Deployment, place: Fields) -> bool:
+    """Return whether the flow must be loaded: a folder may move, but another repository may lack the commit."""
+    known = {**place, "entrypoint": deployment.entrypoint}
+    if deployment.source is None:
+        del known["pull_steps"]
+    return any(stored.get(name) != value for name, value in known.items())
 
 
 def _check_flows(declared: Sequence[Deployment], loaded: dict[str, Fields]) -> None:
     """Raise FlowError for all deployments whose flow could not be loaded or has another name."""
     problems = []
     for deployment in declared:
-        flow = loaded[deployment.entrypoint]
+        flow = loaded[deployment.full_name]
         name, what = deployment.full_name, f"Deployment {deployment.full_name}: {deployment.entrypoint}"
+        if deployment.source is not None:
+            what += f" in {deployment.source}"
         if "error" in flow:
             remedy = "Correct the entrypoint, or the flow's code."
             problems.append(flow_problem(f"deployment {name}", f"{what}: {flow['error']}.", remedy))
@@ -239,11 +355,10 @@ def _comparable_rule(current: Fields, wanted: Fields) -> Fields:
     return rule
 
 
-def _wanted_fields(declared: Deployment, directory: str) -> Fields:
+def _wanted_fields(declared: Deployment) -> Fields:
     """Return the API's fields of a declared deployment, without those that follow from its code."""
     fields: Fields = {
         "entrypoint": declared.entrypoint,
-        "pull_steps": [{"prefect.deployments.steps.set_working_directory": {"directory": directory}}],
         "work_pool_name": declared.work_pool,
         "work_queue_name": declared.work_queue,
         "parameters": declared.parameters,
@@ -266,7 +381,7 @@ def _faults(declared: Sequence[Deployment]) -> Iterator[str]:
         if not _ENTRYPOINT.fullmatch(deployment.entrypoint):
             yield (
                 f"{what}: the entrypoint {deployment.entrypoint!r} must read file.py:function, "
-                "with the file's path in the folder of the flows."
+                "with the file's path in the folder of the flows, or in the repository."
             )
         if deployment.on_lost not in ("crash", "reschedule"):
             yield f"{what}: on_lost is {deployment.on_lost!r}, but it must be crash or reschedule."
@@ -282,3 +397,10 @@ def _faults(declared: Sequence[Deployment]) -> Iterator[str]:
                 yield f"{what}: the schedule {schedule.slug} needs exactly one of {', '.join(_RULES)}."
             if schedule.interval is not None and schedule.interval < 1:
                 yield f"{what}: the interval of schedule {schedule.slug} must be positive."
+
+
+def _source_faults(declared: Sequence[Deployment], repositories: Repositories) -> Iterator[str]:
+    for deployment in declared:
+        if deployment.source is not None:
+            for fault in repositories.faults(deployment.source):
+                yield f"Deployment {deployment.full_name}: {fault}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import json
 import os
@@ -100,12 +101,7 @@ class FlowCode:
 
         Their modules run, as in a worker; where one cannot, its flow is read without what it lacks. Raises FlowError.
         """
-        with tempfile.TemporaryDirectory() as home:
-            identity: dict[str, Any] = {}
-            if self.user:
-                account = pwd.getpwnam(self.user)
-                os.chown(home, account.pw_uid, account.pw_gid)
-                identity = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+        with temporary_home(self.user) as (home, identity):
             try:
                 run = subprocess.run(
                     [self.python, "-I", "-B", "-c", _LOAD_FLOWS],
@@ -138,6 +134,18 @@ class FlowCode:
         message = f"The flows could not be loaded with {self.python}: {reason}"
         remedy = "Check that this is a virtualenv with Prefect and the packages of the flows; site.yml installs it."
         return FlowError(flow_problem(f"virtualenv {self.virtualenv}", message, remedy))
+
+
+@contextlib.contextmanager
+def temporary_home(user: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Give a folder that only an account sees, this process's own without one, and how subprocess runs as it."""
+    with tempfile.TemporaryDirectory() as home:
+        identity: dict[str, Any] = {}
+        if user:
+            account = pwd.getpwnam(user)
+            os.chown(home, account.pw_uid, account.pw_gid)
+            identity = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+        yield home, identity
 
 
 def imports(nodes: Iterable[ast.AST], file: Path) -> Iterator[tuple[Path | None, str]]:

@@ -288,7 +288,14 @@ REPRODUCTIONS |= {
 # Messages that a test elsewhere reproduces: it must exist, and have the message and the code in its file.
 _BACKUP = "tests/database/backup/test_create.py::test"
 _PLACEMENT = "tests/database/schema/test_verify.py::test_each_placement_is_known_by_its_codes"
+_GIT = "tests/api/objects/test_git.py::test_what_can_not_be_run_is_refused_before_anything_is_made"
 ELSEWHERE = {
+    "the repository has no such branch or tag": _GIT,
+    "does not let these credentials read it": _GIT,
+    "the server's certificate is not trusted": _GIT,
+    "the host's key is not one of known_hosts": (
+        "tests/api/objects/test_git.py::test_a_private_repository_by_a_deploy_key"
+    ),
     'operator class "gin_trgm_ops" does not exist': _PLACEMENT,
     'permission denied to create extension "pg_trgm"': _PLACEMENT,
     "Can't locate revision identified by '…'": _PLACEMENT,
