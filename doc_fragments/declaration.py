@@ -55,4 +55,10 @@ options:
       - Whether C(PUBLIC) loses what it has in the database and in C(public). Unless given, it keeps that in a database
         that existed before.
     type: bool
+  administrator:
+    description:
+      - The role by which a server of others is managed, where the login is no superuser. It has CREATEROLE, owns the
+        database, and becomes a member of each schema's owner; the backup's role then reads by grants alone.
+    type: str
+    default: ""
 """

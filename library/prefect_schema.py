@@ -63,6 +63,10 @@ compared:
   description: Whether the database could be asked; in check mode its server may not run yet.
   returned: success
   type: bool
+server_version:
+  description: The major version of a server of others, which O(administrator) manages, if it could be asked.
+  returned: success
+  type: int
 problems:
   description: What blocks the plan, each with C(code), C(severity), C(object), C(message) and C(remedy).
   returned: failure
@@ -75,13 +79,14 @@ changes:
   returned: failure
 """
 
+import contextlib
 import glob
 import importlib.util
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.module_support.database import database_changes
 from ansible.module_utils.module_support.failures import failures
-from ansible.module_utils.pgprefect.core.connection import LOGIN_ARGUMENTS, ConnectionFailed, Login
+from ansible.module_utils.pgprefect.core.connection import LOGIN_ARGUMENTS, ConnectionFailed, Login, connect
 from ansible.module_utils.pgprefect.schema.catalog import clean_database
 from ansible.module_utils.pgprefect.schema.declaration import DECLARATION_ARGUMENTS, declare
 from ansible.module_utils.pgprefect.schema.plan import apply, make_plan
@@ -102,7 +107,13 @@ def main() -> None:
     compared = True
     with failures(module) as done:
         declaration = declare(**{name: module.params[name] for name in (*DECLARATION_ARGUMENTS, "passwords")})
-        if module.check_mode and not is_installed(login):
+        if module.check_mode and login.host and not is_installed(login):
+            module.warn(
+                "psycopg2 is not installed on this host yet, so it is not known what differs at "
+                f"{login.where}. site.yml installs it."
+            )
+            changes, compared = [], False
+        elif module.check_mode and not is_installed(login):
             changes = make_plan(clean_database(declaration), declaration, script).changes
         else:
             try:
@@ -114,7 +125,16 @@ def main() -> None:
                     f"{failed.problem.message} What differs is not known until it is started, which site.yml does."
                 )
                 changes, compared = [], False
-        module.exit_json(compared=compared, **database_changes(changes))
+        known = compared and module.params["administrator"]
+        module.exit_json(
+            compared=compared, server_version=version_of(login) if known else None, **database_changes(changes)
+        )
+
+
+def version_of(login: Login) -> int:
+    """Return the major version of a server. Raises ConnectionFailed."""
+    with contextlib.closing(connect(login, "postgres")) as connection:
+        return int(connection.server_version) // 10000
 
 
 def is_stopped(login: Login, failed: ConnectionFailed) -> bool:

@@ -82,8 +82,8 @@ def prove(copy: Path, work: Path, declaration: Declaration, virtualenv: str | No
     manifest = sets.read_manifest(copy)
     _log.info("Drill the set %s.", manifest.name)
     parts = [part for part in manifest.parts if part.schema]
-    # The roles get no passwords, so that only this drill can log in.
-    copied = replace(declaration, passwords={})
+    # The roles get no passwords, so that only this drill can log in, as a superuser even of a copy of others' server.
+    copied = replace(declaration, passwords={}, administrator="")
     servers: dict[str, int] = {}
     try:
         login = _start(work)

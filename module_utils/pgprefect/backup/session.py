@@ -26,8 +26,14 @@ from ..core.sql import Statement, Value
 ROLE = "pgprefect_restore"
 _CHUNK = 1 << 16
 _STATEMENTS = 1 << 20  # of SQL without rows that are executed in one go
-# Words for psql, and a change of roles that no owner may make.
-_NOT_OURS = (b"\\restrict ", b"\\unrestrict ", b"SET SESSION AUTHORIZATION ", b"RESET SESSION AUTHORIZATION;")
+# Words for psql, a change of roles that no owner may make, and a setting that servers before PostgreSQL 17 do not know.
+_NOT_OURS = (
+    b"\\restrict ",
+    b"\\unrestrict ",
+    b"SET SESSION AUTHORIZATION ",
+    b"RESET SESSION AUTHORIZATION;",
+    b"SET transaction_timeout = 0;",
+)
 _log = logging.getLogger(__name__)
 
 
@@ -130,7 +136,9 @@ def session(login: Login, database: str, owners: Sequence[str], large_objects: b
             verifier = Value(scram_verifier(password), secret=True)
             Statement("CREATE ROLE {} LOGIN NOINHERIT PASSWORD {}", (ROLE, verifier)).execute(cursor)
             Statement("GRANT CONNECT ON DATABASE {} TO {}", (database, ROLE)).execute(cursor)
-            if large_objects:  # they have other owners, and no schema whose owner may remove them
+            is_superuser = _may_end(cursor)
+            # They have other owners, and no schema whose owner may remove them.
+            if large_objects and is_superuser:
                 template = "ALTER ROLE {} IN DATABASE {} SET lo_compat_privileges TO 'on'"
                 Statement(template, (ROLE, database)).execute(cursor)
         connection = connect(replace(login, user=ROLE, password=password, passfile=None), database)
@@ -143,6 +151,15 @@ def session(login: Login, database: str, owners: Sequence[str], large_objects: b
         remove_role(login, [database])
 
 
+def _may_end(cursor: Any) -> bool:
+    """Let an administrator end the role's sessions and drop what it has; return whether it is a superuser."""
+    cursor.execute("SELECT rolsuper, rolname FROM pg_roles WHERE rolname = current_user")
+    is_superuser, administrator = cursor.fetchone()
+    if not is_superuser:
+        Statement("GRANT {} TO {}", (ROLE, administrator)).execute(cursor)
+    return bool(is_superuser)
+
+
 def remove_role(login: Login, databases: Sequence[str]) -> None:
     """End the sessions of the role and drop it, where it exists, with what it owns in these databases."""
     with contextlib.closing(connect(login, "postgres")) as connection, connection.cursor() as cursor:
@@ -151,6 +168,7 @@ def remove_role(login: Login, databases: Sequence[str]) -> None:
         if cursor.fetchone() is None:
             return
         Statement("ALTER ROLE {} NOLOGIN", (ROLE,)).execute(cursor)
+        _may_end(cursor)
         cursor.execute("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = %s", (ROLE,))
         cursor.execute("SELECT datname FROM pg_database WHERE datname = ANY(%s::name[])", (list(databases),))
         for (database,) in cursor.fetchall():

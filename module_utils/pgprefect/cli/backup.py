@@ -7,7 +7,7 @@ import json
 import os
 import pwd
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def site_with_backups(options: argparse.Namespace) -> tuple[Site, Path]:
     """Return the site and the directory of its sets. Raises ConfigurationError where this host has none."""
     site = load_site(options)
     home = Path(_of(site).directory)
-    if site.login.host and not home.exists():
+    if not site.administers and not home.exists():
         raise ConfigurationError(_elsewhere(site))
     return site, home
 
@@ -98,7 +98,7 @@ def _as_backup_user(options: argparse.Namespace) -> tuple[Site, Path]:
             user = pwd.getpwnam(role)
         except KeyError as error:
             missing = f"There is no user {role} on this host: run site.yml, which makes it."
-            raise ConfigurationError(_elsewhere(site) if site.login.host else missing) from error
+            raise ConfigurationError(missing if site.administers else _elsewhere(site)) from error
         os.initgroups(role, user.pw_gid)
         os.setgid(user.pw_gid)
         os.setuid(user.pw_uid)
@@ -109,7 +109,7 @@ def _create(options: argparse.Namespace) -> int:
     site, home = _as_backup_user(options)
     backups = _of(site)
     parts = create.wanted_parts(declaration_of(site), options.kind or backups.kinds, options.tenant)
-    login = replace(site.login, user=declaration_of(site).backup)
+    login = site.backup
     if options.safety:  # of what is there: where something is gone, that is what the restore is for
         parts = create.existing(login, site.database, parts)
         if not parts:

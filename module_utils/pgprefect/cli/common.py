@@ -149,8 +149,8 @@ def load_site(options: argparse.Namespace) -> Site:
 
 
 def clear_remains(site: Site) -> None:
-    """Remove what killed jobs of any kind left behind, as root of the database's host; else do nothing."""
-    if site.backups and not site.login.host and os.geteuid() == 0:
+    """Remove what killed jobs of any kind left behind, as root of the host that has them; else do nothing."""
+    if site.backups and site.administers and os.geteuid() == 0:
         remains.clear(site.login, Path(site.backups.directory), Path(site.backups.drill_directory))
 
 

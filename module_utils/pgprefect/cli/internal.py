@@ -101,8 +101,9 @@ def _where(options: argparse.Namespace) -> tuple[Login, str, str, str]:
 def _revoke_secrets(_options: argparse.Namespace) -> int:
     login, database, schema = environment.database(os.environ)
     server = environment.setting(os.environ, "PGPREFECT_SERVER_ROLE")
+    backup = os.environ.get("PGPREFECT_BACKUP_ROLE")  # of a server on which it reads by grants alone
     with open_connection(login, database) as connection:
-        for statement in revoke_secrets(connection, schema, server):
+        for statement in revoke_secrets(connection, schema, [server, *filter(None, [backup])]):
             print(statement)
     return FINE
 

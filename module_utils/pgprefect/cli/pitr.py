@@ -47,6 +47,8 @@ def _cluster(options: argparse.Namespace) -> tuple[Site, Cluster]:
     """Return the site and its cluster. Raises ConfigurationError where this host does not keep its history."""
     site = load_site(options)
     if not os.path.exists(history.CONFIGURATION):
+        if site.declared.get("administrator"):
+            raise ConfigurationError("The database is on a server of others: use the provider's own recovery.")
         if site.login.host:
             where = f"The cluster is on the host of the database, {site.login.host}: run this command there, as root."
             raise ConfigurationError(where)

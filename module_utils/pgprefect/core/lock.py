@@ -55,6 +55,22 @@ def folder_lock(
         yield
 
 
+def try_advisory_lock(cursor: Any, number: int, seconds: float) -> bool:
+    """Take an advisory lock of the database until the transaction ends.
+
+    Any role can take it. Returns False where another session keeps it for ``seconds``; then the transaction is lost.
+    """
+    import psycopg2
+
+    cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{int(seconds * 1000)}ms",))
+    try:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", (number,))
+    except psycopg2.errors.LockNotAvailable:
+        return False
+    cursor.execute("SET LOCAL lock_timeout TO DEFAULT")
+    return True
+
+
 def try_table_lock(cursor: Any, schema: str, table: str, seconds: float) -> bool:
     """Lock a table until the transaction ends, against others who do the same; reading and writing go on.
 

@@ -47,10 +47,21 @@ Rights = dict[str, dict[str, bool]]
 
 @dataclass
 class Catalog:
-    """The part of a cluster and of one database that a declaration covers."""
+    """The part of a cluster and of one database that a declaration covers.
+
+    Of a server that is managed by a declared administrator: ``administers`` says whether the login is that role, with
+    what it must have; ``closed_roles`` are those that it may not change, and ``grantable`` says which of PostgreSQL's
+    own roles it may grant. ``refused_passwords`` are roles that cannot log in with the declared password: only a
+    superuser may read what is stored of passwords.
+    """
 
     server_version: int
     login_is_superuser: bool = True
+    administers: bool = False
+    closed_roles: frozenset[str] = frozenset()
+    grantable: frozenset[str] = frozenset()
+    refused_passwords: frozenset[str] = frozenset()
+    can_create_database: bool = True
     database_exists: bool = False
     database_owner: str = ""
     database_comment: str = ""
@@ -90,7 +101,7 @@ def clean_database(declaration: Declaration, cluster: Catalog | None = None) -> 
     """Return the database as CREATE DATABASE would make it, in a cluster that exists or (for check mode) not yet."""
     catalog = cluster or Catalog(server_version=150000)
     modern = catalog.server_version >= 150000
-    catalog.database_owner = declaration.app_owner
+    catalog.database_owner = declaration.administrator or declaration.app_owner
     catalog.schema_owners = {declaration.app_schema: "pg_database_owner" if modern else "postgres"}
     everybody = dict.fromkeys(["USAGE"] if modern else ["USAGE", "CREATE"], False)
     catalog.rights = {
@@ -122,6 +133,26 @@ _MEMBERSHIPS = """
 SELECT DISTINCT m.rolname, g.rolname
 FROM pg_auth_members a JOIN pg_roles m ON m.oid = a.member JOIN pg_roles g ON g.oid = a.roleid
 WHERE m.rolname = ANY(%(roles)s::name[])
+"""
+
+# By a role's name, whoever asks. Before PostgreSQL 16 CREATEROLE was the right to change and to grant any role but a
+# superuser's; from then on it is ADMIN OPTION, which the role has for what it created itself.
+_ADMINISTRATOR = """
+WITH administrator AS (
+    SELECT oid, rolcreatedb, rolcreaterole AND rolname = current_user AS acts,
+           rolcreaterole AND current_setting('server_version_num')::int < 160000 AS everything
+    FROM pg_roles WHERE rolname = %(administrator)s
+)
+SELECT acts, rolcreatedb,
+       ARRAY(SELECT rolname::text FROM pg_roles r
+             WHERE rolname = ANY(%(roles)s::name[]) AND NOT rolsuper AND NOT everything
+               AND NOT pg_has_role(a.oid, r.oid, 'MEMBER WITH ADMIN OPTION')),
+       ARRAY(SELECT rolname::text FROM pg_roles r
+             WHERE rolname ~ '^pg_' AND (everything OR pg_has_role(a.oid, r.oid, 'MEMBER WITH ADMIN OPTION'))),
+       ARRAY(SELECT rolname::text FROM pg_roles r
+             WHERE rolname = ANY(%(owners)s::name[]) AND pg_has_role(a.oid, r.oid, 'USAGE')
+               AND pg_has_role(a.oid, r.oid, {becomes}))
+FROM administrator a
 """
 
 _SETTINGS = """
@@ -213,12 +244,31 @@ def read_cluster(connection: Any, declaration: Declaration) -> Catalog:
             catalog.roles[role] = Role(login, superuser, frozenset(powers), limit)
         cursor.execute(_MEMBERSHIPS, parameters)
         catalog.memberships = set(cursor)
+        if declaration.administrator:
+            _read_administrator(cursor, catalog, declaration)
         if is_superuser:
             cursor.execute(
                 "SELECT rolname, rolpassword FROM pg_authid WHERE rolname = ANY(%(roles)s::name[])", parameters
             )
             catalog.verifiers = dict(cursor.fetchall())
     return catalog
+
+
+def _read_administrator(cursor: Any, catalog: Catalog, declaration: Declaration) -> None:
+    # A membership in a group that its member may neither use nor become is only ADMIN OPTION.
+    question = _ADMINISTRATOR.format(becomes="'SET'" if catalog.server_version >= 160000 else "'MEMBER'")
+    parameters = {
+        "administrator": declaration.administrator,
+        "roles": list(declaration.roles),
+        "owners": list(declaration.owners.values()),
+    }
+    cursor.execute(question, parameters)
+    row = cursor.fetchone()
+    if row is None:  # the login's own blocker says so
+        return
+    catalog.administers, catalog.can_create_database, closed, grantable, owners = row
+    catalog.closed_roles, catalog.grantable = frozenset(closed), frozenset(grantable)
+    catalog.memberships |= {(declaration.administrator, owner) for owner in owners}
 
 
 def read(connection: Any, declaration: Declaration) -> Catalog:

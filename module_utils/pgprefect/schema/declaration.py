@@ -46,6 +46,7 @@ DECLARATION_ARGUMENTS: dict[str, dict[str, Any]] = {
     "events_columns": {"type": "dict", "default": {}},
     "connection_limits": {"type": "dict", "default": {}},
     "exclusive": {"type": "bool"},
+    "administrator": {"type": "str", "default": ""},
 }
 
 
@@ -71,6 +72,9 @@ class Declaration:
 
     ``exclusive`` says whether ``PUBLIC`` loses what it has in the database and the application's schema. None leaves it
     what it has in a database that existed before.
+
+    ``administrator`` is the role by which a server of others is managed, which is no superuser: it has CREATEROLE, owns
+    the database and is a member of each schema's owner. Empty where the superuser's login is used.
     """
 
     database: str
@@ -87,6 +91,7 @@ class Declaration:
     connection_limits: Mapping[str, int] = field(default_factory=dict)
     passwords: Mapping[str, str] = field(default_factory=dict, repr=False)
     exclusive: bool | None = None
+    administrator: str = ""
 
     app_schema: str = field(default="public", init=False)
 
@@ -123,8 +128,11 @@ class Declaration:
         return (self.app_owner, *(tenant.owner for tenant in self.tenants), *self.login_roles)
 
     def powers(self, role: str) -> frozenset[str]:
-        """The attributes of a role beyond logging in: the backup reads what row security hides from others."""
-        return frozenset({"BYPASSRLS"} if role == self.backup else ())
+        """The attributes of a role beyond logging in: the backup reads what row security hides from others.
+
+        Only a superuser can give that one.
+        """
+        return frozenset({"BYPASSRLS"} if role == self.backup and not self.administrator else ())
 
     @property
     def service_roles(self) -> tuple[str, ...]:
@@ -135,7 +143,11 @@ class Declaration:
     def memberships(self) -> frozenset[tuple[str, str]]:
         """Pairs of member and group."""
         migrators = {(tenant.migrator, tenant.owner) for tenant in self.tenants}
-        return frozenset({*migrators, (self.monitor, "pg_monitor"), (self.backup, "pg_read_all_data")})
+        # Where it may not be granted, the backup's rights are those of ``grants``.
+        reads = {(self.backup, "pg_read_all_data")}
+        if self.administrator:
+            reads = {(self.administrator, owner) for owner in self.owners.values()}
+        return frozenset({*migrators, *reads, (self.monitor, "pg_monitor")})
 
     @property
     def search_paths(self) -> dict[str, tuple[str, ...]]:
@@ -162,6 +174,8 @@ class Declaration:
                 Grant(tenant.owner, self.extensions_schema),
                 Grant(tenant.server, self.extensions_schema),
             ]
+        if self.administrator:
+            rows += [Grant(self.backup, schema, READ, READ, secrets=True) for schema in self.owners]
         return tuple(rows)
 
     def rights(self, kind: str, schema: str, name: str = "", column: str = "") -> dict[str, Privileges]:
@@ -200,6 +214,7 @@ def declare(
     connection_limits: Mapping[str, Any] = MappingProxyType({}),
     passwords: Mapping[str, str] = MappingProxyType({}),
     exclusive: bool | None = None,
+    administrator: str = "",
 ) -> Declaration:
     """Check the user's arguments and return the declaration that they make. Other keys of a tenant are ignored.
 
@@ -232,6 +247,7 @@ def declare(
         connection_limits={role: int(limit) for role, limit in connection_limits.items()},
         passwords=dict(passwords),
         exclusive=exclusive,
+        administrator=administrator,
     )
     faults = _faults(declaration)
     if faults:
@@ -271,7 +287,7 @@ def _faults(declaration: Declaration) -> list[str]:
     faults = [] if declaration.tenants else ["tenants is empty: declare at least one"]
     names = [
         ("database", declaration.database),
-        *(("role", role) for role in declaration.roles),
+        *(("role", role) for role in (*declaration.roles, *filter(None, [declaration.administrator]))),
         *(("schema", schema) for schema in declaration.schemas),
         *(("extension", extension) for extension in declaration.extensions),
     ]
@@ -286,6 +302,10 @@ def _faults(declaration: Declaration) -> list[str]:
     ):
         doubles = sorted({value for value in values if values.count(value) > 1})
         faults += [f"the {what} {value!r} is declared twice" for value in doubles]
+    if declaration.administrator and declaration.administrator in declaration.roles:
+        faults.append(
+            f"the administrator {declaration.administrator!r} is another declared role too: that one needs less rights"
+        )
     for role in declaration.connection_limits:
         if role not in declaration.login_roles:
             faults.append(f"connection_limits names {role!r}, which is none of {', '.join(declaration.login_roles)}")

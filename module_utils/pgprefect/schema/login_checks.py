@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from ..core.connection import ConnectionFailed, Login, connect
@@ -46,6 +46,23 @@ def stored_logins(login: Login, database: str, folder: str, not_checked: list[st
                 yield StoredLogin(login.passfile, replace(login, user=role, password=None), database)
         except OSError as error:
             not_checked.append(f"passwords in {login.passfile}: {error.strerror}")
+
+
+def refused_passwords(login: Login, database: str, passwords: Mapping[str, str]) -> frozenset[str]:
+    """Return the roles that a server refuses with these passwords, and roles that do not exist.
+
+    Whoever may not read what is stored of passwords can only try them.
+    """
+    logins = {role: replace(login, user=role, password=word, passfile=None) for role, word in passwords.items()}
+    return frozenset(role for role, tried in logins.items() if _is_refused(tried, database))
+
+
+def _is_refused(login: Login, database: str) -> bool:
+    try:
+        connect(login, database).close()
+    except ConnectionFailed as failed:
+        return "password authentication failed" in failed.problem.message
+    return False
 
 
 def check_logins(found: Iterator[StoredLogin], not_checked: list[str]) -> Iterator[Problem]:

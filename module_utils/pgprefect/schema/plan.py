@@ -8,7 +8,7 @@ from typing import Any, Callable
 
 from ..core.connection import Login, connect
 from ..core.errors import ProblemError
-from ..core.lock import try_table_lock
+from ..core.lock import try_advisory_lock, try_table_lock
 from ..core.prefect import ENUMS, MADE_HERE, TABLES
 from ..core.problems import ERROR, Problem
 from ..core.scram import scram_verifier, verifier_matches
@@ -16,8 +16,10 @@ from ..core.sql import Names, Script, Statement, Value, quote, search_path_names
 from . import workflow_runs
 from .catalog import Catalog, DefaultRights, Object, Rights, clean_database, read, read_cluster
 from .declaration import NONE, PUBLIC, Declaration, Privileges
+from .login_checks import refused_passwords
 
 _LOCK_SECONDS = 3
+_LOCK = 5_820_349_117_204  # any number that is no other program's
 OLDEST_SERVER = 140000  # the first with pg_read_all_data
 
 _PRIVILEGES = "SELECT INSERT UPDATE DELETE TRUNCATE REFERENCES TRIGGER MAINTAIN USAGE CREATE CONNECT TEMPORARY EXECUTE"
@@ -78,6 +80,9 @@ def apply(
     try:
         administration.autocommit = True
         cluster = read_cluster(administration, declaration)
+        if declaration.administrator:
+            cluster.refused_passwords = refused_passwords(login, declaration.database, declaration.passwords)
+        refused = [cluster.refused_passwords]
         if not cluster.database_exists:
             planned = make_plan(clean_database(declaration, cluster), declaration, app_schema_sql)
             if planned.blockers:
@@ -90,13 +95,15 @@ def apply(
     finally:
         administration.close()
     connection = connect(login, declaration.database)
+
+    def plan() -> Plan:
+        found = read(connection, declaration)
+        # Once: what this transaction stores nobody can log in with before its end.
+        found.refused_passwords = refused.pop() if refused else frozenset()
+        return make_plan(found, declaration, app_schema_sql)
+
     try:
-        return changes + execute_plan(
-            connection,
-            declaration.database,
-            lambda: make_plan(read(connection, declaration), declaration, app_schema_sql),
-            dry_run,
-        )
+        return changes + execute_plan(connection, declaration.database, plan, dry_run)
     finally:
         connection.close()
 
@@ -105,8 +112,11 @@ def execute_plan(connection: Any, database: str, plan: Callable[[], Plan], dry_r
     """Execute a plan in one transaction, check that a new plan is empty, and return the changes. Raises Blocked."""
     with connection, connection.cursor() as cursor:
         cursor.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
-        # The plan of another login is blocked anyway.
-        if cursor.fetchone() == (True,) and not try_table_lock(cursor, "pg_catalog", "pg_default_acl", _LOCK_SECONDS):
+        if cursor.fetchone() == (True,):
+            alone = try_table_lock(cursor, "pg_catalog", "pg_default_acl", _LOCK_SECONDS)
+        else:  # nobody but a superuser may lock that table
+            alone = try_advisory_lock(cursor, _LOCK, _LOCK_SECONDS)
+        if not alone:
             raise Blocked([_another_run(database)])
         planned = plan()
         if planned.blockers:
@@ -189,7 +199,9 @@ def _blockers(catalog: Catalog, declaration: Declaration) -> Iterator[Problem]:
             "or later.",
             remedy="Upgrade the server (pg_upgradecluster), or name another one.",
         )
-    if not catalog.login_is_superuser:
+    if declaration.administrator:
+        yield from _administrator_blockers(catalog, declaration)
+    elif not catalog.login_is_superuser:
         yield Problem(
             code="login_not_superuser",
             object="server",
@@ -228,15 +240,49 @@ def _blockers(catalog: Catalog, declaration: Declaration) -> Iterator[Problem]:
     yield from _schema_blockers(catalog, declaration)
 
 
+def _administrator_blockers(catalog: Catalog, declaration: Declaration) -> Iterator[Problem]:
+    """Find what the administrator of a server of others lacks, each with what somebody must type once."""
+    role, database = declaration.administrator, declaration.database
+    if not catalog.administers and not catalog.login_is_superuser:
+        yield Problem(
+            code="login_not_administrator",
+            object=f"role {role}",
+            message=f"The login is not {role}, or {role} has no CREATEROLE, without which it cannot create the site's "
+            "roles.",
+            remedy=f"Let the server's administrator type: ALTER ROLE {quote(role)} CREATEROLE;",
+        )
+    if not catalog.database_exists and not catalog.can_create_database and not catalog.login_is_superuser:
+        yield Problem(
+            code="database_not_creatable",
+            object=f"database {database}",
+            message=f"The database {database} does not exist, and {role} has no CREATEDB.",
+            remedy=f"Let the server's administrator type: CREATE DATABASE {quote(database)} OWNER {quote(role)} "
+            "ENCODING 'UTF8' TEMPLATE template0;",
+        )
+    closed = sorted(catalog.closed_roles)
+    if closed and not catalog.login_is_superuser:
+        yield Problem(
+            code="role_not_administered",
+            object=f"role {closed[0]}",
+            message=f"{role} created the roles {', '.join(closed)} not itself, and has no ADMIN OPTION for them, so it "
+            "cannot change or grant them.",
+            remedy="Let the server's administrator type: "
+            f"GRANT {', '.join(map(quote, closed))} TO {quote(role)} WITH ADMIN OPTION;",
+        )
+
+
 def _database_blockers(catalog: Catalog, declaration: Declaration) -> Iterator[Problem]:
-    if catalog.database_exists and catalog.database_owner != declaration.app_owner:
+    owner = declaration.administrator or declaration.app_owner
+    if catalog.database_exists and catalog.database_owner != owner:
+        who = f"Set app_owner to {catalog.database_owner}, or"
+        if declaration.administrator:
+            who = "Let the server's administrator type"
         yield Problem(
             code="database_owner",
             object=f"database {declaration.database}",
             message=f"The database {declaration.database} belongs to the role {catalog.database_owner}, not to "
-            f"{declaration.app_owner}.",
-            remedy=f"Set app_owner to {catalog.database_owner}, or: ALTER DATABASE "
-            f"{quote(declaration.database)} OWNER TO {quote(declaration.app_owner)};",
+            f"{owner}.",
+            remedy=f"{who}: ALTER DATABASE {quote(declaration.database)} OWNER TO {quote(owner)};",
         )
     if catalog.encoding != "UTF8" and catalog.database_exists:
         yield Problem(
@@ -281,7 +327,8 @@ def _schema_blockers(catalog: Catalog, declaration: Declaration) -> Iterator[Pro
     for schema, actual in catalog.schema_owners.items():
         wanted = declaration.owners.get(schema)
         # A schema that a superuser owns was created by an administrator in psql: it can be taken over.
-        if actual in (wanted, "pg_database_owner") or actual in catalog.superusers:
+        ours = declaration.administrator and actual == declaration.administrator
+        if ours or actual in (wanted, "pg_database_owner") or actual in catalog.superusers:
             continue
         yield Problem(
             code="schema_owner",
@@ -296,16 +343,17 @@ def _roles(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
         yield from _role(catalog, declaration, role)
         if role == declaration.app_owner and not catalog.database_exists:
             # Right after its owner, so that no other role ever owns the database.
+            owner = declaration.administrator or declaration.app_owner
             yield Change(
                 code="database_missing",
                 object=f"database {declaration.database}",
                 message=f"The database {declaration.database} does not exist.",
                 statement=Statement(
                     "CREATE DATABASE {} OWNER {} ENCODING 'UTF8' LOCALE 'C.UTF-8' TEMPLATE template0",
-                    (declaration.database, declaration.app_owner),
+                    (declaration.database, owner),
                 ),
                 before="",
-                after=f"database {declaration.database}: owner {declaration.app_owner}",
+                after=f"database {declaration.database}: owner {owner}",
             )
             yield Change(
                 code="database_unmarked",
@@ -344,7 +392,9 @@ def _role(catalog: Catalog, declaration: Declaration, role: str) -> Iterator[Cha
     if role == declaration.app_owner:
         return  # the application's own role, which may have existed before
     declared = declaration.powers(role)
-    wrong = [f"NO{power}" for power in sorted(actual.powers - declared)] + sorted(declared - actual.powers)
+    # What the administrator of a server of others has given to the backup, because ours may not.
+    given = {"BYPASSRLS"} if declaration.administrator and role == declaration.backup else set()
+    wrong = [f"NO{power}" for power in sorted(actual.powers - declared - given)] + sorted(declared - actual.powers)
     if actual.login != logs_in:
         wrong.append("LOGIN" if logs_in else "NOLOGIN")
     if wrong:
@@ -366,9 +416,11 @@ def _role(catalog: Catalog, declaration: Declaration, role: str) -> Iterator[Cha
             before=f"role {role}: CONNECTION LIMIT {actual.connection_limit}",
             after=f"role {role}: CONNECTION LIMIT {limit}",
         )
-    if password is None or not catalog.login_is_superuser:  # only a superuser sees what is stored
+    if password is None:
         return
-    if not verifier_matches(catalog.verifiers.get(role), password):
+    # Only a superuser sees what is stored; others try it.
+    stored = catalog.login_is_superuser and not verifier_matches(catalog.verifiers.get(role), password)
+    if stored or role in catalog.refused_passwords:
         yield Change(
             code="role_password",
             object=f"role {role}",
@@ -380,7 +432,7 @@ def _role(catalog: Catalog, declaration: Declaration, role: str) -> Iterator[Cha
 
 
 def _memberships(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
-    for member, group in sorted(declaration.memberships - catalog.memberships):
+    for member, group in sorted(declaration.memberships - catalog.memberships - ungrantable(catalog, declaration)):
         yield Change(
             code="membership_missing",
             object=f"role {member}",
@@ -389,7 +441,8 @@ def _memberships(catalog: Catalog, declaration: Declaration) -> Iterator[Change]
             before="",
             after=f"role {member}: member of {group}",
         )
-    for member, group in sorted(catalog.memberships - declaration.memberships):
+    given = {(declaration.backup, "pg_read_all_data")} if declaration.administrator else set()
+    for member, group in sorted(catalog.memberships - declaration.memberships - given):
         # The application's own roles may be members of roles that are not declared.
         if member in declaration.service_roles or group in declaration.roles:
             yield Change(
@@ -400,6 +453,17 @@ def _memberships(catalog: Catalog, declaration: Declaration) -> Iterator[Change]
                 before=f"role {member}: member of {group}",
                 after="",
             )
+
+
+def ungrantable(catalog: Catalog, declaration: Declaration) -> frozenset[tuple[str, str]]:
+    """Return the memberships in PostgreSQL's own roles that the administrator of a server of others may not grant."""
+    if not declaration.administrator or catalog.login_is_superuser:
+        return frozenset()
+    return frozenset(
+        (member, group)
+        for member, group in declaration.memberships
+        if group.startswith("pg_") and group not in catalog.grantable
+    )
 
 
 def _settings(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
@@ -432,7 +496,7 @@ def _settings(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
     # Only a superuser may set this one. Nothing else lets a role read large objects that were not granted to it.
     reads = "lo_compat_privileges"
     actual = catalog.settings.get(declaration.backup, {}).get(reads)
-    if actual != "on" and catalog.login_is_superuser:
+    if actual != "on" and catalog.login_is_superuser and not declaration.administrator:
         role = declaration.backup
         yield Change(
             code="role_setting",
@@ -666,7 +730,7 @@ def _rights(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
 def _future_owner(catalog: Catalog, declaration: Declaration, thing: Object) -> str:
     """Return the owner of an object after the changes that precede the grants."""
     if thing.kind == "database":
-        return declaration.app_owner
+        return declaration.administrator or declaration.app_owner
     owner = declaration.owners.get(thing.schema, "")
     if thing.kind == "schema" or (thing.schema in declaration.of_tenants and thing.name in TABLES):
         return owner

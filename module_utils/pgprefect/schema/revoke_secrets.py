@@ -7,7 +7,7 @@ readers read the others.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..core.prefect import SECRET_COLUMNS, SECRETS
@@ -18,7 +18,7 @@ SELECT DISTINCT relname, CASE WHEN grantee > 0 THEN pg_get_userbyid(grantee) ELS
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_attribute a ON a.attrelid = c.oid,
      LATERAL (SELECT * FROM aclexplode(relacl) UNION ALL SELECT * FROM aclexplode(attacl)) AS granted
 WHERE nspname = %(schema)s AND relname = ANY(%(tables)s::name[]) AND grantee <> relowner
-      AND (grantee = 0 OR pg_get_userbyid(grantee) <> %(server)s)
+      AND (grantee = 0 OR pg_get_userbyid(grantee) <> ALL(%(readers)s::name[]))
 ORDER BY 1, 2
 """
 
@@ -31,7 +31,8 @@ FROM (SELECT c.oid, relname, rolname, bool_or(NOT of_column) AS whole,
            LATERAL (SELECT grantee, false AS of_column FROM aclexplode(relacl)
                     UNION ALL SELECT grantee, true FROM aclexplode(attacl)) AS granted
            JOIN pg_roles r ON r.oid = grantee
-      WHERE nspname = %(schema)s AND relname = ANY(%(tables)s::name[]) AND grantee <> relowner AND rolname <> %(server)s
+      WHERE nspname = %(schema)s AND relname = ANY(%(tables)s::name[]) AND grantee <> relowner
+            AND rolname <> ALL(%(readers)s::name[])
       GROUP BY c.oid, relname, rolname) AS readers
      JOIN pg_attribute a ON a.attrelid = readers.oid AND attnum > 0 AND NOT attisdropped
 WHERE relname || '.' || attname <> ALL(%(columns)s)
@@ -40,24 +41,33 @@ ORDER BY 1, 2
 """
 
 
-def revoke_secrets(connection: Any, schema: str, server: str) -> list[Statement]:
-    """Revoke all rights on the secrets except the owner's and the server's, and return the statements."""
+def revoke_secrets(connection: Any, schema: str, readers: Sequence[str]) -> list[Statement]:
+    """Revoke all rights on the secrets except the owner's and the readers', and return the statements.
+
+    Readers are the server, and the backup where it reads by grants alone.
+    """
     with connection, connection.cursor() as cursor:
-        statements = [*_of_tables(cursor, schema, server), *_of_columns(cursor, schema, server)]
+        statements = [*_of_tables(cursor, schema, readers), *_of_columns(cursor, schema, readers)]
         for statement in statements:
             statement.execute(cursor)
     return statements
 
 
-def _of_tables(cursor: Any, schema: str, server: str) -> Iterator[Statement]:
-    cursor.execute(_GRANTED, {"schema": schema, "tables": list(SECRETS), "server": server})
+def _of_tables(cursor: Any, schema: str, readers: Sequence[str]) -> Iterator[Statement]:
+    cursor.execute(_GRANTED, {"schema": schema, "tables": list(SECRETS), "readers": list(readers)})
     for table, role in cursor.fetchall():
         yield _revoke(schema, table, role)
 
 
-def _of_columns(cursor: Any, schema: str, server: str) -> Iterator[Statement]:
+def _of_columns(cursor: Any, schema: str, readers: Sequence[str]) -> Iterator[Statement]:
     columns = [f"{table}.{column}" for table, names in SECRET_COLUMNS.items() for column in names]
-    cursor.execute(_PARTLY, {"schema": schema, "tables": list(SECRET_COLUMNS), "columns": columns, "server": server})
+    parameters = {
+        "schema": schema,
+        "tables": list(SECRET_COLUMNS),
+        "columns": columns,
+        "readers": list(readers),
+    }
+    cursor.execute(_PARTLY, parameters)
     for table, role, whole, readable in cursor.fetchall():
         if whole:
             yield _revoke(schema, table, role)

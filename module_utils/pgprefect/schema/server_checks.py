@@ -92,6 +92,32 @@ def server_problems(
     return problems, not_checked
 
 
+def managed_server_problems(
+    cursor: Any, login_roles: Sequence[str], encrypted: bool = True
+) -> tuple[list[Problem], list[str]]:
+    """Return the problems that a server of others has for this site, and what only its administrator can check.
+
+    ``encrypted`` says that the session should be.
+    """
+    cursor.execute(_SETTINGS, {"names": ["max_connections", "superuser_reserved_connections"]})
+    settings = {name: setting for name, setting, _ in cursor}
+    cursor.execute(_LIMITS, {"roles": list(login_roles)})
+    remedy = "Lower prefect_database_connection_limits and run playbooks/database.yml, or have max_connections raised."
+    problems = [replace(problem, remedy=remedy) for problem in _limits(settings, *cursor.fetchone())]
+    cursor.execute("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
+    if encrypted and cursor.fetchone() != (True,):
+        problems.append(
+            Problem(
+                "session_not_encrypted",
+                "server",
+                "The session is not encrypted, so what the site reads and writes crosses the network in clear.",
+                "Set database_ca_file to the authority of the server's certificate, and run site.yml.",
+            )
+        )
+    theirs = "the server is one of others"
+    return problems, [f"{what}: {theirs}" for what in ("access rules", "stored passwords", "settings", "superusers")]
+
+
 def _set(name: str, value: str) -> str:
     return f"ALTER SYSTEM SET {name} = {value}; SELECT pg_reload_conf();"
 

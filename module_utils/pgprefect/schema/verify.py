@@ -16,9 +16,9 @@ from .catalog import Catalog, Object, read
 from .declaration import PUBLIC, Declaration, declaration_of
 from .foreign import event_triggers, foreign, read_objects
 from .login_checks import FOLDER, check_logins, stored_logins
-from .plan import make_plan
+from .plan import make_plan, ungrantable
 from .revision import BEHIND, UNKNOWN, RevisionError, compare, head_of, installed_migrations, stored_revisions
-from .server_checks import server_problems
+from .server_checks import managed_server_problems, server_problems
 from .structure import drift, invalid, known_structure, read_structures
 
 
@@ -190,7 +190,11 @@ def verify(
             _verify(connection, declaration, report, virtualenv)
             if check_server:
                 with connection.cursor() as cursor:
-                    problems, not_checked = server_problems(cursor, declaration.login_roles, listen_addresses)
+                    roles = declaration.login_roles
+                    if declaration.administrator:
+                        problems, not_checked = managed_server_problems(cursor, roles, encrypted=login.host != "")
+                    else:
+                        problems, not_checked = server_problems(cursor, roles, listen_addresses)
                 report.problems += problems
                 report.not_checked += not_checked
     except psycopg2.Error as error:
@@ -205,6 +209,10 @@ def verify(
         found = stored_logins(login, declaration.database, environments, report.not_checked)
         report.problems += check_logins(found, report.not_checked)
     return report
+
+
+# What a login lacks is none of the database's faults.
+_OF_THE_LOGIN = ("login_not_superuser", "login_not_administrator")
 
 
 def verify_site(site: Site, login: Login | None = None) -> Verification:
@@ -252,7 +260,12 @@ def _verify(connection: Any, declaration: Declaration, report: Verification, vir
             search_path=report.search_paths.get(tenant.server),
         )
     compared = make_plan(catalog, declaration)
-    report.problems += [problem for problem in compared.blockers if problem.code != "login_not_superuser"]
+    report.problems += [problem for problem in compared.blockers if problem.code not in _OF_THE_LOGIN]
+    for member, group in sorted(ungrantable(catalog, declaration) - catalog.memberships):
+        report.not_checked.append(
+            f"what only {group} sees: {member} is no member of it, which the server's administrator can change: "
+            f"GRANT {group} TO {quote(member)};"
+        )
     report.problems += [change.as_problem() for change in compared.changes]
     report.problems += _placement(catalog, declaration)
     for tenant in declaration.tenants:
@@ -431,7 +444,8 @@ def _effective_rights(cursor: Any, catalog: Catalog, declaration: Declaration) -
 
 def _owner_members(cursor: Any, declaration: Declaration) -> Iterator[Problem]:
     owners = [tenant.owner for tenant in declaration.tenants]
-    cursor.execute(_MEMBERS_OF_OWNERS, {"owners": owners, "roles": list(declaration.roles)})
+    roles = [*declaration.roles, declaration.administrator]
+    cursor.execute(_MEMBERS_OF_OWNERS, {"owners": owners, "roles": roles})
     for member, owner in cursor:
         yield Problem(
             code="owner_member",

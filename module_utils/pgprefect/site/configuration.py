@@ -106,7 +106,8 @@ class CopyTarget:
 class Backups:
     """The site's backup sets: where they are, what they hold, how many stay, how they leave the host.
 
-    ``drill_directory`` is where one is tried out.
+    ``drill_directory`` is where one is tried out. ``passfile`` has the password of the backup's role where it does not
+    log in as its namesake.
     """
 
     directory: str
@@ -115,16 +116,18 @@ class Backups:
     copy: CopyTarget | None = None
     age_recipient: str = ""
     drill_directory: str = "/var/lib/prefect-drill"
+    passfile: str | None = None
 
 
 @dataclass(frozen=True)
 class Site:
     """The site as this host knows it.
 
-    ``login`` is the one that this host has: the administrator's where the database runs, elsewhere a lesser one. The
-    administrator changes and compares the catalog; what reads or writes tables logs in as the role that may.
-    ``declared`` has the arguments of ``schema.declaration.declare``. ``health`` are thresholds and ``retention`` is a
-    policy, both by name. ``jobs`` are those that this host runs by itself.
+    ``login`` is the one that this host has: the administrator's where the database runs, and on the first server's host
+    where the database is on a server of others; elsewhere a lesser one. The administrator changes and compares the
+    catalog; what reads or writes tables logs in as the role that may. ``declared`` has the arguments of
+    ``schema.declaration.declare``. ``health`` are thresholds and ``retention`` is a policy, both by name. ``jobs`` are
+    those that this host runs by itself.
     """
 
     login: Login
@@ -154,19 +157,31 @@ class Site:
         """Return a job that this host runs, for a tenant or for the whole site, or None."""
         return next((job for job in self.jobs if (job.name, job.tenant) == (name, tenant)), None)
 
+    @property
+    def administers(self) -> bool:
+        """Say whether this host logs in as the administrator, so that its jobs are this host's."""
+        return not self.login.host or self.login.user == self.declared.get("administrator")
+
     def login_as(self, role: str) -> Login:
         """Return the login of a role: one whose password this host has, or any where the database runs (for root)."""
         return replace(self.login, user=role)
 
     @property
+    def backup(self) -> Login:
+        """The login of the backup, as the operating system's user that owns the sets has it."""
+        login = self.login_as(str(self.declared["backup"]))
+        passfile = self.backups.passfile if self.backups else None
+        return replace(login, passfile=passfile) if passfile else login
+
+    @property
     def observer(self) -> Login:
         """The login that reads Prefect's tables and the server's figures: the monitor's, where this host has it."""
-        return self.login if self.login.host else self.login_as(str(self.declared["monitor"]))
+        return self.login_as(str(self.declared["monitor"])) if self.administers else self.login
 
     @property
     def application(self) -> Login:
         """The login that reads the application's tables."""
-        return self.login if self.login.host else self.login_as(str(self.declared["app_login"]))
+        return self.login_as(str(self.declared["app_login"])) if self.administers else self.login
 
 
 _NOT_DECLARED = ("login", "virtualenv", "listen_addresses", "health", "retention", "jobs", "backups")
@@ -213,4 +228,5 @@ def _backups(content: Mapping[str, Any] | None) -> Backups | None:
         copy=CopyTarget(**copy) if copy else None,
         age_recipient=content.get("age_recipient") or "",
         drill_directory=content.get("drill_directory") or Backups.drill_directory,
+        passfile=content.get("passfile"),
     )

@@ -34,6 +34,8 @@ def with_tenant(**change: Any) -> dict[str, Any]:
 
 
 REFUSED = [
+    ({"administrator": "prefect_owner"}, "the administrator 'prefect_owner' is another declared role too"),
+    ({"administrator": "pg_admin"}, "the role name 'pg_admin' is reserved"),
     ({"tenants": []}, "tenants is empty"),
     (with_tenant(schema=""), r"tenants\[0\] has no schema"),
     (with_tenant(schema="public"), "schema 'public' is declared twice"),
