@@ -31,7 +31,8 @@ options:
       - The names are C(latency_ms), C(connections_percent), C(transaction_s), C(idle_in_transaction_s),
         C(lock_wait_s), C(xid_age), C(dead_percent), C(disk_used_percent), C(late_s), C(scheduler_lag_s),
         C(late_mark_lag_s), C(events_lag_s), C(backlog), C(running_s), C(pending_s), C(cancelling_s), C(silence_s),
-        C(archive_lag_s), C(backup_age_s), C(copy_age_s), C(drill_age_s), C(pitr_age_s) and C(cleanup_age_s).
+        C(archive_lag_s), C(backup_age_s), C(copy_age_s), C(drill_age_s), C(pitr_age_s), C(cleanup_age_s) and
+        C(certificate_days). Of the last one a smaller value is worse, of all others a larger one.
         C(module_utils/pgprefect/health/thresholds.py) has their meanings and defaults.
     type: dict
     default: {}
@@ -48,6 +49,14 @@ options:
         V(cleanup), C(schedule), the file of cron that starts it, C(tenant) unless it is the whole site's, and
         C(folder), which holds the record of its last run. Each has a check of its name, of its last run and of the
         time since it succeeded.
+    type: list
+    elements: dict
+    default: []
+  certificates:
+    description:
+      - Certificates of this host, each with C(file), in PEM, and where a service shows it also C(address) as
+        C(HOST:PORT), and C(protocol), which is V(tls) or V(postgresql). The check C(certificates) names each one that
+        ends soon, and a service that shows another one than the installed.
     type: list
     elements: dict
     default: []
@@ -97,7 +106,8 @@ checks:
   description: >-
     The status of C(app_database), C(prefect_schema), C(schema_separation), C(connections), C(transactions), C(locks),
     C(storage), C(archiving), C(disk) if it can be checked, C(workers), C(work_pools), C(services), C(runs),
-    C(dead_runs), C(api), C(leftovers) of killed jobs where their folders are given, and of the jobs. For each tenant
+    C(dead_runs), C(api), C(leftovers) of killed jobs where their folders are given, C(certificates) where their files
+    are given, and of the jobs. For each tenant
     after the first, C(prefect_schema) and those of the server are there again with C(:NAME) appended.
   returned: success
   type: dict
@@ -123,7 +133,7 @@ from ansible.module_utils.pgprefect.core.jobs import Job
 from ansible.module_utils.pgprefect.health.check import check_health
 from ansible.module_utils.pgprefect.health.leftovers import places
 from ansible.module_utils.pgprefect.health.thresholds import Thresholds
-from ansible.module_utils.pgprefect.site.configuration import Tenant
+from ansible.module_utils.pgprefect.site.configuration import Certificate, Tenant
 
 
 def main() -> None:
@@ -136,6 +146,7 @@ def main() -> None:
             "thresholds": {"type": "dict", "default": {}},
             "disk_paths": {"type": "list", "elements": "path", "default": []},
             "jobs": {"type": "list", "elements": "dict", "default": []},
+            "certificates": {"type": "list", "elements": "dict", "default": []},
             "backup_directory": {"type": "path"},
             "drill_directory": {"type": "path"},
             "timeout": {"type": "float", "default": 4},
@@ -150,6 +161,10 @@ def main() -> None:
         jobs = [Job(**job) for job in module.params["jobs"]]
     except TypeError as error:
         module.fail_json(msg=f"Each of jobs needs name and schedule: {error}.")
+    try:
+        watched = [Certificate(**certificate) for certificate in module.params["certificates"]]
+    except TypeError as error:
+        module.fail_json(msg=f"Each of certificates needs file, and may have address and protocol: {error}.")
     with failures(module):
         health = check_health(
             Login.from_arguments(module.params),
@@ -159,6 +174,7 @@ def main() -> None:
             thresholds=Thresholds.from_arguments(module.params["thresholds"]),
             disk_paths=module.params["disk_paths"],
             jobs=jobs,
+            watched=watched,
             work=places(module.params["backup_directory"] or "", module.params["drill_directory"] or ""),
         )
         module.exit_json(changed=False, **health.as_dict())

@@ -121,6 +121,12 @@ def _dead_runs(details: Mapping[str, Any]) -> str:
     return f"{counted(len(details['dead']), 'dead run')} of {details['open']} open" if details["open"] else "none open"
 
 
+def _certificates(details: Mapping[str, Any]) -> str:
+    found = details["certificates"]
+    first = min(found, key=lambda certificate: certificate["days"], default=None)
+    return f"{counted(len(found), 'certificate')}, the first ends on {first['ends'][:10]}" if first else "none found"
+
+
 def _job(details: Mapping[str, Any]) -> str:
     if details.get("running"):
         return f"running, begun {ago(details['started'])}"
@@ -151,5 +157,6 @@ _FIGURES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "runs": _runs,
     "dead_runs": _dead_runs,
     "leftovers": lambda details: counted(len(details["found"]), "thing") if details["found"] else "none",
+    "certificates": _certificates,
     "api": lambda details: str(details["url"]),
 }

@@ -22,8 +22,9 @@ from ..core.listeners import SERVER_USER, foreign_listener
 from ..core.problems import ERROR, WARNING, Problem
 from ..core.sql import Statement
 from ..core.users import user_number
-from ..site.configuration import Site, Tenant
+from ..site.configuration import Certificate, Site, Tenant
 from . import load, probes
+from .certificates import certificates
 from .leftovers import Place, leftovers, places
 from .probes import Ask, Finding
 from .thresholds import Thresholds
@@ -35,7 +36,7 @@ DEGRADED = "degraded"
 UNHEALTHY = "unhealthy"
 UNKNOWN = "unknown"  # this login, or this Python, may not look
 
-_COULD_NOT_LOOK = ("login_refused", "driver_missing", "check_not_permitted")
+_COULD_NOT_LOOK = ("login_refused", "driver_missing", "check_not_permitted", "certificate_not_shown")
 # A busy host makes these of a healthy part: what they say is that the answer came too late.
 _TOO_LATE = ("no_answer", "answer_too_late", "database_slow")
 _LATE_REASONS = ("timed out", "timeout expired")
@@ -95,12 +96,13 @@ def check_health(
     jobs: Sequence[Job] = (),
     tenant: str | None = None,
     work: Sequence[Place] = (),
+    watched: Sequence[Certificate] = (),
 ) -> Health:
     """Run all checks, groups of them at the same time. It takes no longer than the timeout, in seconds.
 
     The disk is checked at the paths, or at the data directory where the login is over the unix socket. The jobs are
     those that this host is to run. With a tenant's name the others' checks are left out. ``work`` is where jobs of this
-    host work.
+    host work, and ``watched`` its certificates.
     """
     limits = thresholds or Thresholds()
     schemas = [part.schema for part in parts]
@@ -131,6 +133,8 @@ def check_health(
     }
     if work:
         own["leftovers"] = lambda _ask: leftovers(work)
+    if watched:
+        own["certificates"] = lambda _ask: certificates(limits, watched)
     groups.append(Group(own, database=False))
     results: dict[str, Check] = {}
     deadline = time.monotonic() + timeout
@@ -183,6 +187,7 @@ def check_site(site: Site, login: Login | None = None, timeout: float = 4.0, ten
         jobs=site.jobs,
         tenant=tenant,
         work=places(site.backups.directory, site.backups.drill_directory) if site.backups else (),
+        watched=site.certificates,
     )
 
 

@@ -26,14 +26,29 @@ class Limit:
     def severity(self, value: float | None) -> str | None:
         """Return ERROR or WARNING for a value that reaches a limit, or None."""
         for limit, severity in ((self.critical, ERROR), (self.warning, WARNING)):
-            if value is not None and limit is not None and value >= limit:
+            if value is not None and limit is not None and self.reached(value, limit):
                 return severity
         return None
+
+    @staticmethod
+    def reached(value: float, limit: float) -> bool:
+        """Return whether a value is as bad as a limit, or worse."""
+        return value >= limit
+
+
+@dataclass(frozen=True)
+class Least(Limit):
+    """A limit of what should be large: a value from ``warning`` down makes a check degraded."""
+
+    @staticmethod
+    def reached(value: float, limit: float) -> bool:
+        """Return whether a value is as bad as a limit, or worse."""
+        return value <= limit
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """All thresholds; the names of seconds end in ``_s``. A larger value is always worse."""
+    """All thresholds; the names of seconds end in ``_s``. A larger value is worse, unless it is a ``Least``."""
 
     # Time of the database's slowest answer, without connecting.
     latency_ms: Limit = Limit(1000, 3000)
@@ -76,6 +91,8 @@ class Thresholds:
     drill_age_s: Limit = Limit(777600, None)
     pitr_age_s: Limit = Limit(129600, 259200)
     cleanup_age_s: Limit = Limit(172800, None)
+    # Days until the end of a certificate. The site renews its own before the first of them.
+    certificate_days: Limit = Least(30, 7)
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any] | None) -> Thresholds:
@@ -90,8 +107,10 @@ class Thresholds:
                 raise ThresholdError(f"There is no threshold {name!r}; there are: {', '.join(known)}.")
             if not isinstance(given, Mapping) or not set(given) <= {"warning", "critical"}:
                 raise ThresholdError(f"The threshold {name} is {given!r}; it takes warning and critical, by name.")
-            found[name] = limit = Limit(**{**vars(known[name]), **{key: _number(name, given[key]) for key in given}})
-            if None not in (limit.warning, limit.critical) and limit.warning > limit.critical:  # type: ignore[operator]
+            kind, numbers = type(known[name]), {key: _number(name, given[key]) for key in given}
+            found[name] = limit = kind(**{**vars(known[name]), **numbers})
+            ordered = None in (limit.warning, limit.critical) or limit.reached(limit.critical, limit.warning)
+            if not ordered:
                 raise ThresholdError(
                     f"The threshold {name} warns at {limit.warning:g}, beyond its critical {limit.critical:g}."
                 )

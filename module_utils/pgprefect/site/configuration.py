@@ -120,6 +120,18 @@ class Backups:
 
 
 @dataclass(frozen=True)
+class Certificate:
+    """A file of certificates, and the ``address`` (HOST:PORT) where a service shows the first one, if one does.
+
+    ``protocol`` is ``postgresql``, or ``tls`` where TLS begins at once.
+    """
+
+    file: str
+    address: str = ""
+    protocol: str = "tls"
+
+
+@dataclass(frozen=True)
 class Site:
     """The site as this host knows it.
 
@@ -127,7 +139,7 @@ class Site:
     where the database is on a server of others; elsewhere a lesser one. The administrator changes and compares the
     catalog; what reads or writes tables logs in as the role that may. ``declared`` has the arguments of
     ``schema.declaration.declare``. ``health`` are thresholds and ``retention`` is a policy, both by name. ``jobs`` are
-    those that this host runs by itself.
+    those that this host runs by itself, and ``certificates`` those that it has.
     """
 
     login: Login
@@ -139,6 +151,7 @@ class Site:
     retention: Mapping[str, Any] = field(default_factory=dict)
     jobs: tuple[Job, ...] = ()
     backups: Backups | None = None
+    certificates: tuple[Certificate, ...] = ()
 
     @property
     def database(self) -> str:
@@ -184,7 +197,7 @@ class Site:
         return self.login_as(str(self.declared["app_login"])) if self.administers else self.login
 
 
-_NOT_DECLARED = ("login", "virtualenv", "listen_addresses", "health", "retention", "jobs", "backups")
+_NOT_DECLARED = ("login", "virtualenv", "listen_addresses", "health", "retention", "jobs", "backups", "certificates")
 
 
 def load(path: str = PATH) -> Site:
@@ -203,6 +216,7 @@ def load(path: str = PATH) -> Site:
             retention=content.get("retention") or {},
             jobs=tuple(Job(**job) for job in content.get("jobs") or ()),
             backups=_backups(content.get("backups")),
+            certificates=tuple(Certificate(**one) for one in content.get("certificates") or ()),
         )
         if not site.tenants or not site.database:
             raise ValueError("it declares no tenant or no database")
