@@ -289,6 +289,7 @@ REPRODUCTIONS |= {
 _BACKUP = "tests/database/backup/test_create.py::test"
 _PLACEMENT = "tests/database/schema/test_verify.py::test_each_placement_is_known_by_its_codes"
 _GIT = "tests/api/objects/test_git.py::test_what_can_not_be_run_is_refused_before_anything_is_made"
+_TLS = "tests/database/core/test_tls.py::test"
 ELSEWHERE = {
     "the repository has no such branch or tag": _GIT,
     "does not let these credentials read it": _GIT,
@@ -327,6 +328,12 @@ ELSEWHERE = {
         "tests/database/health/test_dead_runs.py::test_runs_that_wait_for_its_slot_are_counted"
     ),
     "Archiving of WAL fails": "tests/database/health/test_check.py::test_wal_that_is_not_archived",
+    "certificate verify failed": f"{_TLS}_only_the_declared_host_s_certificate_is_believed",
+    "does not match host name": f"{_TLS}_only_the_declared_host_s_certificate_is_believed",
+    "The certificate … ends on": "tests/unit/health/test_certificates.py::test_a_certificate_that_ends",
+    "another certificate is shown than the installed": (
+        "tests/unit/health/test_certificates.py::test_a_service_that_shows_another_certificate_than_the_installed"
+    ),
     "HTTP 401": "tests/api/objects/test_work_pools.py::test_a_wrong_password_is_called_by_its_name",
 }
 
