@@ -148,6 +148,12 @@ class ActionModule(ActionBase):
             mistakes += self._check_tenants(value, host)
         elif name == "pgbackrest_repository" and value.get("type", "path") == "path" and "path" in value:
             mistakes += forms.OWN_DIRECTORY.faults(f"{name}.path", value["path"])
+        elif name == "postgresql_tls_certificate":
+            if self._get("site_tls", "none", host) != "none" and not self._get("database_ca_file", "", host):
+                mistakes.append(
+                    f"{name} is {value!r}, and site_tls is on, but database_ca_file does not name the authority of "
+                    f"that certificate: set it, or remove {name} and postgresql_tls_key to have one installed."
+                )
         elif name == "prefect_secrets":
             mistakes += check_secrets(value, self._tenants(host), self._get("app_login", "mltrading_app", host))
         elif name in EXTENSIONS:

@@ -69,6 +69,11 @@ options:
           variable: {description: The variable that sets the path., type: str, required: true}
           key: {description: "The key's file, if the host has one.", type: path, default: ""}
           key_variable: {description: The variable that sets the key's path., type: str, default: ""}
+      makes:
+        description: Certificates and keys that a role installs before others need them, so that they may be missing.
+        type: list
+        elements: path
+        default: []
       trees:
         description: Folders from which other files than these are removed; to remove most of them needs a confirmation.
         type: list
@@ -235,6 +240,7 @@ REQUIREMENTS = {
                 "key_variable": {"type": "str", "default": ""},
             },
         },
+        "makes": {"type": "list", "elements": "path", "default": []},
         "trees": {
             "type": "list",
             "elements": "dict",

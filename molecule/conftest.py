@@ -67,9 +67,10 @@ def typed(host: Host) -> Typed:
 @pytest.fixture(scope="session")
 def secrets() -> dict[str, str]:
     """Every secret of the scenario by its name: those made once, and the user's own."""
-    files = (SCENARIO / "inventory/group_vars").rglob("*.yml")
-    variables = {name: value for path in files for name, value in yaml.safe_load(path.read_text()).items()}
-    made = {path.name: path.read_text().strip() for path in (SCENARIO / "inventory/.secrets").iterdir()}
+    inventory = (SCENARIO / "inventory/group_vars").rglob("*.yml")
+    variables = {name: value for path in inventory for name, value in yaml.safe_load(path.read_text()).items()}
+    files = [path for path in (SCENARIO / "inventory/.secrets").iterdir() if path.is_file()]
+    made = {path.name: path.read_text().strip() for path in files}
     own = {name: value for name, value in variables.items() if name.endswith("_token")}
     return {**made, **variables.get("prefect_secrets", {}), **own}
 

@@ -14,6 +14,8 @@ from ansible.module_utils.pgprefect.core.users import user_name
 # Debian's own, which come with the package ssl-cert.
 _SELF_SIGNED = "/ssl-cert-snakeoil."
 _REMEDY = "Put the file there first, or correct the variable."
+# The site's own, which a role installs.
+_INSTALLED = "/etc/prefect/tls/"
 
 
 def certificate_problems(path: str, variable: str, key: str, key_variable: str) -> Iterator[Problem]:
@@ -62,6 +64,8 @@ def _key_problems(path: str, key: str, variable: str) -> Iterator[Problem]:
 
 
 def _problem(code: str, variable: str, path: str, reason: str, remedy: str = _REMEDY) -> Problem:
+    if path.startswith(_INSTALLED):
+        variable, remedy = "site_tls", f"Run playbooks/certificates.yml, which installs {path}."
     return Problem(code, object=f"path {path}", message=f"{variable} is {path}: {reason}.", remedy=remedy)
 
 

@@ -39,6 +39,7 @@ SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("24.04",)}
 def check_host(requirements: Sequence[Mapping[str, Any]]) -> list[Problem]:
     """Return what this host lacks of what is required, as the module host_preflight takes it. Changes nothing."""
     problems = list(_system_problem())
+    made = {path for requirement in requirements for path in requirement["makes"]}
     for requirement in requirements:
         for port in requirement["ports"]:
             problems += _port_problem(**port)
@@ -50,7 +51,8 @@ def check_host(requirements: Sequence[Mapping[str, Any]]) -> list[Problem]:
         for directory in requirement["directories"]:
             problems += _directory_problem(**directory)
         for certificate in requirement["certificates"]:
-            problems += certificate_problems(**certificate)
+            if certificate["path"] not in made:
+                problems += certificate_problems(**certificate)
         for tree in requirement["trees"]:
             problems += _tree_problem(**tree)
         for settings in requirement["settings"]:

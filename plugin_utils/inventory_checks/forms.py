@@ -302,6 +302,12 @@ def _controller_path(value: Any) -> None:
         raise ValueError("it is not absolute")
 
 
+def _controller_file(value: Any) -> None:
+    _file(value)
+    if not Path(str(value)).is_file():
+        raise ValueError("there is no such file on this machine")
+
+
 def _size(value: Any) -> None:
     text = str(value)
     if text == "infinity":
@@ -422,6 +428,7 @@ SERVICE_FILE = Form("the absolute path of a file that services can read, as /etc
 DIRECTORY = Form("the absolute path of a directory, without ..", _absolute)
 OWN_DIRECTORY = Form("the absolute path of a directory of its own, as /var/backups/prefect", _own_directory)
 FLOWS_FOLDER = Form("the absolute path of a folder of this machine with flows (.py) in it", _flows_folder)
+CONTROLLER_FILE = Form("the absolute path of a file of this machine", _controller_file)
 CONTROLLER_PATH = Form("the absolute path of a directory of this machine", _controller_path)
 SIZE = Form("a size of systemd's from 256M on, as 2G or 50%, or infinity", _size)
 CRONTAB = Form(

@@ -26,6 +26,11 @@ CONTROLLER = (".venv/bin/", "box/", "cp -r inventory/")
 Playbook = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def container_of(host: str) -> str:
+    """Return the container of a host of a scenario that has several."""
+    return f"prefect-{SCENARIO.name}-{host}{os.environ.get('MOLECULE_SUFFIX', '')}"
+
+
 def on_the_controller(*command: str) -> subprocess.CompletedProcess[str]:
     """Run a command in the root of the repository; inventory/mine is the scenario's."""
     return subprocess.run(

@@ -397,6 +397,12 @@ def test_variables_of_a_playbook_that_imports_ours(tmp_path: Path) -> None:
     assert status != 0 and "backup_directory is '/etc'" in said and "app_login" not in said, said
 
 
+def test_a_certificate_on_the_host_needs_its_authority_on_the_others(tmp_path: Path) -> None:
+    own = {"site_tls": "private_ca", "postgresql_tls_certificate": "/etc/ssl/db.pem"}
+    assert "database_ca_file does not name the authority of that certificate" in run(tmp_path, site(**own))[1]
+    assert run(tmp_path, site(**own, database_ca_file="/etc/ssl/ca.pem"))[0] == 0
+
+
 def test_a_variable_that_stands_twice_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "group_vars").mkdir()
     (tmp_path / "group_vars/all.yml").write_text("app_database: shop\napp_login: a\napp_database: store\n")

@@ -100,7 +100,7 @@ class Thresholds:
 
         Null is no limit. Raises ThresholdError.
         """
-        known = {column.name: column.default for column in fields(cls)}
+        known: dict[str, Any] = {column.name: column.default for column in fields(cls)}
         found: dict[str, Limit] = {}
         for name, given in (arguments or {}).items():
             if name not in known:

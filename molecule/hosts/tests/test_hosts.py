@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
@@ -13,14 +12,10 @@ import pytest
 import testinfra
 from testinfra.host import Host
 
-from tests.support.scenario import PSQL, Playbook
+from tests.support.scenario import PSQL, Playbook, container_of
 from tests.support.waiting import wait_for
 
 WORKER = "/etc/prefect/worker/prefect-default-1.env"
-
-
-def container_of(name: str) -> str:
-    return f"prefect-hosts-{name}{os.environ.get('MOLECULE_SUFFIX', '')}"
 
 
 @pytest.fixture(scope="session")
@@ -69,6 +64,9 @@ def test_every_login_was_over_tls(database: Host, server: Host, completed_run: s
     now = """SELECT DISTINCT host(client_addr), ssl, version FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
              WHERE usename = 'prefect_server'"""
     assert database.check_output(PSQL, now) == f"{address(server)}|t|TLSv1.3"
+    clear = """SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
+               WHERE NOT ssl AND client_addr NOT IN ('127.0.0.1', '::1')"""
+    assert database.check_output(PSQL, clear) == "0"
     # Since the first start, those that have ended as well.
     log = database.check_output("cat /var/log/postgresql/postgresql-*-main.log")
     logins = re.findall(r"connection authorized: user=(\w+) database=mltrading(.*)", log)
@@ -146,7 +144,8 @@ def test_no_host_has_what_it_does_not_need(database: Host, server: Host, worker:
     assert not server.user("prefect-prefect").exists and not server.user("postgres").exists
     assert not worker.user("postgres").exists and not worker.file("/usr/local/bin/prefect").exists
     files = worker.check_output("find /etc/prefect -type f -printf '%p %m\n'")
-    assert set(files.splitlines()) == {f"{WORKER} 600", "/etc/prefect/pgpass 600", "/etc/prefect/pgprefect.json 644"}
+    everybody = {"/etc/prefect/pgprefect.json 644", "/etc/prefect/tls/ca.pem 644"}
+    assert set(files.splitlines()) == {f"{WORKER} 600", "/etc/prefect/pgpass 600"} | everybody
     for host, needed in (
         (database, set()),
         (server, {"prefect_api", "prefect_migrator", "prefect_monitor", "prefect_server"}),

@@ -183,6 +183,11 @@ def test_certificates(preflight: Callable[..., dict[str, str]], pair: tuple[Path
         )
 
     assert "ca is /nowhere/ca.pem: there is no such file" in look("/nowhere/ca.pem")["file_missing"]
+    later = {"path": "/nowhere/ca.pem", "variable": "ca"}
+    assert set(preflight(certificates=[later])) == {"file_missing"}
+    assert preflight(certificates=[later], makes=["/nowhere/ca.pem"]) == {}
+    missing = look(Path("/etc/prefect/tls/none.pem"), "")["file_missing"]
+    assert missing == "site_tls is /etc/prefect/tls/none.pem: there is no such file on this host."
     assert "its_key is /nowhere/key" in look(certificate, "/nowhere/key")["file_missing"]
     assert look("/etc/ssl/certs/ssl-cert-snakeoil.pem", "/etc/ssl/private/ssl-cert-snakeoil.key") == {}
     assert "read as a certificate" in look(key)["certificate_unreadable"]
