@@ -51,7 +51,7 @@ _CAUSES = (
         "Check the URL, and the token or the key of its credentials: it must be allowed to read this repository.",
     ),
     (
-        "not found|not appear to be a git repository|error: 404|no such path",
+        "[Rr]epository +not found|could not be found|not appear to be a git repository|error: 404",
         "the server has no such repository",
         "Correct the URL; some servers say so, too, where the credentials may not read it.",
     ),
