@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleError
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import filter_loader
 from ansible.template import Templar
@@ -26,6 +27,7 @@ try:
     from plugin_utils.inventory_checks.code import Flows, locked_modules
     from plugin_utils.inventory_checks.git import check_sources
     from plugin_utils.inventory_checks.groups import GROUPS, check_groups
+    from plugin_utils.inventory_checks.proxy import check_api_urls, check_encryption, check_proxy
     from plugin_utils.inventory_checks.secrets import check_secrets
     from plugin_utils.inventory_checks.specification import read
     from plugin_utils.inventory_checks.table import REQUIREMENTS
@@ -74,6 +76,7 @@ class ActionModule(ActionBase):
                 *check_groups(variables["groups"], any(found.name == "database_host" for found in definitions)),
                 *check_names(definitions, self._specification, self._task.args["other_variables"]),
                 *self._check_values(definitions, variables, later),
+                *self._check_way_to_apis(variables),
             ]
             if self._task.args["explicit"]:
                 mistakes += check_explicit(sys.argv[1:], variables)
@@ -173,6 +176,25 @@ class ActionModule(ActionBase):
         workers = max((len(workers_of(resolved, name, host["groups"])) for name in hosts), default=0)
         port = int(self._get("database_port", 5432, host))
         yield from check_ports(resolved, port, workers, host["groups"])
+
+    def _check_way_to_apis(self, variables: Mapping[str, Any]) -> Iterator[str]:
+        """Yield what stands between other hosts and the APIs that should not, as the first server's host sees it."""
+        groups = variables["groups"]
+        if not (servers := groups.get("prefect_server")):
+            return
+        host = {**variables, **variables["hostvars"].raw_get(servers[0])}
+        declared = self._get("prefect_tenants", [], host) if "prefect_tenants" in host else [{"name": "prefect"}]
+        yield from check_encryption(declared, groups, boolean(self._get("prefect_allow_plain_http", False, host)))
+        yield from check_api_urls(declared, groups)
+        proxies = groups.get("prefect_proxy", ())
+        resolve = filter_loader.get("prefect_tenants").j2_function
+        address = self._get("prefect_ui_url", "", host)
+        resolved = resolve(declared, ui_url=address, proxy=proxies[0]) if proxies else []
+        certificate = self._get("prefect_proxy_certificate", "", host) or host.get("site_tls", "none") != "none"
+        ports = {int(self._get("prefect_proxy_http_port", 80, host)): "the redirection of HTTP"}
+        if set(proxies) & set(groups.get("postgresql", ())):
+            ports[int(self._get("database_port", 5432, host))] = "PostgreSQL"
+        yield from check_proxy(resolved, groups, bool(certificate), ports)
 
     def _flows(self, host: dict[str, Any]) -> Flows | None:
         """Return the controller's folder of flows; None where the site brings its flows to the hosts by itself."""

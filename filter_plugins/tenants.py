@@ -21,21 +21,41 @@ _VIEWS = {
     "server": ("name", "schema", "migrator", "server", "port", "api_url", "ui_url", "event_retention"),
     "objects": ("name", "api_url", "work_pools", "deployments"),
     "retention": ("name", "schema", "server", "migrator"),
+    "proxy": ("name", "port", "ui_url"),
     "monitoring": ("name", "schema", "api_url", "workers", "pool_workers", "scaled_pools"),
     "pgprefect": (
-        *("name", "schema", "owner", "migrator", "server", "api_url", "workers", "pool_workers", "scaled_pools"),
-        "event_retention",
+        *("name", "schema", "owner", "migrator", "server", "api_url", "api_ca_file"),
+        *("workers", "pool_workers", "scaled_pools", "event_retention"),
     ),
 }
 
 
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
 def _ui_url(tenant: Mapping[str, Any], first: bool, site: str, port: int) -> str:
-    """Return where browsers reach a tenant; the port of the site's address is the first tenant's."""
+    """Return where browsers reach a tenant.
+
+    An address with a port, and one of a proxy with TLS, is the first tenant's as it stands.
+    """
     if own := tenant.get("ui_url"):
         return str(own).rstrip("/")
+    if "api_url" in tenant:
+        return str(tenant["api_url"]).rstrip("/").removesuffix("/api")
     parts = urlsplit(site or "http://127.0.0.1")
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-    return f"{parts.scheme}://{host}:{parts.port if first and parts.port else port}"
+    if first and (parts.port or parts.scheme == "https"):
+        return site.rstrip("/")
+    return f"{parts.scheme}://{_bracketed(parts.hostname or '')}:{port}"
+
+
+def _api_url(tenant: Mapping[str, Any], api_host: str, port: int, local: bool, proxied_url: str) -> str:
+    """Return where a host reaches the API: directly on the API's own host, else by its proxy."""
+    if not local and tenant.get("api_url"):
+        return str(tenant["api_url"]).rstrip("/")
+    if not local and proxied_url:
+        return f"{proxied_url}/api"
+    return f"http://{_bracketed(api_host)}:{port}/api"
 
 
 def _declared_pools(tenant: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
@@ -80,20 +100,25 @@ def prefect_tenants(
     ui_url: str = "",
     worker_hosts: int = 1,
     groups: Groups | None = None,
+    local: bool = True,
+    proxy: str = "",
+    api_ca_file: str = "",
 ) -> list[dict[str, Any]]:
     """Return the tenants with every default filled in.
 
-    ``api_host`` is the address at which this host reaches the API; ``ui_url`` is the address at which browsers reach
-    the UI, where a port counts for the first tenant only; ``worker_hosts`` is how many hosts run the workers of a pool
-    that names no group of ``groups``.
+    ``api_host`` is the address at which this host reaches the API, which runs here where it is ``local``; ``ui_url`` is
+    the address at which browsers reach the UI, where a port counts for the first tenant only; ``worker_hosts`` is how
+    many hosts run the workers of a pool that names no group of ``groups``; ``proxy`` is the address of the site's own
+    proxy, if it has one; ``api_ca_file`` has the authorities of the APIs' certificates.
     """
-    api_host = f"[{api_host}]" if ":" in api_host else api_host
+    site_url = ui_url or (f"https://{_bracketed(proxy)}" if proxy else "")
     resolved: list[dict[str, Any]] = []
     for index, tenant in enumerate(tenants):
         name = tenant["name"]
         schema = tenant.get("schema", name)
         port = int(tenant.get("port", _FIRST_PORT))
         pools = [_with_workers(pool) for pool in _declared_pools(tenant)]
+        own_ui_url = _ui_url(tenant, index == 0, site_url, port)
         counts = {}
         for pool in pools:
             hosts = _hosts(pool, groups)
@@ -106,8 +131,9 @@ def prefect_tenants(
                 "migrator": f"{schema}_migrator",
                 "server": f"{schema}_server",
                 "port": port,
-                "api_url": f"http://{api_host}:{port}/api",
-                "ui_url": _ui_url(tenant, index == 0, ui_url, port),
+                "api_url": _api_url(tenant, api_host, port, local, own_ui_url if proxy else ""),
+                "api_ca_file": api_ca_file,
+                "ui_url": own_ui_url,
                 "event_retention": tenant.get("event_retention", "P90D"),
                 "work_pools": pools,
                 # What must be online: of a pool that is scaled only the least.

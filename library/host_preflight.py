@@ -69,6 +69,7 @@ options:
           variable: {description: The variable that sets the path., type: str, required: true}
           key: {description: "The key's file, if the host has one.", type: path, default: ""}
           key_variable: {description: The variable that sets the key's path., type: str, default: ""}
+          private: {description: Whether the certificate's file has the key too., type: bool, default: false}
       makes:
         description: Certificates and keys that a role installs before others need them, so that they may be missing.
         type: list
@@ -238,6 +239,7 @@ REQUIREMENTS = {
                 "variable": {"type": "str", "required": True},
                 "key": {"type": "path", "default": ""},
                 "key_variable": {"type": "str", "default": ""},
+                "private": {"type": "bool", "default": False},
             },
         },
         "makes": {"type": "list", "elements": "path", "default": []},

@@ -18,8 +18,13 @@ _REMEDY = "Put the file there first, or correct the variable."
 _INSTALLED = "/etc/prefect/tls/"
 
 
-def certificate_problems(path: str, variable: str, key: str, key_variable: str) -> Iterator[Problem]:
-    """Yield what is wrong with a certificate's file, and with the private key that belongs to it, if there is one."""
+def certificate_problems(
+    path: str, variable: str, key: str, key_variable: str, private: bool = False
+) -> Iterator[Problem]:
+    """Yield what is wrong with a certificate's file, and with the private key that belongs to it, if there is one.
+
+    A ``private`` file has the key, too.
+    """
     missing = [
         problem
         for file, name in ((path, variable), (key, key_variable))
@@ -35,7 +40,9 @@ def certificate_problems(path: str, variable: str, key: str, key_variable: str) 
     except (OSError, ssl.SSLError) as error:
         yield _problem("certificate_unreadable", variable, path, f"it cannot be read as a certificate ({error})")
         return
-    if key:
+    if private:
+        yield from _private_problems(path, variable)
+    elif key:
         yield from _key_problems(path, key, key_variable)
     elif not _everybody_reads(path):
         yield _problem("certificate_unreadable", variable, path, "the users of the services cannot read it")
@@ -61,6 +68,19 @@ def _key_problems(path: str, key: str, variable: str) -> Iterator[Problem]:
             f"Let its group read it, and nobody else: apt install ssl-cert; chown root:ssl-cert {key}; chmod 0640 {key}"
         )
         yield _problem("key_unfit", variable, key, reason, remedy)
+
+
+def _private_problems(path: str, variable: str) -> Iterator[Problem]:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(path, password="")
+    except (OSError, ssl.SSLError) as error:
+        remedy = "Put the certificate, the chain, and its unencrypted key into this one file."
+        yield _problem("key_unfit", variable, path, f"it has no key of its certificate ({error})", remedy)
+        return
+    if os.stat(path).st_mode & stat.S_IROTH:
+        yield _problem(
+            "key_unfit", variable, path, "everybody can read the key in it", f"Let root alone: chmod 0600 {path}"
+        )
 
 
 def _problem(code: str, variable: str, path: str, reason: str, remedy: str = _REMEDY) -> Problem:

@@ -199,7 +199,10 @@ def _port_problem(address: str, port: int, unit: str) -> Iterator[Problem]:
             "address_missing",
             object=f"address {address}",
             message=f"This host has no address {address}, at which {unit} is to listen.",
-            remedy="Set prefect_bind_address to an address of the host (ip -brief address), or to 0.0.0.0 for all.",
+            remedy=(
+                "Set prefect_bind_address, or prefect_proxy_bind_address for the proxy, to an address of the host "
+                "(ip -brief address), or to 0.0.0.0 for all."
+            ),
         )
         return
     for listener in listeners(read("/proc/net/tcp") + read("/proc/net/tcp6")):

@@ -233,8 +233,15 @@ def _url(value: Any) -> None:
 
 def _site_url(value: Any) -> None:
     _url(value)
-    if urlsplit(str(value)).path.strip("/"):
+    parts = urlsplit(str(value))
+    if parts.path.strip("/") and parts.scheme == "http" and not parts.port:
         raise ValueError("a path does not belong to it, because each tenant's port is added: set ui_url of the tenants")
+
+
+def _api_url(value: Any) -> None:
+    _url(value)
+    if not str(value).rstrip("/").endswith("/api"):
+        raise ValueError("it does not end with /api")
 
 
 def _absolute(value: Any) -> None:
@@ -423,6 +430,7 @@ BIND_ADDRESS = Form("an IP address of the host, 0.0.0.0 or :: for all of them, o
 HOST = Form("a host name or an IP address", _host)
 URL = Form("an address as http://flows.example.com or https://flows.example.com:8443", _url)
 SITE_URL = replace(URL, check=_site_url)
+API_URL = Form("an address as https://flows.example.com/api", _api_url)
 FILE = Form("the absolute path of a file, without ..", _file)
 SERVICE_FILE = Form("the absolute path of a file that services can read, as /etc/ssl/certs/ca.pem", _service_file)
 DIRECTORY = Form("the absolute path of a directory, without ..", _absolute)

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 
 GROUPS = ("postgresql", "prefect_server", "prefect_worker")
+OPTIONAL = ("prefect_proxy",)
 _EXAMPLE = "Write it as in inventory/example/hosts.yml, each group with its hosts: {example}."
 
 
@@ -15,14 +16,19 @@ def check_groups(groups: Mapping[str, Sequence[str]], database_elsewhere: bool) 
     ``postgresql`` may be empty where ``database_host`` says where the database is, and ``prefect_worker`` where it is
     written down as empty.
     """
-    others = [name for name in groups if name not in (*GROUPS, "all", "ungrouped")]
-    for name in GROUPS:
+    others = [name for name in groups if name not in (*GROUPS, *OPTIONAL, "all", "ungrouped")]
+    for name in (*GROUPS, *OPTIONAL):
         hosts = set(groups.get(name, ()))
         for other in difflib.get_close_matches(name, others, n=3, cutoff=0.85):
             if left_out := [host for host in groups[other] if host not in hosts]:
                 yield f"group {other}: {', '.join(left_out)} would be left out. The group's name is {name}."
                 hosts.update(left_out)
-        if hosts or (name == "postgresql" and database_elsewhere) or (name == "prefect_worker" and name in groups):
+        if (
+            hosts
+            or name in OPTIONAL
+            or (name == "postgresql" and database_elsewhere)
+            or (name == "prefect_worker" and name in groups)
+        ):
             continue
         example = f"{{{name}: {{hosts: {{HOST: }}}}}}"
         hint = " Write {prefect_worker: {hosts: {}}} for a site without workers." if name == "prefect_worker" else ""

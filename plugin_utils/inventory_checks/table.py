@@ -178,6 +178,9 @@ FORMS: dict[str, Form] = {
     "prefect_worker_weight": whole(1, 1000),
     "prefect_version": Form(f"a release of Prefect that has a lock in requirements/, as {_releases()}", _release),
     "prefect_ui_url": forms.SITE_URL.or_empty(),
+    "prefect_api_ca_file": forms.SERVICE_FILE.or_empty(),
+    "prefect_allow_plain_http": _BOOLEAN,
+    "prefect_trusted_proxies": forms.ADDRESS,
     "prefect_bind_address": forms.BIND_ADDRESS,
     "prefect_secrets": Entries(
         "a mapping of names and secrets", secret=True, key=Form("the name of a secret", forms.text), value=forms.SECRET
@@ -197,6 +200,7 @@ FORMS: dict[str, Form] = {
         _tenant_schema,
     ),
     "prefect_tenants[].ui_url": forms.URL.or_empty(),
+    "prefect_tenants[].api_url": forms.API_URL,
     "prefect_tenants[].event_retention": forms.DURATION,
     "prefect_tenants[].environment": environment.TENANT,
     "prefect_tenants[].git_credentials[].name": git.NAME,
@@ -298,6 +302,26 @@ FORMS: dict[str, Form] = {
     "prefect_server_memory_max": forms.SIZE,
     "prefect_server_tasks_max": whole(64, 4_194_304),
     "prefect_server_ready_seconds": _SECONDS,
+    # --- The proxy
+    "prefect_proxy_certificate": matching(
+        r"(?!.*/\.{1,2}/)/[A-Za-z0-9._/-]*[A-Za-z0-9_-]", "the absolute path of a file, of letters, digits and . _ - /"
+    ).or_empty(),
+    "prefect_proxy_bind_address": forms.BIND_ADDRESS,
+    "prefect_proxy_http_port": whole(0, 65_535),
+    "prefect_proxy_login_failures": whole(1, 1_000_000),
+    "prefect_proxy_hsts_seconds": whole(0, 2**31 - 1),
+    "prefect_proxy_image_sources": matching(
+        r"https://(\*\.)?[A-Za-z0-9][A-Za-z0-9.-]{0,252}(:\d{1,5})?", "an address as https://images.example.com"
+    ),
+    "prefect_proxy_people": Entries(
+        "a mapping of names and hashes of passwords",
+        secret=True,
+        key=matching(r"(?!admin$)[A-Za-z0-9][A-Za-z0-9._@-]{0,31}", "a name of letters, digits and . _ @ -, not admin"),
+        value=replace(
+            matching(r"\$[56]\$[./A-Za-z0-9$=]{20,200}", "a hash of a password as `openssl passwd -6` makes it"),
+            secret=True,
+        ),
+    ),
     "prefect_worker_drain_seconds": _SECONDS,
     "prefect_worker_environment": environment.WORKER,
     "prefect_worker_memory_max": forms.SIZE,

@@ -35,9 +35,10 @@ OWN = [
     ("NO_PROXY", "the site sets this variable itself: set prefect_no_proxy instead."),
     ("no_proxy", "the site sets this variable itself: set prefect_no_proxy instead."),
     ("PREFECT_UI_URL", "the site sets this variable itself: set ui_url of the tenant instead."),
-    ("PREFECT_API_URL", "the site sets this variable itself: remove it."),
+    ("PREFECT_API_URL", "the site sets this variable itself: set api_url of the tenant instead."),
+    ("PREFECT_API_SSL_CERT_FILE", "the site sets this variable itself: set prefect_api_ca_file instead."),
     # Prefect reads its settings' names in any case, has former names for some, and reads groups of them as JSON.
-    ("prefect_api_url", "the site sets this variable itself: remove it."),
+    ("prefect_api_url", "the site sets this variable itself: set api_url of the tenant instead."),
     ("PREFECT_RUNNER_HEARTBEAT_FREQUENCY", "it counts instead of PREFECT_FLOWS_HEARTBEAT_FREQUENCY, which the site"),
     ("PREFECT_CLIENT", "it sets PREFECT_CLIENT_RETRY_EXTRA_CODES and others, which the site sets itself: name each"),
     (

@@ -194,6 +194,12 @@ WRONG: dict[str, list[Any]] = {
         "http:x",
         "http://flows.example.com/prefect",
     ],
+    "prefect_tenants[].api_url": [
+        "https://flows.example.com",
+        "flows.example.com/api",
+        "https://x/api?y",
+        "https://x/apis",
+    ],
     "prefect_bind_address": ["999.1.1.1", "10.0.0.0/8", "*", "example.com", "::1%lo"],
     "prefect_worker_memory_max": [
         "lots",
@@ -358,7 +364,10 @@ RIGHT: dict[str, list[Any]] = {
         "http://127.0.0.1",
         "https://flows.example.com:8443/",
         "http://[2001:db8::1]:4200",
+        "https://flows.example.com/prefect",
+        "http://flows.example.com:8080/prefect",
     ],
+    "prefect_tenants[].api_url": ["https://flows.example.com/api", "http://[2001:db8::1]:8080/a/api/"],
     "prefect_bind_address": ["0.0.0.0", "::", "127.0.0.1", "10.0.0.7", "2001:db8::7", "localhost"],
     "prefect_worker_memory_max": ["4G", "1.5G", "512M", "50%", "infinity", "4294967296"],
     "prefect_backup_schedule": ["0 2 * * *", "*/15 0,12 1-7 * 0", "0 0 30 2 *", "0-30/10 * * * 1-5", "0 0 * * 7"],

@@ -15,6 +15,7 @@ import yaml
 from filter_plugins.tenants import prefect_tenants
 from plugin_utils.inventory_checks.code import Flows, locked_modules
 from plugin_utils.inventory_checks.groups import check_groups
+from plugin_utils.inventory_checks.proxy import check_api_urls, check_encryption, check_proxy
 from plugin_utils.inventory_checks.specification import read
 from plugin_utils.inventory_checks.tenants import check_code, check_placement, check_tenants
 from plugin_utils.inventory_checks.values import check_value
@@ -239,6 +240,61 @@ def test_a_pool_on_a_group_whose_hosts_run_no_workers(group: str, fault: str) ->
     assert (len(faults) == 1 and faults[0].startswith(start)) if fault else faults == []
 
 
+APART = {"prefect_server": ["server"], "prefect_worker": ["server", "one", "two"]}
+PROXIED = {**APART, "prefect_proxy": ["server"]}
+
+
+def test_workers_on_other_hosts_send_no_password_in_clear() -> None:
+    tenants = [{"name": "a", "api_url": "https://a.example.com/api"}, {"name": "b"}]
+    (mistake,) = check_encryption(tenants, APART, plain_http=False)
+    assert mistake.startswith("prefect_tenants: workers on one, two would send the password of the API of b over plain")
+    assert all(way in mistake for way in ("group prefect_proxy", "api_url", "prefect_allow_plain_http"))
+    assert list(check_encryption(tenants, APART, plain_http=True)) == []
+    assert list(check_encryption(tenants[:1], APART, plain_http=False)) == []
+    assert list(check_encryption(tenants, {**APART, "prefect_worker": ["server"]}, plain_http=False)) == []
+    assert list(check_encryption(tenants, PROXIED, plain_http=False)) == []
+    (own,) = check_api_urls(tenants, PROXIED)
+    assert own.startswith("prefect_tenants[0].api_url: the group prefect_proxy has hosts")
+    assert list(check_api_urls(tenants, APART)) == []
+
+
+BEHIND = [
+    ("", {}, ""),
+    ("https://flows.example.com:8443", {}, ""),
+    ("", {"ui_url": "https://b.example.com"}, ""),
+    (
+        "http://flows.example.com",
+        {},
+        "prefect_tenants[0]: its address behind the proxy is http://flows.example.com:4200",
+    ),
+    ("https://flows.example.com/prefect", {}, "prefect_tenants[0]: its address behind the proxy is https://flows.exam"),
+    ("", {"ui_url": "https://server"}, "prefect_tenants[1]: its address behind the proxy is https://server, but that"),
+    ("", {"ui_url": "https://b:5432"}, "prefect_tenants[1]: its address behind the proxy is https://b:5432, but Postg"),
+    (
+        "",
+        {"ui_url": ""},
+        "prefect_tenants[1]: its address behind the proxy is https://server:4300, but the API of b has",
+    ),
+]
+
+
+@pytest.mark.parametrize(("site", "second", "fault"), BEHIND)
+def test_each_tenant_has_an_address_of_its_own_behind_the_proxy(site: str, second: dict[str, str], fault: str) -> None:
+    second = {"ui_url": "https://b.example.com", **second}
+    tenants = prefect_tenants([{"name": "a"}, {"name": "b", "port": 4300, **second}], ui_url=site, proxy="server")
+    faults = list(check_proxy(tenants, PROXIED, True, {5432: "PostgreSQL"}))
+    assert (len(faults) == 1 and faults[0].startswith(fault)) if fault else faults == []
+
+
+def test_a_proxy_stands_on_a_servers_host_and_has_a_certificate() -> None:
+    elsewhere, missing = check_proxy(
+        prefect_tenants([{"name": "a"}], proxy="x"), {**APART, "prefect_proxy": ["x"]}, False, {}
+    )
+    assert elsewhere.startswith("group prefect_proxy: x runs no server, and what goes there from a server's host is")
+    assert missing.startswith("prefect_proxy_certificate is missing")
+    assert list(check_proxy([], APART, False, {})) == []
+
+
 FLOW = """
 from os import path
 import yaml, pandas.io
@@ -341,6 +397,20 @@ def test_the_example_flows_have_no_fault(file: str) -> None:
         )
     )
     assert found == [] or name == "trading"  # which is no flow
+
+
+def test_an_inventory_whose_workers_are_apart(tmp_path: Path) -> None:
+    hosts = {
+        group: {"hosts": {host: {} for host in names}} for group, names in {**APART, "postgresql": ["one"]}.items()
+    }
+    status, said = run(tmp_path, hosts)
+    assert status != 0 and "workers on one, two would send the password of the API of prefect over plain HTTP" in said
+    assert run(tmp_path, hosts, "--extra-vars", "prefect_allow_plain_http=true")[0] == 0
+    proxied = {**hosts, "prefect_proxy": {"hosts": {"server": {}}}}
+    status, said = run(tmp_path, proxied)
+    assert status != 0 and "prefect_proxy_certificate is missing" in said and "plain HTTP" not in said
+    status, said = run(tmp_path, proxied, "--extra-vars", "prefect_proxy_certificate=/etc/ssl/private/proxy.pem")
+    assert status == 0, said
 
 
 def site(**variables: Any) -> dict[str, Any]:

@@ -51,7 +51,7 @@ _CAUSES = (
         "Check the URL, and the token or the key of its credentials: it must be allowed to read this repository.",
     ),
     (
-        "[Rr]epository +not found|could not be found|not appear to be a git repository|error: 404",
+        "not found|not appear to be a git repository|error: 404|no such path",
         "the server has no such repository",
         "Correct the URL; some servers say so, too, where the credentials may not read it.",
     ),
@@ -284,7 +284,7 @@ class _Git:
             raise self._failure(f"Connection timed out after {_SECONDS} seconds") from error
         if done.returncode:
             raise self._failure(done.stderr)
-        return str(done.stdout)
+        return done.stdout
 
     def _failure(self, said: str) -> GitError:
         """Return the error for what git said, with the cause that it has as far as we know."""

@@ -8,38 +8,19 @@ from collections.abc import Iterator
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
-from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.expected_conditions import (
     element_to_be_clickable,
     text_to_be_present_in_element,
     url_contains,
-    visibility_of_element_located,
 )
-from selenium.webdriver.support.ui import WebDriverWait
 
-ARGUMENTS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    # Nothing but the page: no look-ups of updates or accounts.
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1400,1000",
-)
+from tests.support.browser import log_in, running_browser
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = "/usr/bin/chromium"
-    for argument in ARGUMENTS:
-        options.add_argument(argument)
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService("/usr/bin/chromedriver"))
-    yield driver
-    driver.quit()
+    with running_browser() as driver:
+        yield driver
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +33,7 @@ def address(container: str) -> str:
 def test_the_completed_run_is_there_by_name(
     browser: webdriver.Chrome, address: str, secrets: dict[str, str], completed_run: str
 ) -> None:
-    browser.get(f"{address}/runs")
-    wait = WebDriverWait(browser, 60)
-    password = wait.until(visibility_of_element_located((By.CSS_SELECTOR, "input[type=password]")))
-    password.send_keys(f"admin:{secrets['prefect_api']}", Keys.ENTER)
+    wait = log_in(browser, f"{address}/runs", f"admin:{secrets['prefect_api']}")
     wait.until(element_to_be_clickable((By.LINK_TEXT, completed_run))).click()
     wait.until(url_contains("/runs/flow-run/"))
     # A heading that only the page of a run has.

@@ -280,10 +280,10 @@ def test_a_private_repository_by_a_token(
     deployment.url = f"{https.url}/{private}.git"
     name = f"t{uuid.uuid4()}"
     deployment.arguments["git_credentials"] = [{"name": name, "token": TOKEN, "username": "robot"}]
-    source = {"credentials": name}
+    source = {"source": {"credentials": name}}
 
     checked = deployment.commit("one")
-    created = deployment.apply(source=source)
+    created = deployment.apply(**source)
     assert created["actions"] == [
         f"create secret block git-{name}",
         f"create deployment {deployment.flow}/daily",
@@ -296,10 +296,10 @@ def test_a_private_repository_by_a_token(
         "POST", "/block_documents/filter", {"block_documents": {"name": {"any_": [f"git-{name}"]}}}
     )
     deployment.api("PATCH", f"/block_documents/{block['id']}", {"data": {"value": "0lder"}})
-    moved = deployment.apply(source=source)
+    moved = deployment.apply(**source)
     assert moved["actions"][0] == f"update secret block git-{name}: value" and len(moved["actions"]) == 2
     assert completed(deployment, worker)["said"] == "two"
-    assert not deployment.apply(source=source)["changed"]
+    assert not deployment.apply(**source)["changed"]
 
     assert f"robot:{TOKEN}" in https.logins
     calls = (worker / "git.log").read_text()
@@ -327,21 +327,21 @@ def test_a_private_repository_by_a_deploy_key(
         one = {"name": "deploy", "key": key, "known_hosts": known_hosts, **changes}
         deployment.arguments["git_credentials"] = [one]
 
-    source = {"credentials": "deploy"}
+    source = {"source": {"credentials": "deploy"}}
     checked = deployment.commit("one")
     credentials(known_hosts=[f"[127.0.0.1]:{port} {(keys / 'ssh_key.pub').read_text()}"])
-    assert "the host's key is not one of known_hosts" in deployment.apply(source=source)["msg"]
+    assert "the host's key is not one of known_hosts" in deployment.apply(**source)["msg"]
     credentials(key=(keys / "host_key").read_text())
-    assert "does not let these credentials read it" in deployment.apply(source=source)["msg"]
+    assert "does not let these credentials read it" in deployment.apply(**source)["msg"]
     credentials()
-    lost = {**source, "git": f"ssh://root@127.0.0.1:{port}/lost.git"}
-    assert "the server has no such repository" in deployment.apply(source=lost)["msg"]
-    created = deployment.apply(source=source)
+    lost = {"source": {"credentials": "deploy", "git": f"ssh://root@127.0.0.1:{port}/lost.git"}}
+    assert "the server has no such repository" in deployment.apply(**lost)["msg"]
+    created = deployment.apply(**source)
     assert created["actions"] == [f"create deployment {deployment.flow}/daily"]
 
     deployment.commit("two")
     first = completed(deployment, worker)
     assert (first["said"], deployment.stored()["version"]) == ("one", checked)
     assert "GIT_SSH_COMMAND" not in first["environment"] and "PRIVATE KEY" not in json.dumps([created, first])
-    assert deployment.apply(source=source)["changed"]
+    assert deployment.apply(**source)["changed"]
     assert completed(deployment, worker)["said"] == "two"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from filter_plugins.tenants import prefect_scaled_pools, prefect_tenants, prefect_workers
+from filter_plugins.proxy import proxy_frontends, proxy_logins
+from filter_plugins.tenants import prefect_scaled_pools, prefect_tenants, prefect_workers, tenant_views
 
 
 def test_one_line_is_a_whole_tenant() -> None:
@@ -17,6 +18,7 @@ def test_one_line_is_a_whole_tenant() -> None:
         "server": "prefect_server",
         "port": 4200,
         "api_url": "http://127.0.0.1:4200/api",
+        "api_ca_file": "",
         "ui_url": "http://127.0.0.1:4200",
         "event_retention": "P90D",
         "work_pools": [{"name": "default", "workers": 1, "min_workers": 1}],
@@ -35,7 +37,15 @@ def test_an_ipv6_address_of_the_api_is_in_brackets() -> None:
 def test_a_second_tenant_is_two_lines() -> None:
     first, second = prefect_tenants([{"name": "prefect", "port": 4200}, {"name": "research", "port": 4300}])
     shared = {key for key in first if first[key] == second[key]}
-    assert shared == {"event_retention", "work_pools", "workers", "pool_workers", "scaled_pools", "deployments"}
+    assert shared == {
+        "api_ca_file",
+        "event_retention",
+        "work_pools",
+        "workers",
+        "pool_workers",
+        "scaled_pools",
+        "deployments",
+    }
 
 
 @pytest.mark.parametrize(
@@ -44,6 +54,9 @@ def test_a_second_tenant_is_two_lines() -> None:
         ("http://flows.example.com", ["http://flows.example.com:4200", "http://flows.example.com:4300"]),
         ("http://flows.example.com/", ["http://flows.example.com:4200", "http://flows.example.com:4300"]),
         ("https://[2001:db8::1]:8443", ["https://[2001:db8::1]:8443", "https://[2001:db8::1]:4300"]),
+        ("https://flows.example.com/", ["https://flows.example.com", "https://flows.example.com:4300"]),
+        ("https://flows.example.com/prefect", ["https://flows.example.com/prefect", "https://flows.example.com:4300"]),
+        ("http://flows.example.com:80/p", ["http://flows.example.com:80/p", "http://flows.example.com:4300"]),
         ("http://127.0.0.1:4212", ["http://127.0.0.1:4212", "http://127.0.0.1:4300"]),
     ],
 )
@@ -55,6 +68,51 @@ def test_browsers_address(ui_url: str, expected: list[str]) -> None:
 def test_a_tenants_own_address_wins() -> None:
     (tenant,) = prefect_tenants([{"name": "a", "ui_url": "https://flows.example.com/"}], ui_url="http://other")
     assert tenant["ui_url"] == "https://flows.example.com"
+
+
+def test_an_api_behind_a_proxy_is_reached_there_by_other_hosts_alone() -> None:
+    tenants = [
+        {"name": "a", "api_url": "https://flows.example.com:8443/a/api/"},
+        {"name": "b", "port": 4300, "api_url": "https://b.example.com/api", "ui_url": "https://ui.example.com/b"},
+        {"name": "c", "port": 4400},
+    ]
+    elsewhere = prefect_tenants(tenants, api_host="192.0.2.20", local=False, ui_url="http://c.example.com")
+    assert [tenant["api_url"] for tenant in elsewhere] == [
+        "https://flows.example.com:8443/a/api",
+        "https://b.example.com/api",
+        "http://192.0.2.20:4400/api",
+    ]
+    assert [tenant["ui_url"] for tenant in elsewhere] == [
+        "https://flows.example.com:8443/a",
+        "https://ui.example.com/b",
+        "http://c.example.com:4400",
+    ]
+    local = prefect_tenants(tenants, ui_url="http://c.example.com")
+    assert [tenant["api_url"] for tenant in local] == [f"http://127.0.0.1:{port}/api" for port in (4200, 4300, 4400)]
+    assert [tenant["ui_url"] for tenant in local] == [tenant["ui_url"] for tenant in elsewhere]
+
+
+@pytest.mark.parametrize("address", ["192.0.2.20", "2001:db8::20"])
+def test_other_hosts_reach_an_api_by_the_sites_own_proxy(address: str) -> None:
+    host = f"[{address}]" if ":" in address else address
+    declared = [{"name": "a"}, {"name": "b", "port": 4300, "ui_url": "https://b.example.com"}]
+    here = prefect_tenants(declared, proxy=address)
+    there = prefect_tenants(declared, proxy=address, local=False, api_ca_file="/ca.pem")
+    assert [tenant["api_url"] for tenant in there] == [f"https://{host}/api", "https://b.example.com/api"]
+    assert [tenant["ui_url"] for tenant in there] == [f"https://{host}", "https://b.example.com"]
+    assert [tenant["api_url"] for tenant in here] == ["http://127.0.0.1:4200/api", "http://127.0.0.1:4300/api"]
+    assert {tenant["api_ca_file"] for tenant in tenant_views(there)["pgprefect"]} == {"/ca.pem"}
+    (tenant,) = prefect_tenants([{"name": "a"}], proxy=address, local=False, ui_url="https://flows.example.com:8443/")
+    assert tenant["api_url"] == "https://flows.example.com:8443/api"
+
+
+def test_each_port_of_the_proxy_has_its_tenants() -> None:
+    urls = {"a": "https://x.example.com", "b": "https://x.example.com:8443", "c": "https://c.example.com"}
+    assert proxy_frontends([{"name": name, "ui_url": url} for name, url in urls.items()]) == [
+        {"port": 443, "tenants": [{"name": "a", "host": "x.example.com"}, {"name": "c", "host": "c.example.com"}]},
+        {"port": 8443, "tenants": [{"name": "b", "host": "x.example.com"}]},
+    ]
+    assert proxy_logins({"a": "s3cret", "b": "x"}, [{"name": "a"}]) == {"a": "Basic YWRtaW46czNjcmV0"}
 
 
 def test_workers_have_a_name_and_a_port_each() -> None:

@@ -177,10 +177,9 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
 def test_certificates(preflight: Callable[..., dict[str, str]], pair: tuple[Path, Path]) -> None:
     certificate, key = pair
 
-    def look(path: Path | str, key: Path | str = "") -> dict[str, str]:
-        return preflight(
-            certificates=[{"path": str(path), "variable": "ca", "key": str(key), "key_variable": "its_key"}]
-        )
+    def look(path: Path | str, key: Path | str = "", private: bool = False) -> dict[str, str]:
+        wanted = {"path": str(path), "variable": "ca", "key": str(key), "key_variable": "its_key", "private": private}
+        return preflight(certificates=[wanted])
 
     assert "ca is /nowhere/ca.pem: there is no such file" in look("/nowhere/ca.pem")["file_missing"]
     later = {"path": "/nowhere/ca.pem", "variable": "ca"}
@@ -196,6 +195,12 @@ def test_certificates(preflight: Callable[..., dict[str, str]], pair: tuple[Path
     assert "is no unencrypted key of the certificate" in look(certificate, certificate)["key_unfit"]
     key.chmod(0o644)
     assert "with the mode 0644" in look(certificate, key)["key_unfit"]
+    # Both in one file.
+    assert "it has no key of its certificate" in look(certificate, private=True)["key_unfit"]
+    certificate.write_text(certificate.read_text() + key.read_text())
+    assert look(certificate, private=True) == {}
+    certificate.chmod(0o644)
+    assert "everybody can read the key in it" in look(certificate, private=True)["key_unfit"]
 
 
 @pytest.mark.skipif(Path("/run/systemd/system").exists(), reason="systemd runs this machine")
