@@ -27,6 +27,7 @@ try:
     from plugin_utils.inventory_checks.code import Flows, locked_modules
     from plugin_utils.inventory_checks.git import check_sources
     from plugin_utils.inventory_checks.groups import GROUPS, check_groups
+    from plugin_utils.inventory_checks.managed import check_managed
     from plugin_utils.inventory_checks.proxy import check_api_urls, check_encryption, check_proxy
     from plugin_utils.inventory_checks.secrets import check_secrets
     from plugin_utils.inventory_checks.specification import read
@@ -55,7 +56,7 @@ class ActionModule(ActionBase):
     """The action, as Ansible loads it."""
 
     _requires_connection = False
-    _VALID_ARGS = frozenset(("explicit", "later", "other_variables"))
+    _VALID_ARGS = frozenset(("explicit", "later", "other_variables", "own_postgresql"))
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return a failure that lists every mistake, each with its place and what to do.
@@ -77,6 +78,7 @@ class ActionModule(ActionBase):
                 *check_names(definitions, self._specification, self._task.args["other_variables"]),
                 *self._check_values(definitions, variables, later),
                 *self._check_way_to_apis(variables),
+                *self._check_managed(variables),
             ]
             if self._task.args["explicit"]:
                 mistakes += check_explicit(sys.argv[1:], variables)
@@ -130,6 +132,12 @@ class ActionModule(ActionBase):
             counts = host.get(found.name) == found.value  # no other place sets it for this host
             yield from self._check_value(found.name, value, host, counts)
 
+    def _check_managed(self, variables: Mapping[str, Any]) -> Iterator[str]:
+        servers = variables["groups"].get("prefect_server") or ()
+        host = {**variables, **(variables["hostvars"].raw_get(servers[0]) if servers else {})}
+        own = bool(self._task.args.get("own_postgresql"))
+        yield from check_managed(variables["groups"], lambda name: self._get(name, None, host), own)
+
     def _check_later(self, names: list[str], host: dict[str, Any]) -> Iterator[str]:
         for name in names:
             try:
@@ -158,7 +166,10 @@ class ActionModule(ActionBase):
                     f"that certificate: set it, or remove {name} and postgresql_tls_key to have one installed."
                 )
         elif name == "prefect_secrets":
-            mistakes += check_secrets(value, self._tenants(host), self._get("app_login", "mltrading_app", host))
+            # The backup's login is a peer's where PostgreSQL is the site's own.
+            others = [] if host["groups"].get("postgresql") else ["prefect_backup"]
+            login = self._get("app_login", "mltrading_app", host)
+            mistakes += check_secrets(value, self._tenants(host), [login, *others])
         elif name in EXTENSIONS:
             (other,) = set(EXTENSIONS) - {name}
             if (there := self._get(other, "extensions", host)) != value:

@@ -12,16 +12,19 @@ _REPOSITORY = "postgresql_pitr"
 _LEAST = 16  # characters of a passphrase, on which pgBackRest insists
 
 
-def check_secrets(secrets: Mapping[str, Any], tenants: Sequence[Mapping[str, Any]], app_login: str) -> Iterator[str]:
+def check_secrets(
+    secrets: Mapping[str, Any], tenants: Sequence[Mapping[str, Any]], logins: Sequence[str]
+) -> Iterator[str]:
     """Yield the secrets that nothing reads, and those that their reader refuses. Never shows a value.
 
+    ``logins`` are roles besides the tenants' and the monitor's.
     Without tenants nothing is known of the names.
     """
     if not tenants:
         return
     apis = [f"{tenant['name']}_api" for tenant in tenants]
     roles = [tenant[key] for tenant in tenants for key in ("server", "migrator")]
-    known = [app_login, "prefect_monitor", *roles, *apis, _REPOSITORY]
+    known = [*logins, "prefect_monitor", *roles, *apis, _REPOSITORY]
     for name, value in secrets.items():
         path = f"prefect_secrets.{name}"
         if name not in known:

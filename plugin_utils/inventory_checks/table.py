@@ -163,6 +163,8 @@ FORMS: dict[str, Form] = {
     "database_host": forms.HOST,
     "database_port": whole(1024, 65_535),
     "database_version": whole(15, 17),
+    "database_administrator.name": _ROLE,
+    "database_administrator.password": forms.SECRET,
     "database_ca_file": forms.SERVICE_FILE.or_empty(),
     "site_tls": one_of("none", "private_ca", "files"),
     "site_tls_files.postgresql.certificate": forms.CONTROLLER_FILE,
@@ -192,6 +194,7 @@ FORMS: dict[str, Form] = {
     "prefect_flows_modules": matching(r"[A-Za-z_]\w{0,99}", "the name of a module"),
     "site_other_variables": matching(r"[A-Za-z_]\w{0,99}", "the name of a variable"),
     "site_explicit_inventory": _BOOLEAN,
+    "site_own_postgresql": _BOOLEAN,
     # --- Tenants
     "prefect_tenants[].name": TENANT,
     "prefect_tenants[].port": whole(1024, 65_535),

@@ -41,6 +41,7 @@ FREE_TEXT = {
     "pgbackrest_repository.known_hosts": "lines as ssh-keyscan prints them",
     "pgbackrest_restore_point": "PostgreSQL takes any name",
     "prefect_database_login_password": "a secret",
+    "database_administrator.password": "a secret",
     "prefect_backup_copy_secret": "a secret",
     "pgbackrest_s3_key": "a secret",
     "pgbackrest_s3_key_secret": "a secret",

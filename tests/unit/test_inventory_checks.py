@@ -15,6 +15,7 @@ import yaml
 from filter_plugins.tenants import prefect_tenants
 from plugin_utils.inventory_checks.code import Flows, locked_modules
 from plugin_utils.inventory_checks.groups import check_groups
+from plugin_utils.inventory_checks.managed import check_managed
 from plugin_utils.inventory_checks.proxy import check_api_urls, check_encryption, check_proxy
 from plugin_utils.inventory_checks.specification import read
 from plugin_utils.inventory_checks.tenants import check_code, check_placement, check_tenants
@@ -133,6 +134,33 @@ def test_groups_that_are_there() -> None:
     assert list(check_groups({**GROUPS, "prefect_workers": ["c"]}, False)) == []
     assert list(check_groups({**GROUPS, "postgresql": []}, True)) == []
     assert list(check_groups({**GROUPS, "prefect_worker": []}, False)) == []
+
+
+MANAGED = {"database_host": "db.example.org", "database_administrator": {"name": "a"}, "database_ca_file": "/ca.pem"}
+
+
+@pytest.mark.parametrize(
+    ("groups", "variables", "own", "beginnings"),
+    [
+        (GROUPS, {}, True, []),
+        (GROUPS, MANAGED, False, ["database_administrator is for a server of others"]),
+        ({**GROUPS, "postgresql": []}, MANAGED, False, []),
+        ({**GROUPS, "postgresql": []}, MANAGED, True, ["The group postgresql is empty, and this playbook works on"]),
+        (
+            {**GROUPS, "postgresql": []},
+            {"database_host": "db.example.org", "pgbackrest_enabled": "yes"},
+            False,
+            ["database_administrator is missing", "database_ca_file is missing", "pgbackrest_enabled is true"],
+        ),
+    ],
+)
+def test_a_server_of_others(
+    groups: dict[str, list[str]], variables: dict[str, Any], own: bool, beginnings: list[str]
+) -> None:
+    mistakes = list(check_managed(groups, variables.get, own))
+    assert len(mistakes) == len(beginnings)
+    for mistake, beginning in zip(mistakes, beginnings, strict=True):
+        assert mistake.startswith(beginning) and "docs/managed.md" in mistake
 
 
 @pytest.mark.parametrize("name", GROUPS)

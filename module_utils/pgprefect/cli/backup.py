@@ -102,6 +102,7 @@ def _as_backup_user(options: argparse.Namespace) -> tuple[Site, Path]:
         os.initgroups(role, user.pw_gid)
         os.setgid(user.pw_gid)
         os.setuid(user.pw_uid)
+        os.environ["HOME"] = user.pw_dir  # libpq looks there for certificates, and fails where it may not look
     return site, home
 
 
