@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -37,6 +38,14 @@ def version(host: Host) -> str:
     return str(host.check_output(PSQL, "SHOW server_version")).partition(".")[0]
 
 
+def put_aside(host: Host) -> list[str]:
+    """The clusters that failed upgrades left; none of them runs."""
+    listed = json.loads(host.check_output("pg_lsclusters --json"))
+    left = [cluster for cluster in listed if cluster["cluster"].startswith("failed")]
+    assert not any(int(cluster["running"]) for cluster in left)
+    return [cluster["cluster"] for cluster in left]
+
+
 @pytest.mark.usefixtures("completed_run")
 def test_what_bars_it_is_named(host: Host, playbook: Playbook) -> None:
     host.check_output("runuser --user postgres -- createdb shop")
@@ -62,6 +71,9 @@ def test_it_goes_back_where_pg_upgrade_fails(host: Host, playbook: Playbook, con
     assert done.returncode != 0 and "PostgreSQL 15 runs again as before" in said, said
     assert version(host) == "15" and contents() == before
     wait_for_health(host)
+    for name in put_aside(host):
+        assert f"What it made stays as the cluster 17/{name}, stopped." in said
+        host.check_output("pg_dropcluster 17 %s", name)
 
 
 def kill_an_upgrade(host: Host) -> None:
@@ -85,9 +97,12 @@ def test_upgraded_as_the_page_says_after_a_killed_one(
 ) -> None:
     before = contents()
     kill_an_upgrade(host)
+    host.check_output("touch /var/lib/postgresql/17/main/somebody")
     would, done = typed("upgrade.md", "Upgrade PostgreSQL")
     assert changed(would) == [0] and "An upgrade from PostgreSQL 15 was killed" in would, would
     assert "PostgreSQL 15 became 17" in done, done
+    (half,) = put_aside(host)
+    assert host.file(f"/var/lib/postgresql/17/{half}/somebody").exists
     assert version(host) == "17" and contents() == before
     assert int(host.check_output(PSQL, "SELECT count(*) FROM pg_stats WHERE schemaname = 'prefect'")) > 100
     wait_for_health(host)
