@@ -151,7 +151,7 @@ def test_both_schemas_agree_while_a_writer_writes_pairs(prefect: Site, tmp_path:
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        manifests = [make(prefect, tmp_path) for _ in range(20)]
+        manifests = [make(prefect, tmp_path) for _ in range(5)]
     finally:
         stop.set()
         writer.join()
