@@ -21,10 +21,12 @@ Api = Callable[..., Any]
 
 
 @contextlib.contextmanager
-def running_server(home: Path, environment: Mapping[str, str], *options: str) -> Iterator[Api]:
+def running_server(
+    home: Path, environment: Mapping[str, str], *options: str, virtualenv: Path = VIRTUALENV
+) -> Iterator[Api]:
     """Start a server with this environment, and give a function that makes a request: method, path, body."""
-    if not VIRTUALENV.exists():
-        pytest.fail(f"{VIRTUALENV} is missing: box/controller prefect makes it.")
+    if not virtualenv.exists():
+        pytest.fail(f"{virtualenv} is missing: box/controller prefect makes it.")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -42,7 +44,7 @@ def running_server(home: Path, environment: Mapping[str, str], *options: str) ->
     log = home / "server.log"
     with log.open("w") as output:
         server = subprocess.Popen(
-            [VIRTUALENV / "bin/prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), *options],
+            [virtualenv / "bin/prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), *options],
             env=given,
             stdout=output,
             stderr=subprocess.STDOUT,
