@@ -96,6 +96,11 @@ options:
           version: {description: PostgreSQL's major version., type: str, required: true}
           settings: {description: The settings by name., type: dict, required: true}
           file: {description: "The file in use; what it has already is not proved again.", type: path, required: true}
+      only_ports:
+        description: Ports that a firewall is to leave open; at no other may this host answer others.
+        type: list
+        elements: int
+        default: []
       systemd: {description: Whether systemd must run the host., type: bool, default: false}
       packages: {description: Packages of Debian that will be installed., type: list, elements: str, default: []}
       users:
@@ -266,6 +271,7 @@ REQUIREMENTS = {
                 "file": {"type": "path", "required": True},
             },
         },
+        "only_ports": {"type": "list", "elements": "int", "default": []},
         "systemd": {"type": "bool", "default": False},
         "packages": {"type": "list", "elements": "str", "default": []},
         "users": {

@@ -19,7 +19,7 @@ from typing import Any
 from ansible.module_utils.hosts.certificates import certificate_problems
 from ansible.module_utils.hosts.files import existing_files
 from ansible.module_utils.hosts.settings import setting_problems
-from ansible.module_utils.pgprefect.core.listeners import IPAddress, listeners
+from ansible.module_utils.pgprefect.core.listeners import IPAddress, listeners, receivers
 from ansible.module_utils.pgprefect.core.problems import Problem
 from ansible.module_utils.pgprefect.core.users import user_name, user_number
 
@@ -32,6 +32,10 @@ _PROPERTIES = (
     *("Id", "ActiveState", "UnitFileState"),
     *("ExecMainStartTimestampMonotonic", "EnvironmentFiles", "FragmentPath", "DropInPaths"),
 )
+# The firewall lets in what a host gets as a client of DHCP.
+_DHCP_CLIENTS = (68, 546)
+# So long a socket may be one that asked something, as of DNS, and waits for the answer.
+_QUESTION_SECONDS = 1
 # Debian is tested; Ubuntu follows from the same variables and is not.
 SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("24.04",)}
 
@@ -57,6 +61,8 @@ def check_host(requirements: Sequence[Mapping[str, Any]]) -> list[Problem]:
             problems += _tree_problem(**tree)
         for settings in requirement["settings"]:
             problems += setting_problems(**settings)
+        if requirement["only_ports"]:
+            problems += _closed_port_problems(requirement["only_ports"])
     if any(requirement["systemd"] for requirement in requirements):
         problems += _systemd_problem()
     # Two roles may require the same.
@@ -222,6 +228,30 @@ def _port_problem(address: str, port: int, unit: str) -> Iterator[Problem]:
             remedy="Stop that process, or choose another port.",
         )
         return
+
+
+def _reachable_ports() -> set[tuple[str, int]]:
+    """Return protocol and port of each socket at which something answers to other hosts."""
+    found = {("tcp", one) for one in listeners(read("/proc/net/tcp") + read("/proc/net/tcp6"))}
+    found |= {("udp", one) for one in receivers(read("/proc/net/udp") + read("/proc/net/udp6"))}
+    return {(protocol, one.port) for protocol, one in found if not one.address.is_loopback}
+
+
+def _closed_port_problems(ports: Sequence[int]) -> Iterator[Problem]:
+    """Yield a problem for each port that others can reach now, and that is not one of these."""
+    closed = {found for found in _reachable_ports() if found[1] not in (*ports, *_DHCP_CLIENTS)}
+    if closed:
+        time.sleep(_QUESTION_SECONDS)
+        closed &= _reachable_ports()
+    for protocol, port in sorted(closed):
+        option = "t" if protocol == "tcp" else "u"
+        yield Problem(
+            "port_closed",
+            object=f"port {port}/{protocol}",
+            message=f"The firewall would close port {port}/{protocol}, at which this host answers others.",
+            remedy=f"See what it is (as root: ss -{option}lnp 'sport = {port}'), and add the port to "
+            "prefect_firewall_open, or to prefect_firewall_closed if nobody needs it.",
+        )
 
 
 def _is_local(address: str) -> bool:

@@ -334,6 +334,13 @@ FORMS: dict[str, Form] = {
     "prefect_worker_scale_seconds": whole(1, 3600),
     "prefect_worker_quiet_looks": whole(1, 10_000),
     "prefect_worker_healthy_seconds": _SECONDS,
+    # --- Firewall
+    "prefect_firewall_enabled": _BOOLEAN,
+    "prefect_firewall_open[].port": _PORT,
+    "prefect_firewall_open[].protocol": one_of("tcp", "udp"),
+    "prefect_firewall_open[].networks": forms.NETWORK,
+    "prefect_firewall_closed": _PORT,
+    "prefect_firewall_ssh_networks": forms.NETWORK,
     # --- Backups
     "prefect_backup_enabled": _BOOLEAN,
     "prefect_backup_kinds": one_of("app", "workflow", "full"),

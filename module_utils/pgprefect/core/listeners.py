@@ -1,6 +1,6 @@
 """Proof that a service's own user listens on a port of this host: any local user may take a port that is free.
 
-Source: the tables /proc/net/tcp and tcp6 of the kernel (proc(5)).
+Source: the tables /proc/net/tcp, tcp6, udp and udp6 of the kernel (proc(5)).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from .users import user_name
 SERVER_USER = "prefect"  # the operating system's user of all Prefect servers
 
 _LISTENING = "0A"
+_UNCONNECTED = "07"  # as a UDP socket that takes datagrams of anybody
 _TABLES = ("/proc/self/net/tcp", "/proc/self/net/tcp6")
 
 IPAddress = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
@@ -36,10 +37,19 @@ class Listener:
 
 
 def listeners(tables: str) -> Iterator[Listener]:
-    """Yield the listening sockets in the text of the kernel's tables."""
+    """Yield the listening sockets in the text of the kernel's tables of TCP."""
+    return _sockets(tables, _LISTENING)
+
+
+def receivers(tables: str) -> Iterator[Listener]:
+    """Yield the sockets in the text of the kernel's tables of UDP that anybody may send to."""
+    return _sockets(tables, _UNCONNECTED)
+
+
+def _sockets(tables: str, state: str) -> Iterator[Listener]:
     for line in tables.splitlines():
         columns = line.split()
-        if len(columns) > 9 and columns[3] == _LISTENING:
+        if len(columns) > 9 and columns[3] == state:
             address, port = columns[1].split(":")
             # Each group of eight digits is one 32-bit word in the machine's (little-endian) order.
             words = [bytes.fromhex(address[start : start + 8])[::-1] for start in range(0, len(address), 8)]

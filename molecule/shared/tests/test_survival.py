@@ -234,6 +234,22 @@ def test_a_run_survives_outages_of_the_database_and_of_the_api(host: Host, tenan
 
 
 @pytest.mark.usefixtures("slow")
+def test_a_run_survives_an_upgrade_of_debians_packages(host: Host, tenants: list[str]) -> None:
+    """Such as unattended-upgrades does: the packages restart PostgreSQL, and replace what Python is made of."""
+    run = begin(host, 15)
+    wait_for(lambda: state(host, run) == "RUNNING", seconds=60)
+    server = host.check_output("pg_lsclusters --no-header").split()[0]
+    before = host.check_output("systemctl show --property MainPID 'postgresql@*-main'")
+    packages = f"postgresql-{server} postgresql-common python3 openssl"
+    host.check_output(f"DEBIAN_FRONTEND=noninteractive apt-get install --reinstall --yes {packages}")
+    assert host.check_output("systemctl show --property MainPID 'postgresql@*-main'") != before
+    wait_for(lambda: state(host, run) == "COMPLETED", lambda: state(host, run), 120)
+    for tenant in tenants:
+        wait_for_health(host, tenant)
+    assert host.check_output("systemctl --failed --no-legend --plain") == ""
+
+
+@pytest.mark.usefixtures("slow")
 def test_the_runs_of_a_killed_worker_are_resolved(host: Host, tenants: list[str]) -> None:
     """By its unit; and where that finds no API, at its next start, or by a recovery."""
     tenant, unit = tenants[0], f"prefect-worker@{tenants[0]}-default-1"

@@ -66,6 +66,28 @@ def test_ipv6_and_every_address(preflight: Callable[..., dict[str, str]]) -> Non
     assert set(found) == {"port_in_use"}
 
 
+def test_ports_that_a_firewall_would_close(run_module: Callable[..., Result]) -> None:
+    def closed(*open_ports: int) -> set[str]:
+        problems = run_module("host_preflight", check=True, requirements=[{"only_ports": open_ports}])["problems"]
+        return {problem["object"] for problem in problems if problem["code"] == "port_closed"}
+
+    with (
+        socket.create_server(("0.0.0.0", 0)) as everybody,
+        socket.create_server(("127.0.0.1", 0)) as local,
+        socket.socket(type=socket.SOCK_DGRAM) as receiver,
+        socket.socket(type=socket.SOCK_DGRAM) as asking,
+    ):
+        receiver.bind(("0.0.0.0", 0))
+        asking.bind(("0.0.0.0", 0))
+        asking.connect(("127.0.0.1", receiver.getsockname()[1]))
+        tcp, udp, question = (one.getsockname()[1] for one in (everybody, receiver, asking))
+        found = closed(22)
+        assert {f"port {tcp}/tcp", f"port {udp}/udp"} <= found
+        assert not {f"port {local.getsockname()[1]}/tcp", f"port {question}/udp"} & found
+        assert not {f"port {tcp}/tcp", f"port {udp}/udp"} & closed(22, tcp, udp)
+    assert closed() == set()  # no firewall
+
+
 @pytest.mark.parametrize(("group", "codes"), [("prefect-server@a.service", set()), ("nginx.service", {"port_in_use"})])
 def test_a_port_of_the_unit_itself(
     preflight: Callable[..., dict[str, str]],
