@@ -76,7 +76,7 @@ def serving_https(folder: Path, home: Path) -> Iterator[HttpsServer]:
     """Serve the repositories of a folder; those in `private/` for the token alone."""
     certificate, key = home / "certificate.pem", home / "key.pem"
     kind = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=git"
-    options = [*kind.split(), "-addext", "subjectAltName=IP:127.0.0.1", "-out", certificate, "-keyout", key]
+    options = [*kind.split(), "-addext", "subjectAltName=IP:127.0.0.1", "-out", str(certificate), "-keyout", str(key)]
     subprocess.run(["openssl", "req", "-x509", *options], check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)

@@ -26,6 +26,7 @@ def write_configuration(folder: Path, tenants: dict[str, tuple[int, str]], **var
         "loop": "{{ __prefect_proxy_login_files | dict2items }}",
     }
     template = {"src": f"{ROLE}/templates/haproxy.cfg.j2", "dest": f"{folder}/haproxy.cfg"}
-    tasks = [*read, {"ansible.builtin.set_fact": variables}, files, {"ansible.builtin.template": template}]
+    render = {"ansible.builtin.template": template}
+    tasks: list[dict[str, Any]] = [*read, {"ansible.builtin.set_fact": variables}, files, render]
     done = run_tasks(folder, given, *tasks)
     assert done.returncode == 0, done.stdout

@@ -428,7 +428,7 @@ def test_the_example_flows_have_no_fault(file: str) -> None:
 
 
 def test_an_inventory_whose_workers_are_apart(tmp_path: Path) -> None:
-    hosts = {
+    hosts: dict[str, Any] = {
         group: {"hosts": {host: {} for host in names}} for group, names in {**APART, "postgresql": ["one"]}.items()
     }
     status, said = run(tmp_path, hosts)

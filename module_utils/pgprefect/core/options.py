@@ -23,7 +23,7 @@ def options_of(declared: type[Any]) -> dict[str, dict[str, Any]]:
         kind = _without_none(field.type)
         option: dict[str, Any] = {"type": "dict" if is_dataclass(kind) else _TYPES[get_origin(kind) or kind]}
         if is_dataclass(kind):
-            option["options"] = options_of(kind)
+            option["options"] = options_of(cast(Any, kind))
         if option["type"] == "list":
             (element,) = get_args(kind)
             option["elements"] = _TYPES.get(element, "dict")

@@ -284,7 +284,7 @@ class _Git:
             raise self._failure(f"Connection timed out after {_SECONDS} seconds") from error
         if done.returncode:
             raise self._failure(done.stderr)
-        return done.stdout
+        return str(done.stdout)
 
     def _failure(self, said: str) -> GitError:
         """Return the error for what git said, with the cause that it has as far as we know."""

@@ -280,7 +280,7 @@ def test_a_private_repository_by_a_token(
     deployment.url = f"{https.url}/{private}.git"
     name = f"t{uuid.uuid4()}"
     deployment.arguments["git_credentials"] = [{"name": name, "token": TOKEN, "username": "robot"}]
-    source = {"source": {"credentials": name}}
+    source: dict[str, Any] = {"source": {"credentials": name}}
 
     checked = deployment.commit("one")
     created = deployment.apply(**source)
@@ -327,14 +327,14 @@ def test_a_private_repository_by_a_deploy_key(
         one = {"name": "deploy", "key": key, "known_hosts": known_hosts, **changes}
         deployment.arguments["git_credentials"] = [one]
 
-    source = {"source": {"credentials": "deploy"}}
+    source: dict[str, Any] = {"source": {"credentials": "deploy"}}
     checked = deployment.commit("one")
     credentials(known_hosts=[f"[127.0.0.1]:{port} {(keys / 'ssh_key.pub').read_text()}"])
     assert "the host's key is not one of known_hosts" in deployment.apply(**source)["msg"]
     credentials(key=(keys / "host_key").read_text())
     assert "does not let these credentials read it" in deployment.apply(**source)["msg"]
     credentials()
-    lost = {"source": {"credentials": "deploy", "git": f"ssh://root@127.0.0.1:{port}/lost.git"}}
+    lost: dict[str, Any] = {"source": {"credentials": "deploy", "git": f"ssh://root@127.0.0.1:{port}/lost.git"}}
     assert "the server has no such repository" in deployment.apply(**lost)["msg"]
     created = deployment.apply(**source)
     assert created["actions"] == [f"create deployment {deployment.flow}/daily"]

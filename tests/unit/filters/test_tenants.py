@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from filter_plugins.proxy import proxy_frontends, proxy_logins
@@ -71,7 +73,7 @@ def test_a_tenants_own_address_wins() -> None:
 
 
 def test_an_api_behind_a_proxy_is_reached_there_by_other_hosts_alone() -> None:
-    tenants = [
+    tenants: list[dict[str, Any]] = [
         {"name": "a", "api_url": "https://flows.example.com:8443/a/api/"},
         {"name": "b", "port": 4300, "api_url": "https://b.example.com/api", "ui_url": "https://ui.example.com/b"},
         {"name": "c", "port": 4400},
@@ -95,7 +97,7 @@ def test_an_api_behind_a_proxy_is_reached_there_by_other_hosts_alone() -> None:
 @pytest.mark.parametrize("address", ["192.0.2.20", "2001:db8::20"])
 def test_other_hosts_reach_an_api_by_the_sites_own_proxy(address: str) -> None:
     host = f"[{address}]" if ":" in address else address
-    declared = [{"name": "a"}, {"name": "b", "port": 4300, "ui_url": "https://b.example.com"}]
+    declared: list[dict[str, Any]] = [{"name": "a"}, {"name": "b", "port": 4300, "ui_url": "https://b.example.com"}]
     here = prefect_tenants(declared, proxy=address)
     there = prefect_tenants(declared, proxy=address, local=False, api_ca_file="/ca.pem")
     assert [tenant["api_url"] for tenant in there] == [f"https://{host}/api", "https://b.example.com/api"]
