@@ -99,8 +99,11 @@ options:
       only_ports:
         description: Ports that a firewall is to leave open; at no other may this host answer others.
         type: list
-        elements: int
+        elements: dict
         default: []
+        suboptions:
+          port: {description: The port., type: int, required: true}
+          protocol: {description: Its protocol., type: str, choices: [tcp, udp, any], default: tcp}
       systemd: {description: Whether systemd must run the host., type: bool, default: false}
       packages: {description: Packages of Debian that will be installed., type: list, elements: str, default: []}
       users:
@@ -271,7 +274,15 @@ REQUIREMENTS = {
                 "file": {"type": "path", "required": True},
             },
         },
-        "only_ports": {"type": "list", "elements": "int", "default": []},
+        "only_ports": {
+            "type": "list",
+            "elements": "dict",
+            "default": [],
+            "options": {
+                "port": {"type": "int", "required": True},
+                "protocol": {"type": "str", "choices": ["tcp", "udp", "any"], "default": "tcp"},
+            },
+        },
         "systemd": {"type": "bool", "default": False},
         "packages": {"type": "list", "elements": "str", "default": []},
         "users": {

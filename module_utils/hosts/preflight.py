@@ -62,7 +62,7 @@ def check_host(requirements: Sequence[Mapping[str, Any]]) -> list[Problem]:
         for settings in requirement["settings"]:
             problems += setting_problems(**settings)
         if requirement["only_ports"]:
-            problems += _closed_port_problems(requirement["only_ports"])
+            problems += _closed_port_problems({(one["protocol"], one["port"]) for one in requirement["only_ports"]})
     if any(requirement["systemd"] for requirement in requirements):
         problems += _systemd_problem()
     # Two roles may require the same.
@@ -237,9 +237,10 @@ def _reachable_ports() -> set[tuple[str, int]]:
     return {(protocol, one.port) for protocol, one in found if not one.address.is_loopback}
 
 
-def _closed_port_problems(ports: Sequence[int]) -> Iterator[Problem]:
-    """Yield a problem for each port that others can reach now, and that is not one of these."""
-    closed = {found for found in _reachable_ports() if found[1] not in (*ports, *_DHCP_CLIENTS)}
+def _closed_port_problems(left: set[tuple[str, int]]) -> Iterator[Problem]:
+    """Yield a problem for each port that others can reach now, and that is not one of those that are left open."""
+    left = left | {("udp", port) for port in _DHCP_CLIENTS}
+    closed = {found for found in _reachable_ports() - left if ("any", found[1]) not in left}
     if closed:
         time.sleep(_QUESTION_SECONDS)
         closed &= _reachable_ports()

@@ -67,8 +67,9 @@ def test_ipv6_and_every_address(preflight: Callable[..., dict[str, str]]) -> Non
 
 
 def test_ports_that_a_firewall_would_close(run_module: Callable[..., Result]) -> None:
-    def closed(*open_ports: int) -> set[str]:
-        problems = run_module("host_preflight", check=True, requirements=[{"only_ports": open_ports}])["problems"]
+    def closed(*left: tuple[str, int]) -> set[str]:
+        only = [{"protocol": protocol, "port": port} for protocol, port in left]
+        problems = run_module("host_preflight", check=True, requirements=[{"only_ports": only}])["problems"]
         return {problem["object"] for problem in problems if problem["code"] == "port_closed"}
 
     with (
@@ -81,10 +82,11 @@ def test_ports_that_a_firewall_would_close(run_module: Callable[..., Result]) ->
         asking.bind(("0.0.0.0", 0))
         asking.connect(("127.0.0.1", receiver.getsockname()[1]))
         tcp, udp, question = (one.getsockname()[1] for one in (everybody, receiver, asking))
-        found = closed(22)
+        found = closed(("tcp", 22))
         assert {f"port {tcp}/tcp", f"port {udp}/udp"} <= found
         assert not {f"port {local.getsockname()[1]}/tcp", f"port {question}/udp"} & found
-        assert not {f"port {tcp}/tcp", f"port {udp}/udp"} & closed(22, tcp, udp)
+        assert not {f"port {tcp}/tcp", f"port {udp}/udp"} & closed(("tcp", tcp), ("any", udp))
+        assert f"port {udp}/udp" in closed(("tcp", udp))
     assert closed() == set()  # no firewall
 
 
