@@ -75,7 +75,12 @@ def access_rules(server: Server, rules: str) -> Iterator[None]:
 def safe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A declared database on a server with the settings of the role."""
     folder = tmp_path_factory.mktemp("server")
-    settings = {"postgresql_listen_addresses": ["*"], "postgresql_settings": {"shared_preload_libraries": ""}}
+    settings = {
+        "postgresql_listen_addresses": ["*"],
+        "postgresql_settings": {"shared_preload_libraries": ""},
+        "postgresql_tls_certificate": "/etc/ssl/certs/ssl-cert-snakeoil.pem",
+        "postgresql_tls_key": "/etc/ssl/private/ssl-cert-snakeoil.key",
+    }
     for name, text in {"start.sh": START, "settings.conf": rendered("postgresql.conf.j2", **settings)}.items():
         (folder / name).write_text(text)
         (folder / name).chmod(0o644)
