@@ -69,8 +69,9 @@ def test_every_login_was_over_tls(database: Host, server: Host, completed_run: s
     assert database.check_output(PSQL, clear) == "0"
     # Since the first start, those that have ended as well.
     log = database.check_output("cat /var/log/postgresql/postgresql-*-main.log")
-    logins = re.findall(r"connection authorized: user=(\w+) database=mltrading(.*)", log)
-    remote = [(user, rest) for user, rest in logins if user != "postgres"]
+    local = set(re.findall(r"\[(\d+)\] .*connection received: host=\[local\]", log))
+    logins = re.findall(r"\[(\d+)\] .*connection authorized: user=(\w+) database=mltrading(.*)", log)
+    remote = [(user, rest) for process, user, rest in logins if process not in local]
     assert {user for user, _ in remote} == {"prefect_migrator", "prefect_server", "prefect_monitor", "mltrading_app"}
     assert not [login for login in remote if not re.search(r"SSL enabled \(protocol=TLSv1\.[23],", login[1])]
 

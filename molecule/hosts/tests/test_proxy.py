@@ -46,6 +46,12 @@ def server() -> Host:
 
 
 @pytest.fixture(scope="module")
+def host(server: Host) -> Host:
+    """Where `typed` types what is not for the controller."""
+    return server
+
+
+@pytest.fixture(scope="module")
 def worker() -> Host:
     return host_of("worker")
 
