@@ -238,11 +238,12 @@ def test_a_run_survives_an_upgrade_of_debians_packages(host: Host, tenants: list
     """Such as unattended-upgrades does: the packages restart PostgreSQL, and replace what Python is made of."""
     run = begin(host, 15)
     wait_for(lambda: state(host, run) == "RUNNING", seconds=60)
-    server = host.check_output("pg_lsclusters --no-header").split()[0]
-    before = host.check_output("systemctl show --property MainPID 'postgresql@*-main'")
-    packages = f"postgresql-{server} postgresql-common python3 openssl"
+    version, cluster = host.check_output("pg_lsclusters --no-header").split()[:2]
+    process = f"systemctl show --property MainPID --value postgresql@{version}-{cluster}"
+    before = host.check_output(process)
+    packages = f"postgresql-{version} postgresql-common python3 openssl"
     host.check_output(f"DEBIAN_FRONTEND=noninteractive apt-get install --reinstall --yes {packages}")
-    assert host.check_output("systemctl show --property MainPID 'postgresql@*-main'") != before
+    assert host.check_output(process) not in (before, "0")
     wait_for(lambda: state(host, run) == "COMPLETED", lambda: state(host, run), 120)
     for tenant in tenants:
         wait_for_health(host, tenant)
