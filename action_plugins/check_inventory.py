@@ -133,8 +133,7 @@ class ActionModule(ActionBase):
             yield from self._check_value(found.name, value, host, counts)
 
     def _check_managed(self, variables: Mapping[str, Any]) -> Iterator[str]:
-        servers = variables["groups"].get("prefect_server") or ()
-        host = {**variables, **(variables["hostvars"].raw_get(servers[0]) if servers else {})}
+        host = self._first_server(variables)
         own = bool(self._task.args.get("own_postgresql"))
         yield from check_managed(variables["groups"], lambda name: self._get(name, None, host), own)
 
@@ -191,9 +190,9 @@ class ActionModule(ActionBase):
     def _check_way_to_apis(self, variables: Mapping[str, Any]) -> Iterator[str]:
         """Yield what stands between other hosts and the APIs that should not, as the first server's host sees it."""
         groups = variables["groups"]
-        if not (servers := groups.get("prefect_server")):
+        if not groups.get("prefect_server"):
             return
-        host = {**variables, **variables["hostvars"].raw_get(servers[0])}
+        host = self._first_server(variables)
         declared = self._get("prefect_tenants", [], host) if "prefect_tenants" in host else [{"name": "prefect"}]
         yield from check_encryption(declared, groups, boolean(self._get("prefect_allow_plain_http", False, host)))
         yield from check_api_urls(declared, groups)
@@ -206,6 +205,11 @@ class ActionModule(ActionBase):
         if set(proxies) & set(groups.get("postgresql", ())):
             ports[int(self._get("database_port", 5432, host))] = "PostgreSQL"
         yield from check_proxy(resolved, groups, bool(certificate), ports)
+
+    def _first_server(self, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the variables as the first server's host has them, if there is one."""
+        servers = variables["groups"].get("prefect_server") or ()
+        return {**variables, **(variables["hostvars"].raw_get(servers[0]) if servers else {})}
 
     def _flows(self, host: dict[str, Any]) -> Flows | None:
         """Return the controller's folder of flows; None where the site brings its flows to the hosts by itself."""

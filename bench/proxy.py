@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from pgprefect.core.http import get
 
 from bench.support import DURABLE, prefect_database, prefect_server
+from tests.support.certificates import Authority
 from tests.support.proxy import write_configuration
 
 PORT = 28443
@@ -34,10 +35,9 @@ START = (
 def configure(folder: Path, api_port: int) -> None:
     """Write a certificate, and the role's files."""
     write_configuration(folder, {"prefect": (api_port, f"https://127.0.0.1:{PORT}")}, prefect_proxy_http_port=0)
-    subject = ["-subj=/CN=bench", "-addext=subjectAltName=IP:127.0.0.1", "-keyout=key.pem", "-out=ca.pem"]
-    command = ["openssl", "req", "-x509", "-newkey=ec", "-pkeyopt=ec_paramgen_curve:prime256v1", "-noenc", *subject]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
-    (folder / "certificate.pem").write_text((folder / "ca.pem").read_text() + (folder / "key.pem").read_text())
+    authority = Authority()
+    (folder / "ca.pem").write_text(authority.certificate)
+    (folder / "certificate.pem").write_text("".join(authority.issue("127.0.0.1")))
 
 
 def answers(url: str, ca_file: str) -> bool:

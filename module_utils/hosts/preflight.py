@@ -19,7 +19,7 @@ from typing import Any
 from ansible.module_utils.hosts.certificates import certificate_problems
 from ansible.module_utils.hosts.files import existing_files
 from ansible.module_utils.hosts.settings import setting_problems
-from ansible.module_utils.pgprefect.core.listeners import IPAddress, listeners, receivers
+from ansible.module_utils.pgprefect.core.listeners import IPAddress, Listener, listeners, receivers
 from ansible.module_utils.pgprefect.core.problems import Problem
 from ansible.module_utils.pgprefect.core.users import user_name, user_number
 
@@ -199,6 +199,11 @@ def _unit_runs(unit: str) -> bool:
     return bool(subprocess.run(command, capture_output=True, check=False).stdout)
 
 
+def _listeners() -> Iterator[Listener]:
+    """Yield what listens on this host."""
+    return listeners(read("/proc/net/tcp") + read("/proc/net/tcp6"))
+
+
 def _port_problem(address: str, port: int, unit: str) -> Iterator[Problem]:
     if not _is_local(address):
         yield Problem(
@@ -211,7 +216,7 @@ def _port_problem(address: str, port: int, unit: str) -> Iterator[Problem]:
             ),
         )
         return
-    for listener in listeners(read("/proc/net/tcp") + read("/proc/net/tcp6")):
+    for listener in _listeners():
         if listener.port != port or not _clash(address, listener.address):
             continue
         process = _holder(listener.inode, listener.user)
@@ -232,7 +237,7 @@ def _port_problem(address: str, port: int, unit: str) -> Iterator[Problem]:
 
 def _reachable_ports() -> set[tuple[str, int]]:
     """Return protocol and port of each socket at which something answers to other hosts."""
-    found = {("tcp", one) for one in listeners(read("/proc/net/tcp") + read("/proc/net/tcp6"))}
+    found = {("tcp", one) for one in _listeners()}
     found |= {("udp", one) for one in receivers(read("/proc/net/udp") + read("/proc/net/udp6"))}
     return {(protocol, one.port) for protocol, one in found if not one.address.is_loopback}
 

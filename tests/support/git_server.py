@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support.certificates import Authority
+
 TOKEN = "t0ken-%41;$HOME"
 _AUTHOR = {"NAME": "somebody", "EMAIL": "somebody@example.com", "DATE": "2026-11-25T02:00:00Z"}
 
@@ -57,10 +59,10 @@ def run_git(*arguments: str) -> str:
 
 @dataclass
 class HttpsServer:
-    """The server's address, the file of its certificate, and the users and passwords that it was given."""
+    """The server's address, the file of its authority, and the users and passwords that it was given."""
 
     url: str
-    certificate: Path
+    authority: Path
     logins: list[str] = field(default_factory=list)
 
 
@@ -74,15 +76,13 @@ class _Server(http.server.ThreadingHTTPServer):
 @contextlib.contextmanager
 def serving_https(folder: Path, home: Path) -> Iterator[HttpsServer]:
     """Serve the repositories of a folder; those in `private/` for the token alone."""
-    certificate, key = home / "certificate.pem", home / "key.pem"
-    kind = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=git"
-    options = [*kind.split(), "-addext", "subjectAltName=IP:127.0.0.1", "-out", str(certificate), "-keyout", str(key)]
-    subprocess.run(["openssl", "req", "-x509", *options], check=True, capture_output=True)
+    signer, authority = Authority(), home / "ca.pem"
+    authority.write_text(signer.certificate)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
+    context.load_cert_chain(*signer.write(home, "server", "127.0.0.1"))
     with _Server(("127.0.0.1", 0), _handler(folder)) as server:
         server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-        told = server.told = HttpsServer(f"https://127.0.0.1:{server.server_port}", certificate)
+        told = server.told = HttpsServer(f"https://127.0.0.1:{server.server_port}", authority)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
             yield told

@@ -101,7 +101,7 @@ def clean_database(declaration: Declaration, cluster: Catalog | None = None) -> 
     """Return the database as CREATE DATABASE would make it, in a cluster that exists or (for check mode) not yet."""
     catalog = cluster or Catalog(server_version=150000)
     modern = catalog.server_version >= 150000
-    catalog.database_owner = declaration.administrator or declaration.app_owner
+    catalog.database_owner = declaration.database_owner
     catalog.schema_owners = {declaration.app_schema: "pg_database_owner" if modern else "postgres"}
     everybody = dict.fromkeys(["USAGE"] if modern else ["USAGE", "CREATE"], False)
     catalog.rights = {

@@ -135,6 +135,11 @@ class Declaration:
         return frozenset({"BYPASSRLS"} if role == self.backup and not self.administrator else ())
 
     @property
+    def database_owner(self) -> str:
+        """The role that owns the database: on a server of others the administrator, to whom it belongs there."""
+        return self.administrator or self.app_owner
+
+    @property
     def service_roles(self) -> tuple[str, ...]:
         """The roles that belong to Prefect alone, so that whatever is not declared for them is an excess."""
         return tuple(role for role in self.roles if role not in (self.app_owner, self.app_login))

@@ -272,7 +272,7 @@ def _administrator_blockers(catalog: Catalog, declaration: Declaration) -> Itera
 
 
 def _database_blockers(catalog: Catalog, declaration: Declaration) -> Iterator[Problem]:
-    owner = declaration.administrator or declaration.app_owner
+    owner = declaration.database_owner
     if catalog.database_exists and catalog.database_owner != owner:
         who = f"Set app_owner to {catalog.database_owner}, or"
         if declaration.administrator:
@@ -343,17 +343,16 @@ def _roles(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
         yield from _role(catalog, declaration, role)
         if role == declaration.app_owner and not catalog.database_exists:
             # Right after its owner, so that no other role ever owns the database.
-            owner = declaration.administrator or declaration.app_owner
             yield Change(
                 code="database_missing",
                 object=f"database {declaration.database}",
                 message=f"The database {declaration.database} does not exist.",
                 statement=Statement(
                     "CREATE DATABASE {} OWNER {} ENCODING 'UTF8' LOCALE 'C.UTF-8' TEMPLATE template0",
-                    (declaration.database, owner),
+                    (declaration.database, declaration.database_owner),
                 ),
                 before="",
-                after=f"database {declaration.database}: owner {owner}",
+                after=f"database {declaration.database}: owner {declaration.database_owner}",
             )
             yield Change(
                 code="database_unmarked",
@@ -730,7 +729,7 @@ def _rights(catalog: Catalog, declaration: Declaration) -> Iterator[Change]:
 def _future_owner(catalog: Catalog, declaration: Declaration, thing: Object) -> str:
     """Return the owner of an object after the changes that precede the grants."""
     if thing.kind == "database":
-        return declaration.administrator or declaration.app_owner
+        return declaration.database_owner
     owner = declaration.owners.get(thing.schema, "")
     if thing.kind == "schema" or (thing.schema in declaration.of_tenants and thing.name in TABLES):
         return owner

@@ -63,6 +63,9 @@ class Verification:
 
 
 # PostgreSQL's own order: role in database, role, database, all.
+# What a login lacks is none of the database's faults.
+_OF_THE_LOGIN = ("login_not_superuser", "login_not_administrator")
+
 _SEARCH_PATHS = """
 SELECT rolname, coalesce(
     (SELECT substr(entry, strpos(entry, '=') + 1)
@@ -209,10 +212,6 @@ def verify(
         found = stored_logins(login, declaration.database, environments, report.not_checked)
         report.problems += check_logins(found, report.not_checked)
     return report
-
-
-# What a login lacks is none of the database's faults.
-_OF_THE_LOGIN = ("login_not_superuser", "login_not_administrator")
 
 
 def verify_site(site: Site, login: Login | None = None) -> Verification:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import http.client
-import os
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from testinfra.host import Host
 from tests.support.browser import log_in, running_browser
 from tests.support.project import DEFAULT
 from tests.support.proxy import write_configuration
-from tests.support.scenario import PSQL, Playbook, Typed
+from tests.support.scenario import PSQL, Playbook, Typed, container_of
 from tests.support.waiting import wait_for
 
 WORKER = "/etc/prefect/worker/prefect-default-1.env"
@@ -31,13 +30,13 @@ PERSON = "anna:correct horse"  # prefect_proxy_people of the scenario
 
 
 def host_of(name: str) -> Host:
-    return testinfra.get_host(f"docker://prefect-hosts-{name}{os.environ.get('MOLECULE_SUFFIX', '')}")
+    return testinfra.get_host(f"docker://{container_of(name)}")
 
 
 @pytest.fixture(scope="session")
 def container() -> str:
     """Where a person runs the command prefect."""
-    return f"prefect-hosts-server{os.environ.get('MOLECULE_SUFFIX', '')}"
+    return container_of("server")
 
 
 @pytest.fixture(scope="module")

@@ -114,7 +114,7 @@ def deployment(
         **api_arguments,
         "flows_directory": "/nowhere/flows",
         "virtualenv": str(VIRTUALENV),
-        "git_environment": {"GIT_SSL_CAINFO": str(https.certificate)},
+        "git_environment": {"GIT_SSL_CAINFO": str(https.authority)},
     }
     yield Deployment(Repository.make(folder, name), run_module, api, arguments, f"{https.url}/{name}.git")
     assert list(clones.iterdir()) == []
@@ -237,7 +237,7 @@ def worker(prefect_environment: dict[str, str], https: HttpsServer, tmp_path: Pa
     shim.chmod(0o755)
     settings = {
         "PATH": f"{shim.parent}:{os.environ['PATH']}",
-        "GIT_SSL_CAINFO": str(https.certificate),
+        "GIT_SSL_CAINFO": str(https.authority),
         "PREFECT_WORKER_QUERY_SECONDS": "1",
         "PREFECT_WORKER_WEBSERVER_PORT": "0",
         "PREFECT_LOGGING_LEVEL": "DEBUG",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import ssl
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -16,6 +15,8 @@ from pgprefect.cli.common import api_of
 from pgprefect.core.http import CA_FILE, ApiError, ApiUnreachable, PrefectApi, get, is_ready
 from pgprefect.core.problems import format_problems
 from pgprefect.objects.changes import create
+
+from tests.support.certificates import Authority
 
 Answers = list[tuple[int, bytes]]
 Serve = Callable[[Answers], PrefectApi]
@@ -111,22 +112,20 @@ def test_a_service_is_ready_when_it_answers_with_success(serve: Serve) -> None:
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """A certificate for 127.0.0.1, which is its own authority, and its key."""
-    folder = tmp_path_factory.mktemp("authority")
-    paths = str(folder / "server.pem"), str(folder / "server.key")
-    subject = ["-subj=/CN=test", "-addext=subjectAltName=IP:127.0.0.1", f"-out={paths[0]}", f"-keyout={paths[1]}"]
-    command = ["openssl", "req", "-x509", "-newkey=ec", "-pkeyopt=ec_paramgen_curve:prime256v1", "-noenc", *subject]
-    subprocess.run(command, check=True, capture_output=True)
-    return paths
+def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, str]:
+    """An authority's file, and the files of a certificate for 127.0.0.1 and its key."""
+    folder, made = tmp_path_factory.mktemp("authority"), Authority()
+    (folder / "ca.pem").write_text(made.certificate)
+    certificate, key = made.write(folder, "server", "127.0.0.1")
+    return str(folder / "ca.pem"), str(certificate), str(key)
 
 
 @pytest.fixture
-def encrypted(authority: tuple[str, str]) -> Iterator[int]:
+def encrypted(authority: tuple[str, str, str]) -> Iterator[int]:
     """The port of a server with TLS, which answers with true."""
     server = HTTPServer(("127.0.0.1", 0), Server)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*authority)
+    context.load_cert_chain(*authority[1:])
     server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     Server.answers, Server.asked = [(200, b"true")] * 3, []
@@ -136,7 +135,7 @@ def encrypted(authority: tuple[str, str]) -> Iterator[int]:
 
 
 def test_a_server_with_tls_proves_who_it_is(
-    encrypted: int, authority: tuple[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    encrypted: int, authority: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     url = f"https://127.0.0.1:{encrypted}/api"
     with pytest.raises(ApiUnreachable, match="certificate verify failed") as failed:
