@@ -25,6 +25,7 @@ from .target import drop_statements, obstacles, read_target, rebuild_statements
 
 _LOCK_SECONDS = 10
 _MEMORY = "128MB"
+_MANY = 1000
 _log = logging.getLogger(__name__)
 
 
@@ -82,11 +83,11 @@ def _begin(cursor: Any, order: Order) -> None:
 
 def _load_all(cursor: Any, order: Order, plan: Plan, scratch: Scratch, progress: Progress) -> dict[str, int]:
     target, changed = plan.target, {}
-    for statement in drop_statements(target):
-        statement.execute(cursor)
     filled = [table for table in target.tables if plan.rows[table]]
     given = [[table, list(target.columns[table].items())] for table in filled]
     with scratch.stream([*order.program, "import-rows", str(scratch.copy)], given) as stream:
+        for statement in drop_statements(target, _large(plan)):  # while the reader starts
+            statement.execute(cursor)
         for table in filled:
             progress(f"Loading {plan.rows[table]:,} rows of {table}")
             frames = Frames(stream)
@@ -101,11 +102,16 @@ def _load_all(cursor: Any, order: Order, plan: Plan, scratch: Scratch, progress:
     return changed
 
 
+def _large(plan: Plan) -> list[str]:
+    """Return the tables whose indexes are made after their rows: for fewer rows that takes longer."""
+    return [table for table, rows in plan.rows.items() if rows >= _MANY]
+
+
 def _rebuild(cursor: Any, plan: Plan, progress: Progress) -> None:
     """Make indexes and foreign keys again, and compare rows and structure. Raises psycopg2's errors, ImportRefused."""
     target = plan.target
-    progress(f"Rebuilding {len(target.indexes)} indexes, and checking {len(target.keys)} foreign keys")
-    for statement in rebuild_statements(target):
+    progress(f"Rebuilding the indexes, and checking {len(target.keys)} foreign keys")
+    for statement in rebuild_statements(target, _large(plan)):
         cursor.execute(statement)
     progress("Counting the rows")
     for table, expected in plan.rows.items():

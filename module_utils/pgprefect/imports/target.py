@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,13 +33,17 @@ FROM pg_constraint k JOIN pg_class c ON c.oid = conrelid JOIN pg_class p ON p.oi
 WHERE contype = 'f' AND nspname = %(schema)s AND c.relname = ANY(%(tables)s::name[])
 ORDER BY 1, 2
 """
+# Also primary and unique keys, unless something else stands on them, as a view that is grouped by one.
 _INDEXES = """
-SELECT i.relname::text, pg_get_indexdef(i.oid)
+SELECT c.relname::text, i.relname::text, k.oid IS NOT NULL,
+       coalesce(pg_get_constraintdef(k.oid), pg_get_indexdef(i.oid))
 FROM pg_index x JOIN pg_class i ON i.oid = indexrelid JOIN pg_class c ON c.oid = indrelid
      JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE nspname = %(schema)s AND c.relname = ANY(%(tables)s::name[])
-  AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = i.oid AND contype IN ('p', 'u', 'x'))
-ORDER BY 1
+     LEFT JOIN pg_constraint k ON conindid = i.oid AND contype IN ('p', 'u', 'x')
+WHERE nspname = %(schema)s AND c.relname = ANY(%(tables)s::name[]) AND NOT indisreplident AND NOT indisclustered
+  AND NOT EXISTS (SELECT FROM pg_depend WHERE refclassid = 'pg_constraint'::regclass AND refobjid = k.oid
+                  AND classid = 'pg_rewrite'::regclass)
+ORDER BY 1, 3 DESC, 2
 """
 _FROM_OUTSIDE = """
 SELECT conname::text, conrelid::regclass::text
@@ -85,13 +89,23 @@ class ForeignKey:
 
 
 @dataclass(frozen=True)
+class Index:
+    """An index, or the constraint that has it, with the definition that makes it again."""
+
+    table: str
+    name: str
+    constraint: bool
+    definition: str
+
+
+@dataclass(frozen=True)
 class Target:
     """The structure of the schema."""
 
     schema: str
     columns: Mapping[str, Mapping[str, str]]  # the kind of each column of each table, as ``rows`` has it
     keys: Sequence[ForeignKey]
-    indexes: Mapping[str, str]
+    indexes: Sequence[Index]
 
     @property
     def tables(self) -> list[str]:
@@ -117,7 +131,7 @@ def read_target(cursor: Any, schema: str) -> Target:
         for table, name, column, parent, target, action, definition in cursor
     ]
     cursor.execute(_INDEXES, given)
-    return Target(schema, columns, keys, dict(cursor.fetchall()))
+    return Target(schema, columns, keys, [Index(*row) for row in cursor])
 
 
 def obstacles(cursor: Any, schema: str, server: str) -> Iterator[Problem]:
@@ -168,19 +182,29 @@ def replaced(cursor: Any, schema: str) -> dict[str, int]:
     return found
 
 
-def drop_statements(target: Target) -> Iterator[Statement]:
-    """Yield the statements that empty the tables and drop foreign keys and secondary indexes."""
+def drop_statements(target: Target, large: Collection[str]) -> Iterator[Statement]:
+    """Yield the statements that empty the tables, and drop foreign keys and the indexes of large tables."""
     for foreign in target.keys:
         names = ((target.schema, foreign.key.table), foreign.name)
         yield Statement("ALTER TABLE {} DROP CONSTRAINT {}", (Names((names[0],)), names[1]))
     yield Statement("TRUNCATE {}", (target.emptied(),))
-    if target.indexes:
-        yield Statement("DROP INDEX {}", (Names(tuple((target.schema, name) for name in target.indexes)),))
+    for index in target.indexes:
+        if index.table in large and index.constraint:
+            table = Names(((target.schema, index.table),))
+            yield Statement("ALTER TABLE {} DROP CONSTRAINT {}", (table, index.name))
+        elif index.table in large:
+            yield Statement("DROP INDEX {}", (Names(((target.schema, index.name),)),))
 
 
-def rebuild_statements(target: Target) -> Iterator[str]:
+def rebuild_statements(target: Target, large: Collection[str]) -> Iterator[str]:
     """Yield the statements that make them again, as PostgreSQL itself has written them."""
-    yield from target.indexes.values()
+    for index in target.indexes:
+        if index.table in large:
+            added = _added(target.schema, index.table, index.name, index.definition)
+            yield added if index.constraint else index.definition
     for foreign in target.keys:
-        table = quote((target.schema, foreign.key.table))
-        yield f"ALTER TABLE {table} ADD CONSTRAINT {quote(foreign.name)} {foreign.definition}"
+        yield _added(target.schema, foreign.key.table, foreign.name, foreign.definition)
+
+
+def _added(schema: str, table: str, name: str, definition: str) -> str:
+    return f"ALTER TABLE {quote((schema, table))} ADD CONSTRAINT {quote(name)} {definition}"

@@ -53,13 +53,20 @@ def counts(site: Site) -> dict[str, int]:
     return {table: site.sql(f"SELECT count(*) FROM prefect.{table}")[0][0] for table in tables}
 
 
-def test_the_api_lists_what_it_listed_before(old: Old, order: Orders, prefect: Site, tmp_path: Path) -> None:
+def test_the_api_lists_what_it_listed_before(
+    old: Old, order: Orders, prefect: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where all indexes are made after the rows, and a view stands on a primary key."""
+    monkeypatch.setattr("pgprefect.imports.load._MANY", 1)
+    prefect.sql("CREATE VIEW public.messages AS SELECT message FROM prefect.log GROUP BY id")
     before = structure(prefect)
     plan, done = run_import(order(old.file))
     assert plan.revision == plan.head and plan.rows["flow_run"] == 18 and plan.rows["block_document"] == 3
     assert {note.code for note in plan.notes} == {"import_schedules"}
     assert done.rows == plan.rows and done.changed == {}
     assert structure(prefect) == before
+    assert prefect.sql("SELECT count(*) FROM public.messages")[0][0] == plan.rows["log"]
+    prefect.sql("DROP VIEW public.messages")
     home = tmp_path / "new"
     home.mkdir()
     with running_server(home, prefect.environment(role=prefect.tenant.server), "--no-services") as api:
