@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
 import os
+import random
 import shutil
 import statistics
 import subprocess
@@ -35,12 +37,12 @@ POOL = {
 
 
 def cycles(url: str, flow: str, until: float) -> int:
-    """Create runs and set their state until then, and return how many; an answer of 503 is tried again."""
+    """Create runs and set their state until then, and return how many; an answer of 503 is tried again later."""
     parts = urllib.parse.urlsplit(url)
     connection = http.client.HTTPConnection(parts.netloc, timeout=120)
 
     def post(path: str, body: object) -> dict[str, str]:
-        while True:
+        for attempt in itertools.count():
             connection.request("POST", parts.path + path, json.dumps(body), {"Content-Type": "application/json"})
             answer = connection.getresponse()
             content = answer.read()
@@ -48,7 +50,9 @@ def cycles(url: str, flow: str, until: float) -> int:
                 decoded: dict[str, str] = json.loads(content)
                 return decoded
             assert answer.status == 503, content
-            time.sleep(float(answer.headers.get("Retry-After", "0.2")))
+            connection.close()  # the server ends it too where the pause is long
+            time.sleep(random.uniform(0.5, 1) * min(5, 0.2 * 2**attempt))
+        raise AssertionError
 
     done = 0
     while time.monotonic() < until:
