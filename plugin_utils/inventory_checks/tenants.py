@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .code import Flows
+from .environment import WORKER
 from .suggestions import did_you_mean
 from .table import ENTRYPOINT
 
@@ -69,12 +70,27 @@ def check_placement(tenants: Sequence[Mapping[str, Any]], groups: Mapping[str, S
 
 
 def check_environments(tenants: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield the deployments whose environment is declared in two ways."""
+    """Yield what is wrong with the environments that job variables and job templates give to runs."""
     for number, tenant in enumerate(tenants):
         for index, deployment in enumerate(tenant.get("deployments", ())):
-            if "environment" in deployment and "env" in deployment.get("job_variables", {}):
-                path = f"prefect_tenants[{number}].deployments[{index}]"
+            path = f"prefect_tenants[{number}].deployments[{index}]"
+            env = deployment.get("job_variables", {}).get("env")
+            if env is not None and "environment" in deployment:
                 yield f"{path}.job_variables.env: it is what {path}.environment sets: keep one of the two."
+            else:
+                yield from _check_job_environment(f"{path}.job_variables.env", env)
+        for index, pool in enumerate(tenant.get("work_pools", ())):
+            path, found = f"prefect_tenants[{number}].work_pools[{index}]", pool
+            for key in ("base_job_template", "variables", "properties", "env", "default"):
+                path, found = f"{path}.{key}", found.get(key) if isinstance(found, Mapping) else None
+            yield from _check_job_environment(path, found)
+
+
+def _check_job_environment(path: str, env: Any) -> Iterator[str]:
+    """Yield what the site sets itself; Prefect has null for a variable that is taken away."""
+    if isinstance(env, Mapping):
+        env = {name: "" if value is None else value for name, value in env.items()}
+    yield from WORKER.faults(path, env or {})
 
 
 def _check_twice(key: str, values: Sequence[Any]) -> Iterator[str]:

@@ -112,6 +112,18 @@ def test_a_deployment_says_its_environment_once() -> None:
     )
 
 
+def test_job_variables_and_templates_set_nothing_of_the_site_either() -> None:
+    given = {**DEPLOYMENT, "job_variables": {"env": {"PGHOST": "s3cret", "LEVEL": None, "MODE": "fast"}}}
+    template = {"variables": {"properties": {"env": {"default": {"PREFECT_API_URL": None}}}}}
+    pools = [{"name": "plain"}, {"name": "default", "base_job_template": template}]
+    mistakes = list(check_environments([{"name": "prefect", "deployments": [given], "work_pools": pools}]))
+    paths = [mistake.partition(": the site sets this variable itself")[0] for mistake in mistakes]
+    assert paths == [
+        "prefect_tenants[0].deployments[0].job_variables.env.PGHOST",
+        "prefect_tenants[0].work_pools[1].base_job_template.variables.properties.env.default.PREFECT_API_URL",
+    ]
+
+
 def test_the_check_of_the_inventory_refuses_before_any_host_is_reached(tmp_path: Path) -> None:
     groups = {"postgresql": "a", "prefect_server": "a", "prefect_worker": "a"}
     both = {**DEPLOYMENT, "environment": {"PGHOST": "s3cret"}, "job_variables": {"env": {}}}
