@@ -40,7 +40,7 @@ database: ## test pgprefect on a real PostgreSQL
 	@box/clients
 	@box/engine
 	@box/image bookworm
-	@$(PYTEST) --numprocesses 2 --dist loadfile tests/database
+	@$(PYTEST) --numprocesses 3 --dist loadfile tests/database
 
 molecule: ## test the whole site on clean hosts of each supported Debian
 	@box/molecule

@@ -32,6 +32,7 @@ def naive(host: Host) -> None:
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("naive")
 def test_adopted_as_the_page_says(host: Host, typed: Typed, playbook: Playbook) -> None:
     try:

@@ -149,6 +149,7 @@ def test_a_set_that_does_not_come_back_as_it_was_is_not_verified(host: Host) -> 
         host.check_output(f"rm -r {HOME}/{newest['name']}")
 
 
+@pytest.mark.thorough
 def test_a_killed_drill_proves_nothing_and_the_next_one_clears_up(host: Host, typed: Typed) -> None:
     host.check_output("pgprefect backup")
     started = "nohup pgprefect drill >/dev/null 2>&1 & "
@@ -164,6 +165,7 @@ def test_a_killed_drill_proves_nothing_and_the_next_one_clears_up(host: Host, ty
     assert json.loads(host.run("pgprefect health --json").stdout)["checks"]["drill"] == "healthy"
 
 
+@pytest.mark.thorough
 def test_a_drill_runs_the_sets_code_where_it_can_reach_nothing(host: Host) -> None:
     """A check of the application's own function, which becomes a superuser's in the temporary cluster."""
     psql = "runuser --user postgres -- psql --no-psqlrc --quiet --set ON_ERROR_STOP=1 --dbname mltrading --command %s"

@@ -203,6 +203,7 @@ def test_a_lost_host_comes_back_from_there(
     ]  # fmt: skip
 
 
+@pytest.mark.thorough
 def test_the_controller_gets_what_leaves_the_host(
     host: Host, playbook: Playbook, typed: Typed, vault: Vault, tmp_path: Path
 ) -> None:

@@ -156,6 +156,7 @@ def test_a_restore_that_fails_or_is_killed_leaves_the_database_as_it_was(host: H
     wait_for_health(host)
 
 
+@pytest.mark.thorough
 def test_a_restore_point_is_set_before_a_restore_and_an_upgrade(host: Host, playbook: Playbook) -> None:
     def points(name: str) -> int:
         return len([part for part in listed(host)["points"] if part["name"].startswith(name)])
@@ -175,6 +176,7 @@ def test_a_restore_point_is_set_before_a_restore_and_an_upgrade(host: Host, play
     wait_for_health(host)
 
 
+@pytest.mark.thorough
 def test_a_repository_that_is_away(host: Host, playbook: Playbook, typed: Typed, write: Write) -> None:
     """Health says so, nobody relies on it, and the WAL waits."""
     host.check_output(f"mv {REPOSITORY} {REPOSITORY}.away")

@@ -83,6 +83,7 @@ def assert_all_is_well(host: Host, night: dict[str, str], *tables: str) -> None:
     wait_for_health(host)
 
 
+@pytest.mark.thorough
 def test_a_lost_database(host: Host, typed: Typed, night: dict[str, str]) -> None:
     host.check_output("systemctl stop 'prefect-worker@*' 'prefect-server@*'")
     host.check_output(PSQL.replace("mltrading", "postgres"), "DROP DATABASE mltrading WITH (FORCE)")
@@ -90,6 +91,7 @@ def test_a_lost_database(host: Host, typed: Typed, night: dict[str, str]) -> Non
     assert_all_is_well(host, night, *night)
 
 
+@pytest.mark.thorough
 def test_no_room_for_a_safety_set(host: Host, typed: Typed) -> None:
     typed("disaster.md", "The disk is full")
     sets = host.check_output("ls /var/backups/prefect")
@@ -115,6 +117,7 @@ def test_a_restore_that_fails_leaves_all_as_it_was_and_running(host: Host, playb
     wait_for_health(host)
 
 
+@pytest.mark.thorough
 def test_what_would_be_lost_is_named_before_anything_stops(host: Host, playbook: Playbook) -> None:
     before = host.check_output("systemctl show --property MainPID prefect-server@prefect")
     host.check_output(PSQL, "CREATE VIEW public.in_the_way AS SELECT id FROM prefect.flow_run")
@@ -127,6 +130,7 @@ def test_what_would_be_lost_is_named_before_anything_stops(host: Host, playbook:
     assert host.check_output("systemctl show --property MainPID prefect-server@prefect") == before
 
 
+@pytest.mark.thorough
 def test_into_a_database_beside(host: Host, typed: Typed) -> None:
     try:
         typed("restore.md", "By hand, or into another database")

@@ -112,6 +112,7 @@ def test_a_killed_database_comes_back(host: Host, tenants: list[str]) -> None:
     wait_for(lambda: ready(host), seconds=90)
 
 
+@pytest.mark.thorough
 def test_a_database_that_is_killed_while_it_recovers_comes_back(host: Host, tenants: list[str]) -> None:
     version, cluster = host.check_output("pg_lsclusters --no-header").split()[:2]
     file = f"/var/lib/postgresql/{version}/{cluster}/postmaster.pid"
@@ -233,6 +234,7 @@ def test_a_run_survives_outages_of_the_database_and_of_the_api(host: Host, tenan
     assert state(host, run) == "COMPLETED"
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("slow")
 def test_a_run_survives_an_upgrade_of_debians_packages(host: Host, tenants: list[str]) -> None:
     """Such as unattended-upgrades does: the packages restart PostgreSQL, and replace what Python is made of."""
@@ -279,6 +281,7 @@ def test_the_runs_of_a_killed_worker_are_resolved(host: Host, tenants: list[str]
     host.check_output(f"systemctl start {unit} {'prefect-recover.timer' if timer else ''}")
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("slow")
 def test_a_run_that_takes_too_much_memory_ends_alone(host: Host, tenants: list[str]) -> None:
     unit = f"prefect-worker@{tenants[0]}-default-1"

@@ -143,7 +143,7 @@ def test_both_schemas_agree_while_a_writer_writes_pairs(prefect: Site, tmp_path:
     def write() -> None:
         with contextlib.closing(prefect.server.connect(prefect.database)) as connection, connection.cursor() as cursor:
             for number in range(1_000_000):
-                if stop.is_set():
+                if stop.wait(0.001):
                     return
                 cursor.execute("BEGIN; INSERT INTO public.pair VALUES (%s)", (number,))
                 cursor.execute("INSERT INTO prefect.pair VALUES (%s); COMMIT", (number,))
