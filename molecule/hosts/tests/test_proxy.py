@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import re
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -166,6 +167,11 @@ def test_a_person_sees_a_run_in_the_browser(
     wait.until(element_to_be_clickable((By.LINK_TEXT, completed_run))).click()
     wait.until(text_to_be_present_in_element((By.TAG_NAME, "body"), "Subflow Runs"))
     assert "Completed" in browser.find_element(By.TAG_NAME, "body").text
+    # The page of a run that has not begun shows its logs and its end by itself.
+    made = server.check_output("prefect deployment run collect-market-data/sample")
+    (run,) = re.findall("UUID: ([0-9a-f-]{36})", made)
+    browser.get(f"https://{address}/runs/flow-run/{run}")
+    wait.until(text_to_be_present_in_element((By.TAG_NAME, "body"), "Finished in state Completed"))
     stopped = browser.execute_async_script("""
         const done = arguments[0];
         document.addEventListener('securitypolicyviolation', e => done(e.effectiveDirective + ' ' + e.blockedURI));
