@@ -162,6 +162,7 @@ FORMS: dict[str, Form] = {
     "app_networks": forms.NETWORK,
     "database_host": forms.HOST,
     "database_port": whole(1024, 65_535),
+    "database_cluster": matching(r"[a-z][a-z0-9_]{0,30}", "a name of 1 to 31 lower-case letters, digits and '_'"),
     "database_version": whole(15, 17),
     "database_administrator.name": _ROLE,
     "database_administrator.password": forms.SECRET,

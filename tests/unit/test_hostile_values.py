@@ -152,6 +152,7 @@ WRONG: dict[str, list[Any]] = {
     "app_networks": ["10.0.0.0/33", "10.0.0.1/8", "10.0.0.1/8 trust", "0.0.0.0/0 all", "all", "fe80::%1/64", 167772160],
     "database_host": ["-x", "a_b", "999.1.1.1", "1.2.3", "http://x", "a..b", "a" * 64, "::1]"],
     "database_port": [0, -1, 80, 65536],
+    "database_cluster": ["Main", "a-b", "../main", "a b", "a" * 32],
     "database_ca_file": ["ca.pem", "/etc/ssl/", "/etc/../x", "//x", "/root/ca.pem", "/tmp/ca.pem"],
     "private_address": ["host-1", "999.1.1.1", "10.0.0.1/8", "fe80::1%eth0"],
     "backup_directory": [
@@ -358,6 +359,7 @@ RIGHT: dict[str, list[Any]] = {
     "app_networks": ["10.0.0.0/8", "2001:db8::/48", "192.0.2.7", "0.0.0.0/0"],
     "database_host": ["db-1.example.com", "10.0.0.1", "2001:db8::1", "db"],
     "database_port": [5432, "5432"],
+    "database_cluster": ["main", "prefect_2"],
     "backup_directory": [
         "/var/backups/prefect",
         "/srv/sets",

@@ -85,9 +85,11 @@ def prove(copy: Path, work: Path, declaration: Declaration, virtualenv: str | No
     # The roles get no passwords, so that only this drill can log in, as a superuser even of a copy of others' server.
     copied = replace(declaration, passwords={}, administrator="")
     servers: dict[str, int] = {}
+    programs = _programs(manifest.server_version // 10000)
     try:
-        login = _start(work)
+        login = _start(programs, work)
         _fill(
+            programs,
             login,
             copied,
             manifest,
@@ -98,7 +100,7 @@ def prove(copy: Path, work: Path, declaration: Declaration, virtualenv: str | No
             if part.kind == WORKFLOW and virtualenv and os.path.exists(f"{virtualenv}/bin/prefect"):
                 servers[str(part.tenant)] = _serve(login, copied, part, virtualenv)
     finally:
-        _stop(work)
+        _stop(programs, work)
     return Drill(
         verified=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - began, 3),
@@ -114,10 +116,10 @@ def mark(path: Path, passed: Drill) -> None:
     _log.info("The set %s is verified after %.1f s: %s rows.", path.name, passed.seconds, f"{passed.rows:,}")
 
 
-def _start(folder: Path) -> Login:
+def _start(programs: str, folder: Path) -> Login:
     """Create and start a cluster in the folder, and return its administrator's login."""
     began = time.monotonic()
-    programs, data, port, password = _programs(), folder / "data", _free_port(), secrets.token_urlsafe(24)
+    data, port, password = folder / "data", _free_port(), secrets.token_urlsafe(24)
     (folder / "password").write_text(password)
     _run([f"{programs}/initdb", f"--pgdata={data}", "--username=postgres", f"--pwfile={folder / 'password'}",
           "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"])  # fmt: skip
@@ -130,18 +132,21 @@ def _start(folder: Path) -> Login:
     return Login("127.0.0.1", port, "postgres", password, ssl_mode="disable")
 
 
-def _programs() -> str:
-    """Return the folder with the programs of the newest PostgreSQL server, which Debian keeps off the path."""
-    found = glob.glob("/usr/lib/postgresql/*/bin/initdb")
+def _programs(version: int) -> str:
+    """Return the folder with the programs of a PostgreSQL server, which Debian keeps off the path.
+
+    Those of the major version, or the newest where the host lacks that.
+    """
+    found = {path.split("/")[4]: os.path.dirname(path) for path in glob.glob("/usr/lib/postgresql/*/bin/initdb")}
     if not found:
         raise failed("this host has no PostgreSQL server (/usr/lib/postgresql/*/bin/initdb)")
-    return os.path.dirname(max(found, key=lambda path: float(path.split("/")[4])))
+    return found.get(str(version)) or found[max(found, key=float)]
 
 
-def _stop(folder: Path) -> None:
+def _stop(programs: str, folder: Path) -> None:
     if (folder / "data/postmaster.pid").exists():
         with contextlib.suppress(BackupError):  # it may have stopped already
-            _run([f"{_programs()}/pg_ctl", "stop", "--mode=immediate", f"--pgdata={folder / 'data'}"])
+            _run([f"{programs}/pg_ctl", "stop", "--mode=immediate", f"--pgdata={folder / 'data'}"])
 
 
 def _run(command: Sequence[str]) -> None:
@@ -207,7 +212,9 @@ def _prepare(login: Login, declaration: Declaration, manifest: Manifest) -> None
         connection.commit()
 
 
-def _fill(login: Login, declaration: Declaration, manifest: Manifest, dumps: Sequence[tuple[Dump, Path]]) -> None:
+def _fill(
+    programs: str, login: Login, declaration: Declaration, manifest: Manifest, dumps: Sequence[tuple[Dump, Path]]
+) -> None:
     """Restore the dumps with several processes each, which cannot be one transaction. Raises BackupError."""
     import psycopg2
 
@@ -229,9 +236,9 @@ def _fill(login: Login, declaration: Declaration, manifest: Manifest, dumps: Seq
                     _await_tables(login, declaration.database, workflows, running)
                     for other in of_application:  # what it has may refer to them
                         other.wait()
-                command = ["pg_restore", database, jobs, "--exit-on-error", f"--use-list={entries}", str(dump)]
+                options = [database, jobs, "--exit-on-error", f"--use-list={entries}"]
                 _log.info("Restore %s.", part.file)
-                running.append(Process([command], environment))
+                running.append(Process([[f"{programs}/pg_restore", *options, str(dump)]], environment))
                 of_application += running[-1:] if part.kind == APP else []
             for process in running:
                 process.wait()

@@ -15,6 +15,9 @@ from .connection import Login
 from .errors import PgprefectError
 
 _NICENESS = 10
+# Without a login Debian's wrapper would take the version of the cluster on the default port, which may be somebody
+# else's; with a host it takes the newest, which reads every dump.
+_NEWEST = {"PGHOST": ""}
 _Stream = Optional[Union[int, IO[bytes]]]
 _BROKEN_PIPE = -signal.SIGPIPE
 
@@ -84,7 +87,7 @@ class Process:
             try:
                 process = subprocess.Popen(
                     command,
-                    env=environment or _environment(),
+                    env=environment or {**_environment(), **_NEWEST},
                     stdin=source,
                     stdout=stdout if last else subprocess.PIPE,
                     stderr=errors,

@@ -204,7 +204,8 @@ def _pending(names: Sequence[str]) -> Iterator[Problem]:
             code="restart_pending",
             object="server",
             message=f"Settings that were changed wait for a restart of PostgreSQL: {', '.join(names)}.",
-            remedy="systemctl restart 'postgresql@*', at a time when that disturbs nobody",
+            remedy="Restart this cluster (pg_lsclusters shows it) at a time when that disturbs nobody: "
+            "systemctl restart postgresql@VERSION-CLUSTER",
             severity=WARNING,
         )
 

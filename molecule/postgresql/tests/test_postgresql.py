@@ -1,4 +1,4 @@
-"""PostgreSQL's next major version, and the way back."""
+"""PostgreSQL's next major version, and the way back; beside a cluster of somebody else, who takes no notice."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ import pytest
 from testinfra.host import Host
 
 from tests.support.project import ROOT
-from tests.support.scenario import PSQL, SCENARIO, Playbook, Typed, changed, wait_for_health
+from tests.support.scenario import PSQL as DEFAULT_PSQL
+from tests.support.scenario import SCENARIO, Playbook, Typed, as_cron, changed, wait_for_health
 from tests.support.waiting import wait_for
 
 UPGRADE = "playbooks/upgrade_postgresql.yml"
+PORT = 5433
+PSQL = DEFAULT_PSQL.replace("psql ", f"psql --port {PORT} ")
 TABLES = """SELECT string_agg(format('SELECT %L, md5(string_agg(t::text, chr(10) ORDER BY t::text)) FROM %I.%I t',
 schemaname || '.' || tablename, schemaname, tablename), ' UNION ALL ') FROM pg_tables WHERE schemaname = 'public'
 OR schemaname = 'prefect' AND tablename IN ('flow', 'flow_run', 'block_document', 'configuration', 'variable')"""
@@ -46,13 +49,39 @@ def put_aside(host: Host) -> list[str]:
     return [cluster["cluster"] for cluster in left]
 
 
+def untouched(host: Host) -> None:
+    """Fail where the cluster of somebody else is not as before the first site.yml, or was restarted."""
+    assert host.check_output("cd / && look-at-the-neighbour") == host.check_output("cat /root/neighbour")
+
+
+def test_the_sites_cluster_works_beside_somebody_elses(host: Host, playbook: Playbook, completed_run: str) -> None:
+    assert completed_run and version(host) == "15"
+    listed = [line.split() for line in host.check_output("pg_lsclusters --no-header").splitlines()]
+    clusters = {line[1]: line[2] for line in listed}
+    assert clusters == {"main": "5432", "prefect": str(PORT)}
+    verified = playbook("playbooks/verify.yml")
+    assert verified.returncode == 0, verified.stdout
+    backup = as_cron(host, "/etc/cron.d/prefect-backup", "prefect_backup", "/usr/local/bin/pgprefect backup")
+    assert backup.rc == 0, backup.stderr
+    drill = as_cron(host, "/etc/cron.d/prefect-backup", "root", "/usr/local/bin/pgprefect drill")
+    assert drill.rc == 0, drill.stderr
+    stocks = host.check_output(PSQL, "SELECT count(*) FROM stock_info")
+    host.check_output(PSQL, "DELETE FROM market_data; DELETE FROM stock_info")
+    kinds = '{"prefect_backup_restore_kinds": ["app"], "prefect_backup_restore_confirmed": true}'
+    restored = playbook("playbooks/restore_backup.yml", "-e", kinds)
+    assert restored.returncode == 0, restored.stdout
+    assert host.check_output(PSQL, "SELECT count(*) FROM stock_info") == stocks != "0"
+    assert host.run("pgprefect verify").rc == host.run("pgprefect health").rc == 0
+    untouched(host)
+
+
 @pytest.mark.usefixtures("completed_run")
 def test_what_bars_it_is_named(host: Host, playbook: Playbook) -> None:
-    host.check_output("runuser --user postgres -- createdb shop")
+    host.check_output(f"runuser --user postgres -- createdb --port {PORT} shop")
     done = playbook(UPGRADE)
     said = " ".join(done.stdout.split())
     assert done.returncode != 0 and "Nothing was stopped. The cluster also has the databases shop" in said, said
-    host.check_output("runuser --user postgres -- dropdb shop")
+    host.check_output(f"runuser --user postgres -- dropdb --port {PORT} shop")
     assert version(host) == "15"
     wait_for_health(host)
 
@@ -84,7 +113,8 @@ def kill_an_upgrade(host: Host) -> None:
         start_new_session=True,
         stdout=subprocess.DEVNULL,
     )
-    copies = "test -e /etc/prefect/postgresql_upgrade && pgrep --full 'bin/pg_(dump|restore|upgrade)'"
+    # Not before there is a half-made cluster.
+    copies = "ls /etc/prefect/postgresql_upgrade /etc/postgresql/17/prefect/postgresql.conf && pgrep pg_upgrade"
     wait_for(lambda: host.run(copies).rc == 0, seconds=300)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
@@ -97,7 +127,7 @@ def test_upgraded_as_the_page_says_after_a_killed_one(
 ) -> None:
     before = contents()
     kill_an_upgrade(host)
-    host.check_output("touch /var/lib/postgresql/17/main/somebody")
+    host.check_output("touch /var/lib/postgresql/17/prefect/somebody")
     would, done = typed("upgrade.md", "Upgrade PostgreSQL")
     assert changed(would) == [0] and "An upgrade from PostgreSQL 15 was killed" in would, would
     assert "PostgreSQL 15 became 17" in done, done
@@ -109,11 +139,15 @@ def test_upgraded_as_the_page_says_after_a_killed_one(
     for again in (playbook(UPGRADE), playbook("site.yml")):
         assert again.returncode == 0 and changed(again.stdout) == [0], again.stdout
     assert "completed in" in host.check_output("pgprefect upgrade canary")
+    # The cluster on the default port is an older one.
+    host.check_output("pgprefect backup && pgprefect drill")
+    untouched(host)
 
 
 def test_taken_back_as_the_page_says(host: Host, typed: Typed, contents: Contents) -> None:
     before = contents()
-    typed("upgrade.md", "Go back to the old PostgreSQL")
+    typed("upgrade.md", "Go back to the old PostgreSQL", **{"main": "prefect", "5432": str(PORT)})
     assert version(host) == "15" and contents() == before
     wait_for_health(host)
     assert "completed in" in host.check_output("pgprefect upgrade canary")
+    untouched(host)

@@ -12,16 +12,17 @@ from pgprefect.backup.sets import BackupError, Manifest
 from tests.support.site import declaration_of
 
 
-def test_the_newest_postgresql_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_postgresql_of_the_set_or_the_newest_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [f"/usr/lib/postgresql/{version}/bin/initdb" for version in ("9.6", "17", "15")]
     monkeypatch.setattr(glob, "glob", lambda _pattern: found)
-    assert drill._programs() == "/usr/lib/postgresql/17/bin"
+    assert drill._programs(15) == "/usr/lib/postgresql/15/bin"
+    assert drill._programs(16) == drill._programs(17) == "/usr/lib/postgresql/17/bin"
 
 
 def test_a_host_without_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(glob, "glob", lambda _pattern: [])
     with pytest.raises(BackupError, match="this host has no PostgreSQL server") as failed:
-        drill._programs()
+        drill._programs(15)
     assert failed.value.problem.code == "drill_failed"
 
 
