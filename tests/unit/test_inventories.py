@@ -16,7 +16,7 @@ from tests.support.project import ROOT
 
 HOSTS = {
     "box": {"box"},
-    "example": {"database-1", "server-1", "worker-1", "worker-2"},
+    "example": {"database-1", "server-1", "worker-1"},
     "localhost": {"localhost"},
 }
 
