@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from datetime import datetime, timezone
 
+from ..core.containers import RunContainers, run_containers
+from ..core.errors import ProblemError
 from ..core.http import PrefectApi
 from ..core.prefect import OPEN_STATES, WORKER_RESOURCE, WORKER_STARTED
+from ..core.problems import Problem
 from .resolve import Resolved, resolve
 
 
-def resolve_taken_runs(api: PrefectApi, worker: str, pool: str, reason: str) -> list[Resolved]:
-    """Resolve all that a worker had taken. Nothing of the worker may run meanwhile. Raises ApiError.
+def resolve_taken_runs(
+    api: PrefectApi,
+    worker: str,
+    pool: str,
+    reason: str,
+    ask: Callable[[], RunContainers | None] = run_containers,
+) -> list[Resolved]:
+    """Resolve all that a worker had taken. Nothing of the worker may run meanwhile. Raises ApiError, ProblemError.
 
-    A pending run that bears no worker's name yet is its own where no other worker polls the pool. Where the pool's runs
-    are no processes of the worker, as in containers, only pending ones are resolved: the others go on without it.
+    A pending run that bears no worker's name yet is its own where no other worker polls the pool. Runs in containers
+    go on without it: of these only the ones are resolved whose container has ended, or was never started. Of runs that
+    are elsewhere only pending ones are.
     """
-    states = OPEN_STATES if api.call("GET", f"/work_pools/{pool}")["type"] == "process" else ("PENDING",)
+    kind = api.call("GET", f"/work_pools/{pool}")["type"]
+    containers: RunContainers | None = {}
+    if kind == "docker":
+        containers = ask()
+        if containers is None:
+            raise ProblemError(_no_engine(worker))
+    states = OPEN_STATES if kind in ("process", "docker") else ("PENDING",)
     taken = api.filter(
         "/flow_runs/filter",
         flow_runs={"state": {"type": {"any_": list(states)}}},
@@ -31,9 +48,17 @@ def resolve_taken_runs(api: PrefectApi, worker: str, pool: str, reason: str) -> 
     for run in taken:
         taken_by = (run.get("labels") or {}).get("prefect.worker.name")
         unnamed = taken_by is None and run["state_type"] == "PENDING" and not others
-        if taken_by == worker or unnamed:
-            resolved += resolve(api, run["id"], reason, run["state_id"])
+        container = (containers or {}).get(run["id"])
+        if (taken_by == worker or unnamed) and not (container and container.alive):
+            why = f"its container has ended ({container.status})" if container else reason
+            resolved += resolve(api, run["id"], why, run["state_id"])
     return resolved
+
+
+def _no_engine(worker: str) -> Problem:
+    message = f"The Docker engine of this host does not answer, so nobody knows which runs of {worker} go on."
+    remedy = "See systemctl status docker; the worker starts by itself when the engine answers again."
+    return Problem("docker_engine_down", object="unit docker.service", message=message, remedy=remedy)
 
 
 def report_start(api: PrefectApi, worker: str) -> None:

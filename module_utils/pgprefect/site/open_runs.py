@@ -1,7 +1,8 @@
 """Runs that have begun and not ended, and the evidence that nothing runs one of them any more.
 
 They are judged by evidence, not by their age: what became of the worker that took them, of their process where it ran
-on this host, and of the heartbeats that each run sends. Health names the dead ones, and a recovery resolves them.
+on this host, of their container where it ran in one, and of the heartbeats that each run sends. Health names the dead
+ones, and a recovery resolves them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Callable
 
+from ..core.containers import RunContainers, run_containers
 from ..core.prefect import TERMINAL_STATES, WORKER_RESOURCE, WORKER_STARTED, prefect_tables
 from ..core.sql import Names, Statement, Value
 from ..core.units import worker_processes
@@ -174,12 +176,20 @@ def declared_workers(folder: str = "/etc/prefect/worker") -> set[str]:
 
 
 def evidence(
-    run: OpenRun, here: Workers, declared: Iterable[str], tenant: Tenant, limit: float | None
+    run: OpenRun,
+    here: Workers,
+    declared: Iterable[str],
+    tenant: Tenant,
+    limit: float | None,
+    containers: RunContainers | None = None,
 ) -> Evidence | None:
     """Return why nothing runs the run any more, or None where nothing says so.
 
-    ``limit`` is how many seconds of silence prove something; None, and no silence does.
+    ``limit`` is how many seconds of silence prove something; None, and no silence does. ``containers`` are those of
+    this host, if its engine could be asked.
     """
+    if run.pool_type == "docker" and run.worker:
+        return _in_container(run, here, declared, tenant, limit, containers)
     by_itself = run.pool_type not in (None, "process") and run.state_type != "PENDING"  # as in a container
     if not by_itself and run.worker and (run.worker in here or run.worker in declared):
         # What is alive here is alive, whatever the server heard.
@@ -189,6 +199,35 @@ def evidence(
     if told:
         return Evidence(told, silence=False)
     silent = _silent(replace(run, worker=None) if by_itself else run, tenant, limit)
+    return Evidence(silent, silence=True) if silent else None
+
+
+def _in_container(
+    run: OpenRun,
+    here: Workers,
+    declared: Iterable[str],
+    tenant: Tenant,
+    limit: float | None,
+    containers: RunContainers | None,
+) -> Evidence | None:
+    """Judge a run in a container, which outlives its worker; a worker of the site watches it again when it starts."""
+    container = containers.get(run.id) if containers is not None else None
+    if container and container.alive:
+        return None
+    worker = run.worker or ""
+    local = worker in here or worker in declared
+    if local and containers is not None and (container or not run.parent):
+        if run.state_type == "PENDING" and container is None:  # it is still to be made
+            seen = _seen_here(replace(run, pid=None), here.get(worker))
+            return Evidence(seen, silence=False) if seen else None
+        if run.silence < _REPORT:  # its worker may be about to report it
+            return None
+        ended = f"has ended ({container.status})" if container else "is not on this host any more"
+        return Evidence(f"its container {ended}", silence=False)
+    heard = run.worker_heartbeat_age is not None and run.worker_heartbeat_age < 3 * (run.worker_interval or 30)
+    if heard and not run.parent and _is_ours(run, tenant):
+        return None
+    silent = _silent(run if run.state_type == "PENDING" else replace(run, worker=None), tenant, limit)
     return Evidence(silent, silence=True) if silent else None
 
 
@@ -235,10 +274,13 @@ def _seen_here(run: OpenRun, worker: Worker | None) -> str | None:
     return None
 
 
+def _is_ours(run: OpenRun, tenant: Tenant) -> bool:
+    return re.search(rf"-{re.escape(tenant.name)}-.+-\d+$", run.worker or "") is not None
+
+
 def _silent_for(run: OpenRun, tenant: Tenant, limit: float | None) -> float | None:
     """Return after how many seconds of silence a run counts as dead; runs that others started send fewer heartbeats."""
-    ours = re.search(rf"-{re.escape(tenant.name)}-.+-\d+$", run.worker or "")
-    beats = run.state_type != "PENDING" and not ours
+    beats = run.state_type != "PENDING" and not _is_ours(run, tenant)
     return max(limit, 3 * _DEFAULT_INTERVAL) if beats and limit is not None else limit
 
 
@@ -264,7 +306,8 @@ def find_dead_runs(runs: Sequence[OpenRun], tenant: Tenant, limit: float | None)
     A subflow shares the process of the run that called it: both live, or both are dead.
     """
     here, declared = local_workers(), declared_workers()
-    found = {run.id: known for run in runs if (known := evidence(run, here, declared, tenant, limit))}
+    containers = _containers_of(runs)
+    found = {run.id: known for run in runs if (known := evidence(run, here, declared, tenant, limit, containers))}
     by_id = {run.id: run for run in runs}
     for run in runs:
         caller = by_id.get(run.parent or "")
@@ -275,6 +318,18 @@ def find_dead_runs(runs: Sequence[OpenRun], tenant: Tenant, limit: float | None)
         if run.parent in found and run.id not in found:
             parent = found[run.parent]
             found[run.id] = Evidence(f"its parent run is dead: {parent.reason}", parent.silence)
+    return found
+
+
+def _containers_of(runs: Sequence[OpenRun]) -> RunContainers | None:
+    """Return this host's containers by run, a subflow's being that of the run that called it; None if unknown."""
+    asked = run_containers() if any(run.pool_type == "docker" for run in runs) else None
+    if asked is None:
+        return None
+    found = dict(asked)
+    for run in runs:  # the oldest first: a run comes before its subflows
+        if run.parent in found and run.id not in found:
+            found[run.id] = found[run.parent]
     return found
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pgprefect.core.containers import RunContainer, by_run, run_containers
 from pgprefect.site.configuration import Tenant
 from pgprefect.site.open_runs import OpenRun, Worker, declared_workers, evidence, local_workers
 
@@ -87,8 +88,56 @@ def test_the_workers_that_a_host_is_to_run(tmp_path: Path) -> None:
     assert declared_workers(str(tmp_path / "none")) == set()
 
 
-def test_a_run_in_a_container_outlives_its_worker() -> None:
-    run = replace(RUN, pool_type="docker", worker_started_age=60, heartbeat_age=20)
-    assert why(run, {}) is None and why(run, worker(30)) is None and why(run, {}, ()) is None
-    assert "heartbeat" in str(why(replace(run, heartbeat_age=600), {}))
-    assert "does not run on this host" in str(why(replace(run, state_type="PENDING"), {}))
+CONTAINED = replace(RUN, pool_type="docker", pid="http+docker://localhost:abc", worker_heartbeat_age=600)
+ALIVE, ENDED = RunContainer(True, "Up 2 hours"), RunContainer(False, "Exited (137) 3 minutes ago")
+
+
+def why_contained(
+    run: OpenRun, containers: dict[str, RunContainer] | None, workers: dict[str, Worker] | None = None
+) -> str | None:
+    found = evidence(run, workers or {}, (NAME,), TENANT, 90, containers)
+    return found.reason if found else None
+
+
+def test_a_container_that_lives_proves_more_than_silence_and_than_its_worker() -> None:
+    for state in ("RUNNING", "PENDING", "CANCELLING"):
+        run = replace(CONTAINED, state_type=state, worker_started_age=60)
+        assert why_contained(run, {"1": ALIVE}) is None and why_contained(run, {"1": ALIVE}, worker(30)) is None
+    assert why_contained(CONTAINED, {"1": ENDED}) == "its container has ended (Exited (137) 3 minutes ago)"
+    assert why_contained(CONTAINED, {}) == "its container is not on this host any more"
+    assert why_contained(replace(CONTAINED, heartbeat_age=20), {"1": ENDED}) is None  # to be reported, or recorded
+
+
+def test_a_container_that_is_still_to_be_made() -> None:
+    run = replace(CONTAINED, state_type="PENDING", pid=None)
+    assert why_contained(run, {}, worker(30)) is None  # the image is being pulled
+    assert "started again 60 s ago" in str(why_contained(run, {}, worker(30, seconds=60)))
+    assert why_contained(run, {}) == f"its worker {NAME} does not run on this host"
+
+
+def test_where_no_engine_can_be_asked_a_worker_that_is_heard_watches_its_containers() -> None:
+    heard = replace(CONTAINED, worker_heartbeat_age=10, worker_started_age=60)
+    assert why_contained(heard, None) is None and evidence(heard, {}, (), TENANT, 90) is None
+    assert why_contained(replace(CONTAINED, heartbeat_age=600), None) == "its last heartbeat came 10 minutes ago"
+    assert why_contained(CONTAINED, None) is None
+    # Prefect's own worker forgets its containers when it is restarted, and its runs send fewer heartbeats.
+    others = replace(heard, worker="DockerWorker 1")
+    assert evidence(others, {}, (), TENANT, 90) is None
+    assert "heartbeat" in str(evidence(replace(others, age=900, heartbeat_age=600), {}, (), TENANT, 90))
+
+
+def test_of_several_containers_of_a_run_one_that_lives_counts() -> None:
+    listed = [
+        {"State": state, "Status": status, "Labels": {"io.prefect.flow-run-id": run}}
+        for run, state, status in (
+            ("a", "exited", "Exited (1) 1 second ago"),
+            ("a", "paused", "Up 2 hours (Paused)"),
+            ("b", "created", "Created"),
+            ("b", "exited", "Exited (0) 1 hour ago"),
+        )
+    ]
+    assert by_run(listed) == {"a": RunContainer(True, "Up 2 hours (Paused)"), "b": RunContainer(False, "Created")}
+
+
+def test_without_an_engine_nothing_is_known(tmp_path: Path) -> None:
+    assert run_containers(str(tmp_path / "none")) is None
