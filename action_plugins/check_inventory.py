@@ -25,6 +25,7 @@ for folder in (ROOT, ROOT / "module_utils"):
 try:
     from plugin_utils.inventory_checks import forms
     from plugin_utils.inventory_checks.code import Flows, locked_modules
+    from plugin_utils.inventory_checks.docker import check_docker, check_reach
     from plugin_utils.inventory_checks.git import check_sources
     from plugin_utils.inventory_checks.groups import GROUPS, check_groups
     from plugin_utils.inventory_checks.managed import check_managed
@@ -179,6 +180,7 @@ class ActionModule(ActionBase):
         resolved = filter_loader.get("prefect_tenants").j2_function(tenants)
         yield from check_environments(tenants)
         yield from check_sources(tenants)
+        yield from check_docker(tenants)
         yield from check_tenants(resolved)
         yield from check_placement(resolved, host["groups"])
         workers_of = filter_loader.get("prefect_workers").j2_function
@@ -205,6 +207,9 @@ class ActionModule(ActionBase):
         if set(proxies) & set(groups.get("postgresql", ())):
             ports[int(self._get("database_port", 5432, host))] = "PostgreSQL"
         yield from check_proxy(resolved, groups, bool(certificate), ports)
+        bound = self._get("prefect_bind_address", "127.0.0.1", host)
+        listening = filter_loader.get("local_address").j2_function(bound)
+        yield from check_reach(resolve(declared, listening, address, proxy=(*proxies, "")[0]), groups)
 
     def _first_server(self, variables: Mapping[str, Any]) -> dict[str, Any]:
         """Return the variables as the first server's host has them, if there is one."""

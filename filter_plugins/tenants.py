@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 _FIRST_PORT = 4200
 # What a pool may say of its workers in place of the worker role's variables.
-_WORKER_KEYS = ("memory_max", "cpu_weight", "limit")
+_WORKER_KEYS = ("memory_max", "cpu_weight", "limit", "docker")
 # What git reads of the workers' environment.
 _GIT_VARIABLES = (
     *("GIT_SSL_CAINFO", "GIT_SSL_CAPATH"),
@@ -90,6 +90,14 @@ def _runs_on(pool: Mapping[str, Any], host: str, groups: Groups | None) -> bool:
     return hosts is None or host in hosts
 
 
+def _container_address(tenant: Mapping[str, Any], pool: Mapping[str, Any]) -> dict[str, str]:
+    """Return where the containers of a Docker pool reach the API; a pool of another kind has none."""
+    if "docker" not in pool:
+        return {}
+    shared = pool["docker"].get("network_mode") == "host"
+    return {"container_api_url": str(tenant["api_url" if shared else "container_api_url"])}
+
+
 def _is_scaled(pool: Mapping[str, Any]) -> bool:
     return bool(pool["workers"] > pool["min_workers"])
 
@@ -132,6 +140,8 @@ def prefect_tenants(
                 "server": f"{schema}_server",
                 "port": port,
                 "api_url": _api_url(tenant, api_host, port, local, own_ui_url if proxy else ""),
+                # Where a container with a network of its own reaches it: on no host by loopback.
+                "container_api_url": _api_url(tenant, api_host, port, False, own_ui_url if proxy else ""),
                 "api_ca_file": api_ca_file,
                 "ui_url": own_ui_url,
                 "event_retention": tenant.get("event_retention", "P90D"),
@@ -159,6 +169,7 @@ def prefect_workers(
             "ui_url": tenant["ui_url"],
             "scaled": number > pool["min_workers"],
             **{key: pool[key] for key in _WORKER_KEYS if key in pool},
+            **_container_address(tenant, pool),
         }
         for tenant in tenants
         for pool in tenant["work_pools"]
@@ -192,6 +203,11 @@ def git_credentials(tenants: Sequence[Mapping[str, Any]]) -> dict[str, list[dict
     return {tenant["name"]: [dict(one) for one in tenant.get("git_credentials", ())] for tenant in tenants}
 
 
+def docker_registries(tenants: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Return by tenant the registries of images, with the passwords, which `prefect_tenants` does not have."""
+    return {tenant["name"]: [dict(one) for one in tenant.get("docker_registries", ())] for tenant in tenants}
+
+
 def git_environments(
     tenants: Sequence[Mapping[str, Any]], environment: Mapping[str, Any], no_proxy: Sequence[str]
 ) -> dict[str, dict[str, str]]:
@@ -212,14 +228,14 @@ def git_keys(
     tenants: Sequence[Mapping[str, Any]], workers: Sequence[Mapping[str, Any]]
 ) -> dict[str, list[dict[str, Any]]]:
     """Return by tenant the deploy keys that a host's workers need, for tenants that have any."""
-    here = {worker["tenant"] for worker in workers}
+    here = {worker["tenant"] for worker in workers if "docker" not in worker}
     keys = {name: [one for one in given if one.get("key")] for name, given in git_credentials(tenants).items()}
     return {name: found for name, found in keys.items() if found and name in here}
 
 
 def needs_git(tenants: Sequence[Mapping[str, Any]], workers: Sequence[Mapping[str, Any]], serves: bool = False) -> bool:
     """Return whether a host needs git: it serves, or runs a worker of, a deployment whose code is in a repository."""
-    pools = {(worker["tenant"], worker["pool"]) for worker in workers}
+    pools = {(worker["tenant"], worker["pool"]) for worker in workers if "docker" not in worker}
     return any(
         "source" in deployment and (serves or (tenant["name"], deployment["work_pool"]) in pools)
         for tenant in tenants
@@ -265,6 +281,7 @@ class FilterModule:
             "tenant_views": tenant_views,
             "tenant_environments": tenant_environments,
             "pool_environments": pool_environments,
+            "docker_registries": docker_registries,
             "git_credentials": git_credentials,
             "git_environments": git_environments,
             "git_keys": git_keys,

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 _MEGABYTE = 1024**2
 _RUN = 256  # MB: a process of Prefect's takes 100, and a flow's data as much again
+_CONTAINER = "1G"  # the memory of a container that says nothing else
+# Where a container finds what is for it alone, and the authority of the API's certificate.
+_FILES = "/run/prefect"
+_AUTHORITY = "/run/prefect-api-authority.pem"
+_DATABASE_AUTHORITY = "/run/prefect-database-authority.pem"
 
 
-def run_limit(memory_max: str, memory_mb: int, workers: float) -> int:
+def run_limit(memory_max: str, memory_mb: int, workers: float, container: str = "") -> int:
     """Return how many runs a worker may have: one for each 256 MB, of which the worker itself takes one.
 
+    Where its runs are in containers, one for each memory of a ``container``.
     The memory is ``memory_max``, in systemd's notation, or the worker's share of the host's memory where that is less.
     """
     share = int(int(memory_mb) / max(workers, 1))
     allowed = min(share, _megabytes(str(memory_max), int(memory_mb)))
-    return max(1, allowed // _RUN - 1)
+    return max(1, allowed // _megabytes(container, int(memory_mb)) if container else allowed // _RUN - 1)
 
 
 def worker_limits(
@@ -32,7 +39,7 @@ def worker_limits(
     together = sum(sizes) * int(simultaneous) / max(len(sizes), 1)
     return {
         worker["instance"]: int(worker.get("limit") or limit)
-        or run_limit(_memory_max(worker, memory_max), memory_mb, together / max(size, 1))
+        or run_limit(_memory_max(worker, memory_max), memory_mb, together / max(size, 1), _container_memory(worker))
         for worker, size in zip(workers, sizes, strict=True)
     }
 
@@ -44,6 +51,66 @@ def pool_limits(pools: Sequence[Mapping[str, Any]], limits: Mapping[str, int]) -
 
 def _memory_max(worker: Mapping[str, Any], memory_max: str) -> str:
     return str(worker.get("memory_max") or memory_max)
+
+
+def _container_memory(worker: Mapping[str, Any]) -> str:
+    return str(worker["docker"].get("memory", _CONTAINER)) if "docker" in worker else ""
+
+
+def container_settings(
+    worker: Mapping[str, Any],
+    variables: Sequence[str],
+    files: str,
+    flows: str,
+    api_ca_file: str = "",
+    database_ca_file: str = "",
+) -> dict[str, Any]:
+    """Return what the containers of a worker get, as docker_worker.py takes it.
+
+    ``variables`` are those of the worker's environment that they get too, ``files`` the host's folder with what is for
+    them alone, and ``flows`` that of the flows' code.
+    """
+    job = worker["docker"]
+    networks = list(job.get("networks", ()))
+    volumes = [f"{files}:{_FILES}:ro", f"{flows}:{flows}:ro", *job.get("volumes", ())]
+    env = {"PREFECT_API_URL": worker["container_api_url"], "PREFECT_PROFILES_PATH": f"{_FILES}/profiles.toml"}
+    if api_ca_file:
+        volumes.append(f"{api_ca_file}:{_AUTHORITY}:ro")
+        env["PREFECT_API_SSL_CERT_FILE"] = _AUTHORITY
+    if job.get("database_login"):
+        env |= {"PGSERVICEFILE": f"{_FILES}/pg_service.conf", "PGSERVICE": "application"}
+        volumes += [f"{database_ca_file}:{_DATABASE_AUTHORITY}:ro"] if database_ca_file else []
+    return {
+        "image": job["image"],
+        "networks": networks,
+        "network_mode": None if networks else job.get("network_mode", "bridge"),
+        "volumes": volumes,
+        "mem_limit": str(job.get("memory", _CONTAINER)),
+        "variables": list(variables),
+        "env": env,
+    }
+
+
+def container_files(
+    worker: Mapping[str, Any], api_password: str, login: Mapping[str, Any], database_ca_file: str = ""
+) -> dict[str, str]:
+    """Return the files that the containers of a worker get, with the secrets that no environment is to show.
+
+    ``login`` has libpq's parameters of the application's login.
+    """
+    # A text of JSON is one of TOML.
+    api = json.dumps(f"admin:{api_password}")
+    files = {"profiles.toml": f'active = "site"\n\n[profiles.site]\nPREFECT_API_AUTH_STRING = {api}\n'}
+    if worker["docker"].get("database_login"):
+        tls = {"sslmode": "verify-full", "sslrootcert": _DATABASE_AUTHORITY} if database_ca_file else {}
+        lines = [f"{name}={value}\n" for name, value in {**login, **tls}.items()]
+        files["pg_service.conf"] = "".join(["[application]\n", *lines])
+    return files
+
+
+def worker_user(worker: Mapping[str, Any]) -> str:
+    """Return the user of a worker. Whoever may use Docker is root, so no other pool's flows run as that one."""
+    return f"{'docker' if 'docker' in worker else 'prefect'}-{worker['tenant']}"
 
 
 def simultaneous_workers(workers: Sequence[Mapping[str, Any]], memory_max: str, memory_mb: int) -> int:
@@ -97,4 +164,7 @@ class FilterModule:
             "simultaneous_workers": simultaneous_workers,
             "worker_weights": worker_weights,
             "deploy_key_folders": deploy_key_folders,
+            "worker_user": worker_user,
+            "container_settings": container_settings,
+            "container_files": container_files,
         }

@@ -49,6 +49,40 @@ options:
       base_job_template:
         description: The template of its jobs. If the pool has none, its first worker stores the default of its type.
         type: dict
+      docker:
+        description: The containers of a pool of the type C(docker), from which its job template is made.
+        type: dict
+        suboptions:
+          image:
+            description:
+              - The image, as C(REPOSITORY@sha256:...) with its digest, or C(sha256:...) with the identifier of an image
+                that the host has. A tag is refused, because it moves.
+            type: str
+            required: true
+          network_mode:
+            description: C(host), or C(bridge), which it is unless there are C(networks).
+            type: str
+          networks:
+            description: Networks of the engine.
+            type: list
+            elements: str
+            default: []
+          volumes:
+            description: Volumes, as C(SOURCE:TARGET:ro).
+            type: list
+            elements: str
+            default: []
+          memory:
+            description: Memory of a container, without more by swapping.
+            type: str
+            default: 1G
+          registry:
+            description: Name of one of C(registries), by whose credentials the image is pulled.
+            type: str
+          database_login:
+            description: Whether the containers get the login of the application's database, by the role prefect_worker.
+            type: bool
+            default: false
       queues:
         description: Queues of the pool. Every pool has a queue C(default).
         type: list
@@ -71,6 +105,28 @@ options:
           paused:
             description: Whether the queue hands out no work.
             type: bool
+  registries:
+    description: Registries of images with a login, which Prefect keeps in blocks C(registry-NAME).
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Name of the registry here.
+        type: str
+        required: true
+      address:
+        description: Host and port of the registry.
+        type: str
+        required: true
+      username:
+        description: The user's name.
+        type: str
+        required: true
+      password:
+        description: Its password.
+        type: str
+        required: true
 """
 
 EXAMPLES = r"""
@@ -118,6 +174,7 @@ from ansible.module_utils.module_support.failures import failures
 from ansible.module_utils.pgprefect.core.http import API_ARGUMENTS, PrefectApi
 from ansible.module_utils.pgprefect.core.options import from_options, options_of
 from ansible.module_utils.pgprefect.objects import work_pools
+from ansible.module_utils.pgprefect.objects.docker_jobs import DockerRegistry
 
 
 def main() -> None:
@@ -126,12 +183,15 @@ def main() -> None:
         argument_spec={
             **API_ARGUMENTS,
             "pools": {"type": "list", "elements": "dict", "required": True, "options": options},
+            "registries": {"type": "list", "elements": "dict", "default": [], "options": options_of(DockerRegistry)},
         },
         supports_check_mode=True,
     )
     pools = [from_options(work_pools.WorkPool, pool) for pool in module.params["pools"]]
+    registries = [from_options(DockerRegistry, registry) for registry in module.params["registries"]]
+    api = PrefectApi.from_arguments(module.params)
     with failures(module) as done:
-        outcome = work_pools.apply(PrefectApi.from_arguments(module.params), pools, module.check_mode, done)
+        outcome = work_pools.apply(api, pools, module.check_mode, done, registries)
         if outcome.unreachable:
             module.warn(f"{outcome.unreachable} Check mode takes it for a server without work pools.")
         module.exit_json(**outcome.as_dict())

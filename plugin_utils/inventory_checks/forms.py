@@ -270,7 +270,8 @@ def is_shared(path: PurePath) -> bool:
     return len(path.parts) <= 2 or str(path.parent) == "/var"
 
 
-def _own_directory(value: Any) -> None:
+def own_directory(value: Any) -> None:
+    """Raise ValueError for a directory that is shared, or not ours to give away."""
     _absolute(value)
     path = PurePosixPath(str(value))
     if is_shared(path) or any(path.is_relative_to(folder) for folder in _NEVER_BELOW):
@@ -434,7 +435,7 @@ API_URL = Form("an address as https://flows.example.com/api", _api_url)
 FILE = Form("the absolute path of a file, without ..", _file)
 SERVICE_FILE = Form("the absolute path of a file that services can read, as /etc/ssl/certs/ca.pem", _service_file)
 DIRECTORY = Form("the absolute path of a directory, without ..", _absolute)
-OWN_DIRECTORY = Form("the absolute path of a directory of its own, as /var/backups/prefect", _own_directory)
+OWN_DIRECTORY = Form("the absolute path of a directory of its own, as /var/backups/prefect", own_directory)
 FLOWS_FOLDER = Form("the absolute path of a folder of this machine with flows (.py) in it", _flows_folder)
 CONTROLLER_FILE = Form("the absolute path of a file of this machine", _controller_file)
 CONTROLLER_PATH = Form("the absolute path of a directory of this machine", _controller_path)

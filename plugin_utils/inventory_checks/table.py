@@ -14,7 +14,7 @@ from pgprefect.health.thresholds import Thresholds
 from pgprefect.runs.retention import Policy
 from pgprefect.schema.event_table import FIELDS
 
-from . import environment, forms, git
+from . import docker, environment, forms, git
 from .age import AGE_RECIPIENT
 from .forms import Entries, Form, identifier, matching, number, one_of, whole
 from .suggestions import did_you_mean
@@ -212,12 +212,23 @@ FORMS: dict[str, Form] = {
     "prefect_tenants[].git_credentials[].username": matching(r"[A-Za-z0-9][\w.+@-]{0,99}", "a user's name"),
     "prefect_tenants[].git_credentials[].key": forms.PRIVATE_KEY,
     "prefect_tenants[].git_credentials[].known_hosts": git.KNOWN_HOST,
+    "prefect_tenants[].docker_registries[].name": git.NAME,
+    "prefect_tenants[].docker_registries[].address": docker.ADDRESS,
+    "prefect_tenants[].docker_registries[].username": matching(r"[A-Za-z0-9_][\w.+@$-]{0,199}", "a user's name"),
+    "prefect_tenants[].docker_registries[].password": forms.SECRET,
     "prefect_tenants[].work_pools[].name": forms.POOL_NAME,
     "prefect_tenants[].work_pools[].type": matching(r"[a-z][a-z0-9-]{0,99}", "a type of Prefect's, as process"),
     "prefect_tenants[].work_pools[].description": forms.PROSE,
     "prefect_tenants[].work_pools[].concurrency_limit": _LIMIT,
     "prefect_tenants[].work_pools[].paused": _BOOLEAN,
     "prefect_tenants[].work_pools[].base_job_template": forms.DATA,
+    "prefect_tenants[].work_pools[].docker.image": docker.IMAGE,
+    "prefect_tenants[].work_pools[].docker.network_mode": one_of("bridge", "host"),
+    "prefect_tenants[].work_pools[].docker.networks": docker.NETWORK,
+    "prefect_tenants[].work_pools[].docker.volumes": docker.VOLUME,
+    "prefect_tenants[].work_pools[].docker.memory": docker.MEMORY,
+    "prefect_tenants[].work_pools[].docker.registry": git.NAME,
+    "prefect_tenants[].work_pools[].docker.database_login": _BOOLEAN,
     "prefect_tenants[].work_pools[].workers": Workers("a whole number from 0 to 100, or as {min: 0, max: 8}"),
     "prefect_tenants[].work_pools[].hosts": matching(r"[A-Za-z_][\w.-]{0,99}", "the name of a group of the inventory"),
     "prefect_tenants[].work_pools[].memory_max": forms.SIZE,
@@ -411,6 +422,7 @@ MAY_REPEAT = ("prefect_backup_copy_known_hosts", "pgbackrest_repository.known_ho
 UNIQUE: dict[str, tuple[tuple[str, ...], ...]] = {
     "prefect_tenants": (("name",), ("port",), ("schema",)),
     "prefect_tenants[].git_credentials": (("name",),),
+    "prefect_tenants[].docker_registries": (("name",),),
     "prefect_tenants[].work_pools": (("name",),),
     "prefect_tenants[].work_pools[].queues": (("name",), ("priority",)),
     "prefect_tenants[].deployments": (("flow", "name"),),

@@ -47,6 +47,7 @@ FREE_TEXT = {
     "pgbackrest_s3_key_secret": "a secret",
     "prefect_tenants[].deployments[].tags": "Prefect takes any text",
     "prefect_tenants[].git_credentials[].token": "a secret",
+    "prefect_tenants[].docker_registries[].password": "a secret",
 }
 LINES = {row for row, form in FORMS.items() if form.lines}
 # What is allowed although it looks like one of these.

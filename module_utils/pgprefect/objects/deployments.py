@@ -131,7 +131,8 @@ def apply(
         if not dry_run:
             raise
         unreachable = error
-    changes = [*blocks.plan(tokens), *plan(store, declared, code, repositories, may_lack_code=dry_run)]
+    secrets = {name: {"value": token} for name, token in tokens.items()}
+    changes = [*blocks.plan(secrets), *plan(store, declared, code, repositories, may_lack_code=dry_run)]
     if changes and not dry_run:
         for change in changes:
             change.apply()

@@ -1,4 +1,4 @@
-"""Secret blocks: values that Prefect keeps encrypted, and that pull steps name instead of having them."""
+"""Blocks with secrets, which Prefect keeps encrypted, and pull steps and job templates name instead of having them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from ..core.http import ApiError, PrefectApi
 from ..core.problems import Problem
 from .changes import Fields, ObjectChange, create
 
+SECRET = "secret"
+REGISTRY = "docker-registry-credentials"
 _HIDDEN = "(secret)"
-_TYPE = "/block_types/slug/secret"
 
 
 class SecretBlocks:
-    """Those blocks of a server that are declared, with their values."""
+    """Those blocks of a server that are declared, all of one type of Prefect's, with their values."""
 
-    def __init__(self, api: PrefectApi) -> None:
+    def __init__(self, api: PrefectApi, kind: str = SECRET) -> None:
         self._api = api
+        self._kind = kind
         self._stored: dict[str, Fields] = {}  # by name, as the API returns them
 
     def read(self, names: Collection[str]) -> None:
@@ -26,35 +28,35 @@ class SecretBlocks:
             return
         filters = {
             "block_documents": {"name": {"any_": sorted(names)}},
-            "block_types": {"slug": {"any_": ["secret"]}},
+            "block_types": {"slug": {"any_": [self._kind]}},
             "include_secrets": True,
         }
         self._stored = {block["name"]: block for block in self._api.filter("/block_documents/filter", **filters)}
 
-    def plan(self, values: Mapping[str, str]) -> Iterator[ObjectChange]:
-        """Yield what must be changed so that the blocks have these values. No change shows one."""
-        for name, value in sorted(values.items()):
-            what, stored = f"secret block {name}", self._stored.get(name)
+    def plan(self, values: Mapping[str, Mapping[str, str]]) -> Iterator[ObjectChange]:
+        """Yield what must be changed so that the blocks have these fields. No change shows a value."""
+        for name, data in sorted(values.items()):
+            what, stored = f"{self._kind} block {name}", self._stored.get(name)
             if stored is None:
-                yield create(what, {"value": _HIDDEN}, partial(self._create, name, value))
-            elif stored["data"].get("value") != value:
+                yield create(what, dict.fromkeys(data, _HIDDEN), partial(self._create, name, dict(data)))
+                continue
+            changed = sorted(field for field, value in data.items() if stored["data"].get(field) != value)
+            if changed:
                 yield ObjectChange(
-                    f"update {what}: value",
+                    f"update {what}: {', '.join(changed)}",
                     object=what,
-                    before={"value": f"{_HIDDEN}, before"},
-                    after={"value": _HIDDEN},
-                    request=partial(
-                        self._api.call, "PATCH", f"/block_documents/{stored['id']}", {"data": {"value": value}}
-                    ),
+                    before=dict.fromkeys(changed, f"{_HIDDEN}, before"),
+                    after=dict.fromkeys(changed, _HIDDEN),
+                    request=partial(self._api.call, "PATCH", f"/block_documents/{stored['id']}", {"data": dict(data)}),
                 )
 
-    def _create(self, name: str, value: str) -> None:
-        kind = self._api.call("GET", _TYPE)["id"]
+    def _create(self, name: str, data: Fields) -> None:
+        kind = self._api.call("GET", f"/block_types/slug/{self._kind}")["id"]
         schemas = self._api.filter("/block_schemas/filter", block_schemas={"block_type_id": {"any_": [kind]}})
         if not schemas:
-            message = f"Could not create the block {name}: the server does not know Secret blocks."
+            message = f"Could not create the block {name}: the server does not know blocks of the type {self._kind}."
             remedy = "Restart the server, which then makes Prefect's own types of blocks."
             raise ApiError(Problem("api_refused", object=f"block {name}", message=message, remedy=remedy))
         newest = max(schemas, key=lambda schema: str(schema["created"]))
-        body = {"name": name, "data": {"value": value}, "block_type_id": kind, "block_schema_id": newest["id"]}
+        body = {"name": name, "data": data, "block_type_id": kind, "block_schema_id": newest["id"]}
         self._api.call("POST", "/block_documents/", body)

@@ -15,6 +15,8 @@ from ..core.errors import ProblemError
 from ..core.http import ApiUnreachable, PrefectApi
 from ..core.problems import Problem
 from .changes import Fields, ObjectChange, Outcome, create, duplicates, limit_field, name_faults, refuse, update
+from .docker_jobs import IMAGES, DockerJob, DockerRegistry, image_fault, job_template
+from .secret_blocks import REGISTRY, SecretBlocks
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class WorkPool:
     concurrency_limit: Optional[int] = None
     paused: Optional[bool] = None
     base_job_template: Optional[dict[str, Any]] = None
+    docker: Optional[DockerJob] = None  # the containers of a pool of the type docker, instead of a template
     queues: list[WorkQueue] = field(default_factory=list)
 
 
@@ -54,23 +57,30 @@ _DEFAULT_QUEUE = {"name": "default", "priority": 1, "concurrency_limit": None, "
 
 
 def apply(
-    api: PrefectApi, pools: Sequence[WorkPool], dry_run: bool = False, done: Optional[list[str]] = None
+    api: PrefectApi,
+    pools: Sequence[WorkPool],
+    dry_run: bool = False,
+    done: Optional[list[str]] = None,
+    registries: Sequence[DockerRegistry] = (),
 ) -> Outcome:
-    """Bring the declared work pools and queues to their declaration.
+    """Bring the declared work pools and queues to their declaration, and the blocks of registries that these use.
 
     Each change is added to ``done`` when it is made. A dry run changes nothing, and takes a server that it cannot reach
     for one without work pools.
     Raises ObjectsError, ApiError, or ProblemError if a pool is of another type.
     """
-    refuse(list(_faults(pools)))
-    unreachable = None
+    refuse([*_faults(pools), *_docker_faults(pools, registries)])
+    used = {pool.docker.registry for pool in pools if pool.docker}
+    credentials = {registry.block: registry.data for registry in registries if registry.name in used}
+    blocks, unreachable = SecretBlocks(api, REGISTRY), None
     try:
         stored = read(api, pools)
+        blocks.read(credentials)
     except ApiUnreachable as error:
         if not dry_run:
             raise
         stored, unreachable = StoredPools(), error
-    changes = plan(api, pools, stored)
+    changes = [*blocks.plan(credentials), *plan(api, pools, stored)]
     if changes and not dry_run:
         for change in changes:
             change.apply()
@@ -104,6 +114,8 @@ def _plan_pool(api: PrefectApi, pool: WorkPool, current: Optional[Fields]) -> It
     name, wanted = f"work pool {pool.name}", _wanted_fields(pool)
     if pool.base_job_template is not None:
         wanted["base_job_template"] = pool.base_job_template
+    if pool.docker is not None:
+        wanted["base_job_template"] = job_template(pool.docker)
     if current is None:
         body = {"name": pool.name, "type": pool.type, **wanted}
         yield create(name, body, partial(api.call, "POST", "/work_pools/", body))
@@ -174,6 +186,23 @@ def _faults(pools: Sequence[WorkPool]) -> Iterator[str]:
             yield from _field_faults(name, queue)
             if queue.priority is not None and queue.priority < 1:
                 yield f"{name}: priority must be 1 or more."
+
+
+def _docker_faults(pools: Sequence[WorkPool], registries: Sequence[DockerRegistry]) -> Iterator[str]:
+    known = [registry.name for registry in registries]
+    yield from (f"Registry {name} is declared twice." for name in duplicates(known))
+    for pool in pools:
+        what, job = f"Work pool {pool.name}", pool.docker
+        if job is None:
+            continue
+        if pool.type != "docker" or pool.base_job_template is not None:
+            yield f"{what}: docker belongs to a pool of the type docker, without a base_job_template."
+        if fault := image_fault(job.image):
+            yield f"{what}: the image {job.image!r} must be {IMAGES}: {fault}."
+        if job.networks and job.network_mode:
+            yield f"{what}: of networks and network_mode give one."
+        if job.registry and job.registry not in known:
+            yield f"{what}: there is no registry {job.registry}; declare it in registries."
 
 
 def _field_faults(name: str, declared: Union[WorkPool, WorkQueue]) -> Iterator[str]:

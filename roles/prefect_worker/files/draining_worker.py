@@ -7,7 +7,8 @@ Prefect 3's own worker takes SIGTERM as an interrupt: it ends within seconds, it
 drain either. A paused work pool stops all of its workers; a paused queue of one worker would, but a worker that polls
 a queue of its own gets nothing of the others; a worker stopped by SIGSTOP can neither report nor renew anything for
 its runs. So this is Prefect's worker of the pool's type, with three methods that look at a flag before they take a
-run. What is already being taken when the signal comes goes on and is waited for.
+run. What is already being taken when the signal comes goes on and is waited for. A Docker worker is more than that:
+see docker_worker.py. PGPREFECT_CONTAINERS, in its environment, says what its containers get.
 
 usage: draining_worker.py POOL NAME LIMIT
 """
@@ -17,6 +18,8 @@ from __future__ import annotations
 import abc
 import asyncio
 import contextlib
+import importlib
+import json
 import os
 import signal
 import sys
@@ -90,6 +93,10 @@ async def main(pool: str, name: str, limit: int) -> int:
     base = BaseWorker.get_worker_class_from_type(kind)
     if base is None:
         sys.exit(f"The work pool {pool} is of the type {kind}, for which no worker is installed.")
+    if kind == "docker" and "PGPREFECT_CONTAINERS" in os.environ:
+        sys.path.append(str(Path(__file__).parent))
+        declared = json.loads(os.environ["PGPREFECT_CONTAINERS"])
+        base = importlib.import_module("docker_worker").contained(base, declared)
     worker: Any = draining(base)(work_pool_name=pool, name=name, limit=limit, create_pool_if_not_found=False)
     work = asyncio.ensure_future(worker.start(with_healthcheck=True))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.drain)

@@ -20,6 +20,7 @@ def test_one_line_is_a_whole_tenant() -> None:
         "server": "prefect_server",
         "port": 4200,
         "api_url": "http://127.0.0.1:4200/api",
+        "container_api_url": "http://127.0.0.1:4200/api",
         "api_ca_file": "",
         "ui_url": "http://127.0.0.1:4200",
         "event_retention": "P90D",

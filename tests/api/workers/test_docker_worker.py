@@ -1,0 +1,254 @@
+"""The worker of Docker pools on a real engine: the host decides what a container gets, and none is forgotten."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pgprefect.core.http import PrefectApi
+from pgprefect.runs.taken_runs import resolve_taken_runs
+
+from filter_plugins.workers import container_files, container_settings
+from tests.api.conftest import AUTH_STRING
+from tests.support.postgresql import SUITE, docker
+from tests.support.project import ROOT, VIRTUALENV
+from tests.support.waiting import wait_for
+
+WORKER = ROOT / "roles/prefect_worker/files/draining_worker.py"
+IMAGE = f"ansible-prefect-host:{SUITE}"
+NAME = "host-tenant-contained-1"
+POOL = "contained"
+PASSWORD = AUTH_STRING.partition(":")[2]
+REGISTRY = {"address": "registry.example.com", "username": "flows", "password": "r3gistry s3cret"}
+ENDS = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+OUR_LABEL = f"label=io.prefect.worker-name={NAME}"
+FLOW = """
+import os
+import time
+from pathlib import Path
+from prefect import flow
+
+@flow
+def contained(code: int = 0, gate: str = ""):
+    Path("begun").write_text("".join(f"{name}={value}\\n" for name, value in os.environ.items()))
+    while gate and not Path(gate).exists():
+        time.sleep(0.1)
+    if code:
+        os._exit(code)
+"""
+
+
+@dataclass
+class Site:
+    """A pool with one worker, which can be started again, and a deployment on it."""
+
+    api: Callable[..., Any]
+    folder: Path
+    environment: dict[str, str]
+    pool: dict[str, Any]
+    deployment: str = ""
+    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "worker.log"
+
+    def start(self) -> subprocess.Popen[bytes]:
+        command = [str(VIRTUALENV / "bin/python"), "-I", str(WORKER), POOL, NAME, "3"]
+        with self.log.open("ab") as log:
+            worker = subprocess.Popen(command, env=self.environment, cwd=self.folder, stdout=log, stderr=log)
+        self.workers.append(worker)
+        return worker
+
+    def run(self, **body: Any) -> str:
+        (self.folder / "begun").unlink(missing_ok=True)
+        return str(self.api("POST", f"/deployments/{self.deployment}/create_flow_run", body)["id"])
+
+    def begin(self, **body: Any) -> str:
+        run = self.run(**body)
+        wait_for(lambda: (self.folder / "begun").exists() or self.state(run)[0] in ENDS, self.log.read_text, 120)
+        assert (self.folder / "begun").exists(), self.log.read_text()
+        return run
+
+    def state(self, run: str) -> tuple[str, str]:
+        found = self.api("GET", f"/flow_runs/{run}")["state"]
+        return found["type"], found["message"] or ""
+
+    def end(self, run: str) -> tuple[str, str]:
+        wait_for(lambda: self.state(run)[0] in ENDS, self.log.read_text, seconds=120)
+        return self.state(run)
+
+
+def containers(run: str) -> list[str]:
+    return docker("ps", "--all", "--quiet", "--filter", f"label=io.prefect.flow-run-id={run}").split()
+
+
+def python_prefix() -> str:
+    """The folder of the interpreter that the virtualenv's python is a link to."""
+    return docker_free([str(VIRTUALENV / "bin/python"), "-I", "-c", "import sys; print(sys.base_prefix)"])
+
+
+def docker_free(command: list[str]) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def site(
+    api: Callable[..., Any],
+    api_arguments: dict[str, str],
+    prefect_environment: dict[str, str],
+    run_module: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+) -> Iterator[Site]:
+    image = docker("image", "inspect", "--format", "{{.Id}}", IMAGE)
+    job = {"image": image, "network_mode": "host", "memory": "512M"}
+    registry = {**REGISTRY, "name": str(uuid.uuid4())}
+    pool = {"name": POOL, "type": "docker", "docker": {**job, "registry": registry["name"]}}
+
+    def declare(password: str) -> dict[str, Any]:
+        registries = [{**registry, "password": password}]
+        made = run_module("prefect_work_pools", **api_arguments, pools=[pool], registries=registries)
+        assert "s3cret" not in json.dumps(made)
+        return made
+
+    block = f"docker-registry-credentials block registry-{registry['name']}"
+    assert declare("0lder s3cret").get("actions") == [f"create {block}", f"create work pool {POOL}"]
+    assert declare(registry["password"])["actions"] == [f"update {block}: password"]
+    assert not declare(registry["password"])["changed"]
+
+    files, code = tmp_path / "files", tmp_path / "code"
+    files.mkdir()
+    code.mkdir()
+    worker = {"docker": job, "container_api_url": api_arguments["api_url"]}
+    for name, text in container_files(worker, PASSWORD, {}).items():
+        (files / name).write_text(text)
+    (code / "contained.py").write_text(FLOW)
+    settings = container_settings(worker, ["DECLARED"], str(files), str(ROOT / "flows"))
+    # What an image of flows has in it: Prefect, and here also the code.
+    settings["volumes"] += [f"{folder}:{folder}:ro" for folder in (python_prefix(), str(VIRTUALENV.resolve()))]
+    settings["volumes"].append(f"{code}:{code}:rw")
+    settings["env"]["PATH"] = f"{VIRTUALENV.resolve()}/bin:/usr/bin:/bin"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    environment = {
+        **prefect_environment,
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "PREFECT_WORKER_WEBSERVER_PORT": port,
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+        "PGPREFECT_CONTAINERS": json.dumps(settings),
+        "DECLARED": "yes",
+        "UNDECLARED": "no",
+    }
+    made_site = Site(api, code, environment, pool)
+    flow = api("POST", "/flows/", {"name": "contained"})["id"]
+    body = {
+        "name": "contained",
+        "flow_id": flow,
+        "work_pool_name": POOL,
+        "entrypoint": "contained.py:contained",
+        "pull_steps": [{"prefect.deployments.steps.set_working_directory": {"directory": str(code)}}],
+    }
+    made_site.deployment = api("POST", "/deployments/", body)["id"]
+    yield made_site
+    for started in made_site.workers:
+        if started.poll() is None:
+            started.kill()
+            started.wait()
+    if left := docker("ps", "--all", "--quiet", "--filter", OUR_LABEL).split():
+        docker("rm", "--force", *left)
+    api("DELETE", f"/work_pools/{POOL}")
+
+
+def test_the_host_decides_what_a_container_gets(site: Site) -> None:
+    # Somebody with the API's password wants to be root of the host.
+    template = site.api("GET", f"/work_pools/{POOL}")["base_job_template"]
+    template["job_configuration"].update(
+        privileged=True, auto_remove=True, volumes=["/:/host"], container_create_kwargs={"cap_add": ["SYS_ADMIN"]}
+    )
+    site.api("PATCH", f"/work_pools/{POOL}", {"base_job_template": template})
+    site.start()
+    run = site.begin(parameters={"gate": "may_end"}, job_variables={"env": {"OWN": "env"}})
+    (container,) = containers(run)
+    text = docker("inspect", container)
+    (found,) = json.loads(text)
+    assert not found["HostConfig"]["Privileged"] and not found["HostConfig"]["AutoRemove"]
+    assert not found["HostConfig"]["CapAdd"] and found["HostConfig"]["SecurityOpt"] == ["no-new-privileges"]
+    assert not [bind for bind in found["HostConfig"]["Binds"] if bind.startswith("/:")]
+    assert found["HostConfig"]["Memory"] == found["HostConfig"]["MemorySwap"] == 512 * 1024**2
+    assert found["Image"] == site.pool["docker"]["image"]
+    seen = dict(line.split("=", 1) for line in (site.folder / "begun").read_text().splitlines() if "=" in line)
+    assert (seen["OWN"], seen["DECLARED"], seen["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]) == ("env", "yes", "30")
+    assert not {"UNDECLARED", "PREFECT_HOME", "PREFECT_WORKER_QUERY_SECONDS", "PGPREFECT_CONTAINERS"} & seen.keys()
+    for secret in (PASSWORD, "r3gistry s3cret"):
+        assert secret not in text and json.dumps(secret)[1:-1] not in text
+    (site.folder / "may_end").touch()
+    assert site.end(run)[0] == "COMPLETED"
+    wait_for(lambda: not containers(run), lambda: docker("ps", "--all"))
+
+    moving = site.run(job_variables={"image": IMAGE})
+    state, message = site.end(moving)
+    assert state == "CRASHED" and "is not pinned by its digest" in message
+    assert containers(moving) == []
+
+
+def test_a_container_outlives_its_worker_and_is_not_forgotten(site: Site, api_arguments: dict[str, str]) -> None:
+    client = PrefectApi(api_arguments["api_url"], AUTH_STRING)
+
+    def take_up() -> list[str]:
+        return [run.id for run in resolve_taken_runs(client, NAME, POOL, "its worker ended")]
+
+    first = site.start()
+    lives = site.begin(parameters={"gate": "may_end"})
+    killed = site.begin(parameters={"gate": "never"})
+    lost = site.begin(parameters={"gate": "never"})
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    docker("kill", *containers(lost))
+    # What the worker's unit calls after it, and before the next one.
+    assert take_up() == [lost] and take_up() == []
+    state, message = site.state(lost)
+    assert state == "CRASHED" and "its container has ended (Exited (137)" in message
+    assert {site.state(run)[0] for run in (lives, killed)} == {"RUNNING"}
+
+    second = site.start()
+    wait_for(lambda: site.log.read_text().count("again.") == 2, site.log.read_text)
+    docker("kill", *containers(killed))
+    state, message = site.end(killed)
+    assert state == "CRASHED" and "137" in message, message
+    failed = site.run(parameters={"code": 3})
+    state, message = site.end(failed)
+    assert state == "CRASHED" and re.search("status code:? 3", message), message
+    assert docker("inspect", "--format", "{{.State.ExitCode}}", *containers(killed)) == "137"  # kept to be looked at
+    # Removed by somebody: Prefect's own worker takes it for one that ended well.
+    removed = site.begin(parameters={"gate": "never"})
+    docker("rm", "--force", *containers(removed))
+    assert site.end(removed)[0] == "CRASHED"
+
+    second.send_signal(signal.SIGTERM)
+    wait_for(lambda: "takes no new runs and has 1 going on" in site.log.read_text(), site.log.read_text)
+    (site.folder / "may_end").touch()
+    assert second.wait(60) == 0, site.log.read_text()
+    assert site.end(lives)[0] == "COMPLETED" and containers(lives) == []
+
+
+def test_without_an_answer_of_the_engine_nothing_is_resolved(site: Site, api_arguments: dict[str, str]) -> None:
+    client = PrefectApi(api_arguments["api_url"], AUTH_STRING)
+    from pgprefect.core.errors import ProblemError
+
+    with pytest.raises(ProblemError) as failed:
+        resolve_taken_runs(client, NAME, POOL, "its worker ended", ask=lambda: None)
+    assert [problem.code for problem in failed.value.problems] == ["docker_engine_down"]
+    site.environment["PGPREFECT_CONTAINERS"] = site.environment["PGPREFECT_CONTAINERS"].replace(
+        site.pool["docker"]["image"], "sha256:" + 64 * "0"
+    )
+    assert site.start().wait(60) == 1
+    assert "The Docker engine of this host lacks what the pool declares" in site.log.read_text()
