@@ -87,7 +87,7 @@ def test_a_run_in_a_container_of_the_pinned_image(host: Host, secrets: dict[str,
         text,
         journal(host),
         host.check_output("ps -eo args"),
-        host.check_output("cat /etc/systemd/system/prefect*"),
+        host.check_output("cat /etc/systemd/system/prefect*.service /etc/systemd/system/prefect*.d/*"),
     ]
     pool = host.check_output("PREFECT_LOGGING_LEVEL=ERROR prefect work-pool inspect containers")
     for name, secret in secrets.items():

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import io
 import os
 import re
 import sys
@@ -68,6 +69,8 @@ def restrict(job: Any, flow_run_id: str, worker: str, declared: Mapping[str, Any
 
 def contained(base: type[BaseWorker[Any, Any, Any]], declared: Mapping[str, Any]) -> type[BaseWorker[Any, Any, Any]]:
     """Return a Docker worker like Prefect's that keeps to what is declared."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # the journal has at once what the containers print
 
     class ContainedWorker(base, abc.ABC):  # type: ignore[valid-type, misc]
         async def setup(self) -> None:
