@@ -200,6 +200,7 @@ def test_the_host_decides_what_a_container_gets(site: Site) -> None:
     assert containers(moving) == []
 
 
+@pytest.mark.thorough  # molecule/pools shows it on a host
 def test_a_container_outlives_its_worker_and_is_not_forgotten(site: Site, api_arguments: dict[str, str]) -> None:
     client = PrefectApi(api_arguments["api_url"], AUTH_STRING)
 
