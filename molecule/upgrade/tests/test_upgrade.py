@@ -49,6 +49,12 @@ SLOW = "import time\nfrom prefect import flow\n@flow\ndef slow(): time.sleep(90)
 Contents = Callable[[], list[str]]
 
 
+@pytest.fixture(scope="session")
+def container() -> str:
+    """The container of the host with the server."""
+    return f"prefect-upgrade{os.environ.get('MOLECULE_SUFFIX', '')}"
+
+
 @pytest.fixture
 def contents(host: Host) -> Contents:
     """What the schema holds, of which nothing may be lost."""
