@@ -93,7 +93,8 @@ def test_a_run_in_a_container_of_the_pinned_image(host: Host, secrets: dict[str,
     for name, secret in secrets.items():
         assert not [place for place in [*places, pool] if secret in place], name
     assert end(host, run)[0] == "COMPLETED"
-    assert re.search(r"contained=True uid=[1-9]\d* login=mltrading_app letters=abc", said(host, run))
+    expected = r"contained=True uid=[1-9]\d* login=mltrading_app letters=abc"
+    wait_for(lambda: re.search(expected, said(host, run)), lambda: said(host, run), 30)
     wait_for(lambda: not containers(host, run), lambda: host.check_output("docker ps --all"))
 
 
@@ -106,7 +107,7 @@ def test_the_login_of_the_registry_is_needed(host: Host) -> None:
 def test_only_the_unit_of_the_docker_pool_reaches_the_engine(host: Host) -> None:
     run = start(host, "reach-docker/plain")
     assert end(host, run)[0] == "COMPLETED"
-    assert "docker=Permission denied" in said(host, run)
+    wait_for(lambda: "docker=Permission denied" in said(host, run), lambda: said(host, run), 30)
     assert host.check_output("getent group docker").rstrip().endswith(":")
     assert host.run("runuser -u docker-prefect -- docker ps").rc != 0
     for user in ("prefect-prefect", "docker-prefect"):
