@@ -147,6 +147,8 @@ def test_a_set_that_does_not_come_back_as_it_was_is_not_verified(host: Host) -> 
         assert found["checks"]["drill"] == "degraded"
     finally:
         host.check_output(f"rm -r {HOME}/{newest['name']}")
+    host.check_output("pgprefect drill")
+    assert json.loads(host.run("pgprefect health --json").stdout)["checks"]["drill"] == "healthy"
 
 
 @pytest.mark.thorough
