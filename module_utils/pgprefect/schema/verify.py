@@ -62,10 +62,9 @@ class Verification:
         return self.connection_test and not any(problem.severity == ERROR for problem in self.problems)
 
 
-# PostgreSQL's own order: role in database, role, database, all.
 # What a login lacks is none of the database's faults.
 _OF_THE_LOGIN = ("login_not_superuser", "login_not_administrator")
-
+# PostgreSQL's own order: role in database, role, database, all.
 _SEARCH_PATHS = """
 SELECT rolname, coalesce(
     (SELECT substr(entry, strpos(entry, '=') + 1)
