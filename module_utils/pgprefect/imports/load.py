@@ -21,7 +21,7 @@ from .plan import Order, Plan, Progress
 from .problems import ImportRefused
 from .rows import Frames
 from .scratch import Scratch
-from .target import drop_statements, obstacles, read_target, rebuild_statements
+from .target import Index, drop_statements, obstacles, read_target, rebuild_statements
 
 _LOCK_SECONDS = 10
 _MEMORY = "128MB"
@@ -86,7 +86,7 @@ def _load_all(cursor: Any, order: Order, plan: Plan, scratch: Scratch, progress:
     filled = [table for table in target.tables if plan.rows[table]]
     given = [[table, list(target.columns[table].items())] for table in filled]
     with scratch.stream([*order.program, "import-rows", str(scratch.copy)], given) as stream:
-        for statement in drop_statements(target, _large(plan)):  # while the reader starts
+        for statement in drop_statements(target, _made_later(plan)):  # while the reader starts
             statement.execute(cursor)
         for table in filled:
             progress(f"Loading {plan.rows[table]:,} rows of {table}")
@@ -102,16 +102,16 @@ def _load_all(cursor: Any, order: Order, plan: Plan, scratch: Scratch, progress:
     return changed
 
 
-def _large(plan: Plan) -> list[str]:
-    """Return the tables whose indexes are made after their rows: for fewer rows that takes longer."""
-    return [table for table, rows in plan.rows.items() if rows >= _MANY]
+def _made_later(plan: Plan) -> list[Index]:
+    """Return the indexes that are made after the rows of their tables: for fewer rows that takes longer."""
+    return [index for index in plan.target.indexes if plan.rows.get(index.table, 0) >= _MANY]
 
 
 def _rebuild(cursor: Any, plan: Plan, progress: Progress) -> None:
     """Make indexes and foreign keys again, and compare rows and structure. Raises psycopg2's errors, ImportRefused."""
     target = plan.target
     progress(f"Rebuilding the indexes, and checking {len(target.keys)} foreign keys")
-    for statement in rebuild_statements(target, _large(plan)):
+    for statement in rebuild_statements(target, _made_later(plan)):
         cursor.execute(statement)
     progress("Counting the rows")
     for table, expected in plan.rows.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -182,28 +182,29 @@ def replaced(cursor: Any, schema: str) -> dict[str, int]:
     return found
 
 
-def drop_statements(target: Target, large: Collection[str]) -> Iterator[Statement]:
-    """Yield the statements that empty the tables, and drop foreign keys and the indexes of large tables."""
+def drop_statements(target: Target, indexes: Sequence[Index]) -> Iterator[Statement]:
+    """Yield the statements that empty the tables, and drop foreign keys and these indexes."""
     for foreign in target.keys:
-        names = ((target.schema, foreign.key.table), foreign.name)
-        yield Statement("ALTER TABLE {} DROP CONSTRAINT {}", (Names((names[0],)), names[1]))
+        yield _dropped(target.schema, foreign.key.table, foreign.name)
     yield Statement("TRUNCATE {}", (target.emptied(),))
-    for index in target.indexes:
-        if index.table in large and index.constraint:
-            table = Names(((target.schema, index.table),))
-            yield Statement("ALTER TABLE {} DROP CONSTRAINT {}", (table, index.name))
-        elif index.table in large:
+    for index in indexes:
+        if index.constraint:
+            yield _dropped(target.schema, index.table, index.name)
+        else:
             yield Statement("DROP INDEX {}", (Names(((target.schema, index.name),)),))
 
 
-def rebuild_statements(target: Target, large: Collection[str]) -> Iterator[str]:
+def rebuild_statements(target: Target, indexes: Sequence[Index]) -> Iterator[str]:
     """Yield the statements that make them again, as PostgreSQL itself has written them."""
-    for index in target.indexes:
-        if index.table in large:
-            added = _added(target.schema, index.table, index.name, index.definition)
-            yield added if index.constraint else index.definition
+    for index in indexes:
+        added = _added(target.schema, index.table, index.name, index.definition)
+        yield added if index.constraint else index.definition
     for foreign in target.keys:
         yield _added(target.schema, foreign.key.table, foreign.name, foreign.definition)
+
+
+def _dropped(schema: str, table: str, name: str) -> Statement:
+    return Statement("ALTER TABLE {} DROP CONSTRAINT {}", (Names(((schema, table),)), name))
 
 
 def _added(schema: str, table: str, name: str, definition: str) -> str:
