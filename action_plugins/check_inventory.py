@@ -199,17 +199,15 @@ class ActionModule(ActionBase):
         yield from check_encryption(declared, groups, boolean(self._get("prefect_allow_plain_http", False, host)))
         yield from check_api_urls(declared, groups)
         proxies = groups.get("prefect_proxy", ())
-        resolve = filter_loader.get("prefect_tenants").j2_function
+        bound = filter_loader.get("local_address").j2_function(self._get("prefect_bind_address", "127.0.0.1", host))
         address = self._get("prefect_ui_url", "", host)
-        resolved = resolve(declared, ui_url=address, proxy=proxies[0]) if proxies else []
+        resolved = filter_loader.get("prefect_tenants").j2_function(declared, bound, address, proxy=(*proxies, "")[0])
         certificate = self._get("prefect_proxy_certificate", "", host) or host.get("site_tls", "none") != "none"
         ports = {int(self._get("prefect_proxy_http_port", 80, host)): "the redirection of HTTP"}
         if set(proxies) & set(groups.get("postgresql", ())):
             ports[int(self._get("database_port", 5432, host))] = "PostgreSQL"
         yield from check_proxy(resolved, groups, bool(certificate), ports)
-        bound = self._get("prefect_bind_address", "127.0.0.1", host)
-        listening = filter_loader.get("local_address").j2_function(bound)
-        yield from check_reach(resolve(declared, listening, address, proxy=(*proxies, "")[0]), groups)
+        yield from check_reach(resolved, groups)
 
     def _first_server(self, variables: Mapping[str, Any]) -> dict[str, Any]:
         """Return the variables as the first server's host has them, if there is one."""
