@@ -200,12 +200,16 @@ def pool_environments(tenants: Sequence[Mapping[str, Any]]) -> dict[str, dict[st
 
 def git_credentials(tenants: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Return by tenant what logs in to its repositories; these are secrets, so `prefect_tenants` does not have them."""
-    return {tenant["name"]: [dict(one) for one in tenant.get("git_credentials", ())] for tenant in tenants}
+    return _with_secrets(tenants, "git_credentials")
 
 
 def docker_registries(tenants: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Return by tenant the registries of images, with the passwords, which `prefect_tenants` does not have."""
-    return {tenant["name"]: [dict(one) for one in tenant.get("docker_registries", ())] for tenant in tenants}
+    return _with_secrets(tenants, "docker_registries")
+
+
+def _with_secrets(tenants: Sequence[Mapping[str, Any]], key: str) -> dict[str, list[dict[str, Any]]]:
+    return {tenant["name"]: [dict(one) for one in tenant.get(key, ())] for tenant in tenants}
 
 
 def git_environments(
