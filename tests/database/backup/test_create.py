@@ -138,7 +138,7 @@ def test_globals_have_the_roles_and_no_password(prefect: Site, tmp_path: Path) -
 def test_both_schemas_agree_while_a_writer_writes_pairs(prefect: Site, tmp_path: Path) -> None:
     prefect.sql("CREATE TABLE public.pair (n int)")
     prefect.sql("CREATE TABLE prefect.pair (n int)")
-    stop = threading.Event()
+    began, stop = threading.Event(), threading.Event()
 
     def write() -> None:
         with contextlib.closing(prefect.server.connect(prefect.database)) as connection, connection.cursor() as cursor:
@@ -147,10 +147,12 @@ def test_both_schemas_agree_while_a_writer_writes_pairs(prefect: Site, tmp_path:
                     return
                 cursor.execute("BEGIN; INSERT INTO public.pair VALUES (%s)", (number,))
                 cursor.execute("INSERT INTO prefect.pair VALUES (%s); COMMIT", (number,))
+                began.set()
 
     writer = threading.Thread(target=write)
     writer.start()
     try:
+        assert began.wait(30)
         manifests = [make(prefect, tmp_path) for _ in range(5)]
     finally:
         stop.set()
