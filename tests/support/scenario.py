@@ -55,6 +55,19 @@ def wait_for_health(host: Host, tenant: str = "prefect") -> None:
     wait_for(lambda: host.run(health).rc == 0, lambda: host.run(health).stdout, 90)
 
 
+def start_run(host: Host, deployment: str, *options: str) -> str:
+    """Start a flow run where the command prefect is, and return its ID."""
+    said = host.check_output(" ".join(["prefect deployment run", deployment, *options]))
+    found = re.search(r"UUID: ([0-9a-f-]{36})", said)
+    assert found, said
+    return found[1]
+
+
+def state_of(host: Host, run: str) -> str:
+    """The type of a flow run's state, asked of the database on this host."""
+    return str(host.check_output(PSQL, f"SELECT state_type FROM prefect.flow_run WHERE id = '{run}'"))
+
+
 def as_cron(host: Host, file: str, user: str, command: str) -> Any:
     """Run a command of a file of cron as cron does: in a shell of the user's home that knows next to nothing."""
     settings = re.findall(r"^(\w+)=(.*)$", host.file(file).content_string, re.MULTILINE)

@@ -12,7 +12,7 @@ import pytest
 import testinfra
 from testinfra.host import Host
 
-from tests.support.scenario import PSQL, Playbook, container_of
+from tests.support.scenario import PSQL, Playbook, container_of, start_run, state_of
 from tests.support.waiting import wait_for
 
 WORKER = "/etc/prefect/worker/prefect-default-1.env"
@@ -200,13 +200,10 @@ def test_a_recovery_resolves_the_runs_of_a_lost_host_alone(database: Host, serve
     server.check_output("sh -c %s", deploy)
 
     def begin(seconds: int, tag: str) -> str:
-        run = f"prefect deployment run slow/slow --param seconds={seconds} --tag {tag}"
-        found = re.search(r"UUID: (\S+)", server.check_output(run))
-        assert found
-        return found.group(1)
+        return start_run(server, "slow/slow", f"--param seconds={seconds} --tag {tag}")
 
     def state(run: str) -> str:
-        return str(database.check_output(PSQL, f"SELECT state_type FROM prefect.flow_run WHERE id = '{run}'"))
+        return state_of(database, run)
 
     short, long, again = begin(130, "short"), begin(900, "long"), begin(900, "on_lost:reschedule")
     wait_for(lambda: {state(run) for run in (short, long, again)} == {"RUNNING"}, seconds=90)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import http.client
-import re
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from testinfra.host import Host
 from tests.support.browser import log_in, running_browser
 from tests.support.project import DEFAULT
 from tests.support.proxy import write_configuration
-from tests.support.scenario import PSQL, Playbook, Typed, container_of
+from tests.support.scenario import PSQL, Playbook, Typed, container_of, start_run
 from tests.support.waiting import wait_for
 
 WORKER = "/etc/prefect/worker/prefect-default-1.env"
@@ -168,8 +167,7 @@ def test_a_person_sees_a_run_in_the_browser(
     wait.until(text_to_be_present_in_element((By.TAG_NAME, "body"), "Subflow Runs"))
     assert "Completed" in browser.find_element(By.TAG_NAME, "body").text
     # The page of a run that has not begun shows its logs and its end by itself.
-    made = server.check_output("prefect deployment run collect-market-data/sample")
-    (run,) = re.findall("UUID: ([0-9a-f-]{36})", made)
+    run = start_run(server, "collect-market-data/sample")
     browser.get(f"https://{address}/runs/flow-run/{run}")
     wait.until(text_to_be_present_in_element((By.TAG_NAME, "body"), "Finished in state Completed"))
     stopped = browser.execute_async_script("""

@@ -12,7 +12,7 @@ import yaml
 from testinfra.host import Host
 
 from tests.support.project import ROOT
-from tests.support.scenario import PSQL, SCENARIO, Playbook, Typed, changed, wait_for_health
+from tests.support.scenario import PSQL, SCENARIO, Playbook, Typed, changed, start_run, wait_for_health
 from tests.support.waiting import wait_for
 
 WORKER = "prefect-worker@prefect-containers-1"
@@ -34,11 +34,7 @@ def healthy(host: Host) -> Iterator[None]:
 
 def start(host: Host, deployment: str, **parameters: float) -> str:
     """Start a run and return its ID."""
-    given = " ".join(f"--param {name}={value}" for name, value in parameters.items())
-    said = host.check_output(f"prefect deployment run {deployment} {given}")
-    found = re.search(r"UUID: ([0-9a-f-]{36})", said)
-    assert found, said
-    return found[1]
+    return start_run(host, deployment, *(f"--param {name}={value}" for name, value in parameters.items()))
 
 
 def state(host: Host, run: str) -> tuple[str, str]:

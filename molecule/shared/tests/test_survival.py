@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import time
 
 import pytest
 from testinfra.host import Host
 
-from tests.support.scenario import PREFECT, PSQL, Playbook, wait_for_health
+from tests.support.scenario import PREFECT, PSQL, Playbook, start_run, state_of, wait_for_health
 from tests.support.waiting import wait_for
 
 
@@ -153,15 +152,7 @@ def slow(host: Host, tenants: list[str]) -> None:
 
 def begin(host: Host, seconds: int, megabytes: int = 0, tag: str = "slow") -> str:
     """Start a run, and return its ID."""
-    run = f"prefect deployment run slow/slow --param seconds={seconds} --param megabytes={megabytes} --tag {tag}"
-    found = re.search(r"UUID: (\S+)", host.check_output(run))
-    assert found
-    return found.group(1)
-
-
-def state(host: Host, run: str) -> str:
-    """The state of a run."""
-    return str(host.check_output(PSQL, f"SELECT state_type FROM prefect.flow_run WHERE id = '{run}'"))
+    return start_run(host, "slow/slow", f"--param seconds={seconds} --param megabytes={megabytes} --tag {tag}")
 
 
 def named_dead(host: Host, tenant: str) -> dict[str, str]:
@@ -190,13 +181,13 @@ def test_a_stopping_worker_drains(host: Host, tenants: list[str]) -> None:
     """It lets its runs finish, and takes no new ones meanwhile."""
     unit = f"prefect-worker@{tenants[0]}-default-1"
     run = begin(host, seconds=15)
-    wait_for(lambda: state(host, run) == "RUNNING", seconds=120)
+    wait_for(lambda: state_of(host, run) == "RUNNING", seconds=120)
     host.check_output("systemctl stop --no-block %s", unit)
     later = begin(host, seconds=1)
     wait_for(lambda: host.run("systemctl is-active %s", unit).stdout.strip() == "inactive", seconds=90)
-    assert (state(host, run), state(host, later)) == ("COMPLETED", "SCHEDULED")
+    assert (state_of(host, run), state_of(host, later)) == ("COMPLETED", "SCHEDULED")
     host.check_output("systemctl start %s", unit)
-    wait_for(lambda: state(host, later) == "COMPLETED", seconds=90)
+    wait_for(lambda: state_of(host, later) == "COMPLETED", seconds=90)
 
 
 @pytest.mark.usefixtures("slow")
@@ -207,22 +198,22 @@ def test_a_run_that_outlasts_the_drain_is_resolved(host: Host, tenants: list[str
     host.check_output("systemctl daemon-reload")
     try:
         run, again = begin(host, seconds=600), begin(host, 600, 0, "on_lost:reschedule")
-        wait_for(lambda: {state(host, run), state(host, again)} == {"RUNNING"}, seconds=90)
+        wait_for(lambda: {state_of(host, run), state_of(host, again)} == {"RUNNING"}, seconds=90)
         host.check_output("systemctl stop %s", unit)
-        assert (state(host, run), state(host, again)) == ("CRASHED", "SCHEDULED")
+        assert (state_of(host, run), state_of(host, again)) == ("CRASHED", "SCHEDULED")
         assert "prefect_worker_drain_seconds" in message(host, run)
         assert host.run(f"pgrep --uid prefect-{tenants[0]}").rc == 1
     finally:
         host.check_output(f"rm -r {place}; systemctl daemon-reload; systemctl start {unit}")
-    wait_for(lambda: state(host, again) == "RUNNING", seconds=90)
+    wait_for(lambda: state_of(host, again) == "RUNNING", seconds=90)
     host.check_output("prefect flow-run cancel %s", again)
-    wait_for(lambda: state(host, again) == "CANCELLED", seconds=90)
+    wait_for(lambda: state_of(host, again) == "CANCELLED", seconds=90)
 
 
 @pytest.mark.usefixtures("slow")
 def test_a_run_survives_outages_of_the_database_and_of_the_api(host: Host, tenants: list[str]) -> None:
     run = begin(host, seconds=90)
-    wait_for(lambda: state(host, run) == "RUNNING", seconds=120)
+    wait_for(lambda: state_of(host, run) == "RUNNING", seconds=120)
     version, cluster = host.check_output("pg_lsclusters --no-header").split()[:2]
     for unit in (f"postgresql@{version}-{cluster}", f"prefect-server@{tenants[0]}"):
         host.check_output("systemctl stop %s", unit)
@@ -230,8 +221,8 @@ def test_a_run_survives_outages_of_the_database_and_of_the_api(host: Host, tenan
         host.check_output("systemctl start %s", unit)
         wait_for(lambda: ready(host), seconds=90)
     assert run not in named_dead(host, tenants[0])
-    wait_for(lambda: state(host, run) != "RUNNING", seconds=180)
-    assert state(host, run) == "COMPLETED"
+    wait_for(lambda: state_of(host, run) != "RUNNING", seconds=180)
+    assert state_of(host, run) == "COMPLETED"
 
 
 @pytest.mark.thorough
@@ -239,14 +230,14 @@ def test_a_run_survives_outages_of_the_database_and_of_the_api(host: Host, tenan
 def test_a_run_survives_an_upgrade_of_debians_packages(host: Host, tenants: list[str]) -> None:
     """Such as unattended-upgrades does: the packages restart PostgreSQL, and replace what Python is made of."""
     run = begin(host, 15)
-    wait_for(lambda: state(host, run) == "RUNNING", seconds=60)
+    wait_for(lambda: state_of(host, run) == "RUNNING", seconds=60)
     version, cluster = host.check_output("pg_lsclusters --no-header").split()[:2]
     process = f"systemctl show --property MainPID --value postgresql@{version}-{cluster}"
     before = host.check_output(process)
     packages = f"postgresql-{version} postgresql-common python3 openssl"
     host.check_output(f"DEBIAN_FRONTEND=noninteractive apt-get install --reinstall --yes {packages}")
     assert host.check_output(process) not in (before, "0")
-    wait_for(lambda: state(host, run) == "COMPLETED", lambda: state(host, run), 120)
+    wait_for(lambda: state_of(host, run) == "COMPLETED", lambda: state_of(host, run), 120)
     for tenant in tenants:
         wait_for_health(host, tenant)
     assert host.check_output("systemctl --failed --no-legend --plain") == ""
@@ -257,27 +248,27 @@ def test_the_runs_of_a_killed_worker_are_resolved(host: Host, tenants: list[str]
     """By its unit; and where that finds no API, at its next start, or by a recovery."""
     tenant, unit = tenants[0], f"prefect-worker@{tenants[0]}-default-1"
     run = begin(host, seconds=600)
-    wait_for(lambda: state(host, run) == "RUNNING", seconds=120)
+    wait_for(lambda: state_of(host, run) == "RUNNING", seconds=120)
     assert run not in named_dead(host, tenant) and run not in lost(host)
     worker = host.check_output("systemctl show --property MainPID --value %s", unit)
     host.check_output("kill -STOP %s", worker)  # it is silent, and its run lives
     time.sleep(5)
     assert run not in lost(host)
     host.check_output("kill -KILL %s", worker)
-    wait_for(lambda: state(host, run) == "CRASHED", seconds=30)
+    wait_for(lambda: state_of(host, run) == "CRASHED", seconds=30)
     assert "its worker" in message(host, run) and "signal" in message(host, run)
 
     wait_for(lambda: host.service(unit).is_running, seconds=60)
     timer = host.run("systemctl is-active prefect-recover.timer").rc == 0
     host.check_output("systemctl stop prefect-recover.timer")
     run = begin(host, seconds=600)
-    wait_for(lambda: state(host, run) == "RUNNING", seconds=120)
+    wait_for(lambda: state_of(host, run) == "RUNNING", seconds=120)
     host.check_output(f"systemctl stop prefect-server@{tenant}; systemctl kill --signal KILL %s", unit)
     host.check_output("systemctl stop %s", unit)
     host.check_output(f"systemctl start prefect-server@{tenant}")
     assert "does not run on this host" in named_dead(host, tenant)[run] and "does not run" in lost(host)[run]
     host.check_output("pgprefect runs recover --yes")
-    assert state(host, run) == "CRASHED" and lost(host) == {} and run not in named_dead(host, tenant)
+    assert state_of(host, run) == "CRASHED" and lost(host) == {} and run not in named_dead(host, tenant)
     host.check_output(f"systemctl start {unit} {'prefect-recover.timer' if timer else ''}")
 
 
@@ -287,12 +278,12 @@ def test_a_run_that_takes_too_much_memory_ends_alone(host: Host, tenants: list[s
     unit = f"prefect-worker@{tenants[0]}-default-1"
     worker = host.check_output("systemctl show --property MainPID --value %s", unit)
     modest = begin(host, seconds=40)
-    wait_for(lambda: state(host, modest) == "RUNNING", seconds=60)
+    wait_for(lambda: state_of(host, modest) == "RUNNING", seconds=60)
     host.check_output("systemctl set-property --runtime %s MemoryMax=700M", unit)
     try:
         greedy = begin(host, seconds=5, megabytes=1000)
-        wait_for(lambda: state(host, greedy) == "CRASHED", seconds=90)
-        wait_for(lambda: state(host, modest) == "COMPLETED", seconds=120)
+        wait_for(lambda: state_of(host, greedy) == "CRASHED", seconds=90)
+        wait_for(lambda: state_of(host, modest) == "COMPLETED", seconds=120)
     finally:
         host.check_output("systemctl set-property --runtime %s MemoryMax=4G", unit)
     assert host.check_output("systemctl show --property MainPID --value %s", unit) == worker
@@ -306,11 +297,11 @@ def test_what_a_worker_had_taken_and_not_begun_runs_after_its_next_start(host: H
     runs = [begin(host, seconds=1) for _ in range(3)]
     wait_for(lambda: host.check_output(PSQL, pending) == "t", seconds=60)
     host.check_output("systemctl kill --kill-whom main --signal KILL %s", unit)
-    taken = [run for run in runs if state(host, run) in ("PENDING", "SCHEDULED")]
+    taken = [run for run in runs if state_of(host, run) in ("PENDING", "SCHEDULED")]
     assert taken
-    wait_for(lambda: {state(host, run) for run in taken} == {"COMPLETED"}, seconds=180)
+    wait_for(lambda: {state_of(host, run) for run in taken} == {"COMPLETED"}, seconds=180)
     # What had begun is dead.
-    assert {state(host, run) for run in set(runs) - set(taken)} <= {"COMPLETED", "CRASHED"}
+    assert {state_of(host, run) for run in set(runs) - set(taken)} <= {"COMPLETED", "CRASHED"}
 
 
 def test_a_stopped_database_is_started_by_the_site(host: Host, tenants: list[str], playbook: Playbook) -> None:
@@ -324,15 +315,15 @@ def test_a_stopped_database_is_started_by_the_site(host: Host, tenants: list[str
 @pytest.mark.usefixtures("slow")
 def test_everything_comes_back_after_a_power_cut(host: Host, container: str, playbook: Playbook) -> None:
     runs = begin(host, seconds=600), begin(host, 600, 0, "on_lost:reschedule")
-    wait_for(lambda: {state(host, run) for run in runs} == {"RUNNING"}, seconds=90)
+    wait_for(lambda: {state_of(host, run) for run in runs} == {"RUNNING"}, seconds=90)
     for command in ("kill", "start"):
         subprocess.run(["docker", command, container], check=True, stdout=subprocess.DEVNULL)
     wait_for(lambda: ready(host), seconds=120)
     wait_for(lambda: playbook("playbooks/verify.yml").returncode == 0, seconds=120)
     assert host.check_output("systemctl --failed --no-legend --plain") == ""
-    wait_for(lambda: [state(host, run) for run in runs] == ["CRASHED", "RUNNING"], seconds=90)
+    wait_for(lambda: [state_of(host, run) for run in runs] == ["CRASHED", "RUNNING"], seconds=90)
     host.check_output("prefect flow-run cancel %s", runs[1])
-    wait_for(lambda: state(host, runs[1]) == "CANCELLED", seconds=90)
+    wait_for(lambda: state_of(host, runs[1]) == "CANCELLED", seconds=90)
 
 
 @pytest.mark.thorough

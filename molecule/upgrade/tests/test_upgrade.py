@@ -17,7 +17,7 @@ from pgprefect.core.http import PrefectApi, is_ready
 from testinfra.host import Host
 
 from tests.support.project import ROOT
-from tests.support.scenario import PSQL, SCENARIO, Playbook, Typed, changed, container_of, wait_for_health
+from tests.support.scenario import PSQL, SCENARIO, Playbook, Typed, changed, container_of, state_of, wait_for_health
 from tests.support.waiting import wait_for
 
 URL = f"http://127.0.0.1:{os.environ.get('MOLECULE_PORT', '4216')}"
@@ -190,7 +190,7 @@ def slow_run(host: Host) -> Iterator[str]:
     }
     deployment = api.call("POST", "/deployments/", content)["id"]
     run = str(api.call("POST", f"/deployments/{deployment}/create_flow_run", {"name": "slow-1"})["id"])
-    wait_for(lambda: state(host, run) == "RUNNING", seconds=90)
+    wait_for(lambda: state_of(host, run) == "RUNNING", seconds=90)
     yield run
     api.call("DELETE", f"/flows/{flow}")
 
@@ -202,16 +202,12 @@ def drilled(host: Host) -> None:
     assert "passed the drill" in host.check_output("pgprefect drill")
 
 
-def state(host: Host, run: str) -> str:
-    return str(host.check_output(PSQL, f"SELECT state_type FROM prefect.flow_run WHERE id = '{run}'"))
-
-
 @pytest.mark.usefixtures("drilled", "as_before", "broken_server")
 def test_it_goes_back_where_the_server_does_not_start(host: Host, playbook: Playbook, slow_run: str) -> None:
     said = said_by(playbook(*UPGRADE))
     assert "Not all servers became ready" in said and "3.8.8 runs again as before" in said, said
     assert "Took, because it passed a drill" in said, said
-    assert state(host, slow_run) == "COMPLETED"
+    assert state_of(host, slow_run) == "COMPLETED"
 
 
 @pytest.mark.usefixtures("as_before")
