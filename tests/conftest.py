@@ -36,7 +36,7 @@ def run_module() -> Callable[..., Result]:
 
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[Server]:
-    with running_postgresql() as server:
+    with running_postgresql("--tmpfs", "/var/lib/postgresql") as server:
         yield server
 
 
