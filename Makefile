@@ -33,7 +33,7 @@ api: ## test the flows, and the modules that use Prefect's API
 	@box/controller prefect
 	@box/engine
 	@box/image bookworm
-	@$(PYTEST) tests/api
+	@$(PYTEST) --numprocesses 2 --dist loadfile tests/api
 
 database: ## test pgprefect on a real PostgreSQL
 	@box/controller prefect all

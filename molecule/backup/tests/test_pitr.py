@@ -153,7 +153,8 @@ def test_a_restore_that_fails_or_is_killed_leaves_the_database_as_it_was(host: H
 
     host.check_output("systemd-run --collect --unit=victim /usr/local/bin/pgprefect pitr restore --end --yes")
     aside = "ls -d /var/lib/postgresql/*/main.before-restore"
-    host.check_output(f"timeout 60 bash -c 'until {aside} >/dev/null 2>&1; do sleep 0.05; done'")
+    waiting = f"timeout 180 bash -c 'until {aside} >/dev/null 2>&1; do sleep 0.05; done'"
+    host.check_output(f"{waiting} || {{ journalctl --unit victim >&2; false; }}")
     host.check_output("systemctl kill --signal=KILL victim")
     assert "main.before-restore" in clusters(host)
     refused = host.run("pgprefect pitr restore --end --yes")

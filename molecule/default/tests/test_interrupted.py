@@ -85,6 +85,7 @@ def kill_after(environment: dict[str, str], seconds: float) -> str:
         return tasks[-1].rstrip(" *") if tasks else "before the first task"
 
 
+@pytest.mark.thorough
 def test_a_killed_run_is_mended_by_the_next(fresh: dict[str, str]) -> None:
     reached = []
     for _ in range(int(os.environ.get("INTERRUPTIONS", "1"))):

@@ -212,12 +212,12 @@ def test_a_run_that_outlasts_the_drain_is_resolved(host: Host, tenants: list[str
 
 @pytest.mark.usefixtures("slow")
 def test_a_run_survives_outages_of_the_database_and_of_the_api(host: Host, tenants: list[str]) -> None:
-    run = begin(host, seconds=90)
+    run = begin(host, seconds=50)
     wait_for(lambda: state_of(host, run) == "RUNNING", seconds=120)
     version, cluster = host.check_output("pg_lsclusters --no-header").split()[:2]
     for unit in (f"postgresql@{version}-{cluster}", f"prefect-server@{tenants[0]}"):
         host.check_output("systemctl stop %s", unit)
-        time.sleep(20)
+        time.sleep(10)
         host.check_output("systemctl start %s", unit)
         wait_for(lambda: ready(host), seconds=90)
     assert run not in named_dead(host, tenants[0])

@@ -197,7 +197,7 @@ def test_a_killed_run_leaves_no_set_and_the_next_one_succeeds(prefect: Site, tmp
     chance = random.Random(1)
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "module_utils")}
     interrupted, longest = 0, first.seconds + 0.3
-    while interrupted < 10:
+    while interrupted < 5:
         process = subprocess.Popen(command(prefect, tmp_path), env=environment, start_new_session=True)
         time.sleep(chance.uniform(0.1, longest))
         if process.poll() is None:
