@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ try:
     from plugin_utils.inventory_checks.docker import check_docker, check_reach
     from plugin_utils.inventory_checks.git import check_sources
     from plugin_utils.inventory_checks.groups import GROUPS, check_groups
+    from plugin_utils.inventory_checks.libraries import check_libraries
     from plugin_utils.inventory_checks.managed import check_managed
     from plugin_utils.inventory_checks.proxy import check_api_urls, check_encryption, check_proxy
     from plugin_utils.inventory_checks.secrets import check_secrets
@@ -151,8 +153,8 @@ class ActionModule(ActionBase):
     def _check_value(self, name: str, value: Any, host: dict[str, Any], counts: bool = True) -> Iterator[str]:
         mistakes = list(check_value(name, value, self._specification.options[name]))
         alone = bool(mistakes) or not counts
-        if name == "prefect_tenants" and counts and (flows := self._flows(host)):
-            mistakes += check_code(value, flows)
+        if name == "prefect_tenants" and counts and (flows_with := self._flows(host)):
+            mistakes += check_code(value, flows_with)
         if alone:
             pass  # what it must fit together with may belong to another value
         elif name == "prefect_tenants":
@@ -181,6 +183,7 @@ class ActionModule(ActionBase):
         yield from check_environments(tenants)
         yield from check_sources(tenants)
         yield from check_docker(tenants)
+        yield from check_libraries(tenants, self._release(host), REQUIREMENTS)
         yield from check_tenants(resolved)
         yield from check_placement(resolved, host["groups"])
         workers_of = filter_loader.get("prefect_workers").j2_function
@@ -214,15 +217,28 @@ class ActionModule(ActionBase):
         servers = variables["groups"].get("prefect_server") or ()
         return {**variables, **(variables["hostvars"].raw_get(servers[0]) if servers else {})}
 
-    def _flows(self, host: dict[str, Any]) -> Flows | None:
-        """Return the controller's folder of flows; None where the site brings its flows to the hosts by itself."""
+    def _release(self, host: dict[str, Any]) -> str:
+        default = self._specification.options["prefect_version"]["default"]
+        return str(self._get("prefect_version", default, host))
+
+    def _flows(self, host: dict[str, Any]) -> Callable[[str], Flows] | None:
+        """Return the controller's folder of flows, by the libraries of a pool; an empty name stands for those of all.
+
+        None where the site brings its flows to the hosts by itself.
+        """
         given = self._get("prefect_flows", None, host) if "prefect_flows" in host else ROOT / "flows"
         if given is None or "prefect_objects_flows_directory" in host:
             return None
-        folder = Path(str(given))
-        release = self._get("prefect_version", self._specification.options["prefect_version"]["default"], host)
-        locks = [REQUIREMENTS / f"{kind}-{release}.txt" for kind in ("prefect", "flows")]
-        return Flows(folder, locked_modules(locks) | set(self._get("prefect_flows_modules", (), host)))
+        folder, release = Path(str(given)), self._release(host)
+        others = set(self._get("prefect_flows_modules", (), host))
+
+        @cache
+        def flows_with(libraries: str) -> Flows:
+            own = libraries or str(REQUIREMENTS / "flows")
+            locks = [Path(f"{lock}-{release}.txt") for lock in (REQUIREMENTS / "prefect", own)]
+            return Flows(folder, locked_modules(locks) | others, libraries or "requirements/flows")
+
+        return flows_with
 
     def _tenants(self, host: dict[str, Any]) -> list[dict[str, Any]]:
         """Return the tenants of a host with their defaults, and none where they have mistakes."""

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 _FIRST_PORT = 4200
 # What a pool may say of its workers in place of the worker role's variables.
-_WORKER_KEYS = ("memory_max", "cpu_weight", "limit", "docker")
+_WORKER_KEYS = ("memory_max", "cpu_weight", "limit", "libraries", "docker")
 # What git reads of the workers' environment.
 _GIT_VARIABLES = (
     *("GIT_SSL_CAINFO", "GIT_SSL_CAPATH"),

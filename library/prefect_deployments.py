@@ -35,6 +35,12 @@ options:
     description: The environment of Prefect in which the flows are loaded.
     type: path
     required: true
+  pool_virtualenvs:
+    description: >-
+      Environments in which the flows of work pools with libraries of their own are loaded, by pool. Where one is not
+      there yet, C(virtualenv) is taken.
+    type: dict
+    default: {}
   user:
     description: The account that loads the flows and runs git, if the module itself runs as root.
     type: str
@@ -268,6 +274,7 @@ def main() -> None:
             **API_ARGUMENTS,
             "flows_directory": {"type": "path", "required": True},
             "virtualenv": {"type": "path", "required": True},
+            "pool_virtualenvs": {"type": "dict", "default": {}},
             "user": {"type": "str"},
             "git_credentials": {
                 "type": "list",
@@ -282,7 +289,12 @@ def main() -> None:
         supports_check_mode=True,
     )
     api = PrefectApi.from_arguments(module.params)
-    code = FlowCode(module.params["flows_directory"], module.params["virtualenv"], module.params["user"])
+    code = FlowCode(
+        module.params["flows_directory"],
+        module.params["virtualenv"],
+        module.params["user"],
+        module.params["pool_virtualenvs"],
+    )
     declared = [from_options(deployments.Deployment, item) for item in module.params["deployments"]]
     credentials = [from_options(GitCredentials, item) for item in module.params["git_credentials"]]
     repositories = Repositories(

@@ -1,11 +1,11 @@
 #!/usr/bin/python
-"""Keep a virtualenv exactly at a set of locks."""
+"""Keep virtualenvs exactly at sets of locks."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: prefect_virtualenv
-short_description: Keep a virtualenv exactly at a set of locks
+short_description: Keep virtualenvs exactly at sets of locks
 description:
   - Creates a virtualenv with uv and installs exactly the packages of the given locks, each checked by its hash, and
     removes all others. Files in it that belong to no package stay.
@@ -25,6 +25,14 @@ options:
     type: list
     elements: path
     required: true
+  further:
+    description: Further virtualenvs of the same Python. What they share with the first one is downloaded once.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path: {description: The virtualenv's folder., type: path, required: true}
+      requirements: {description: Its lock files on the host., type: list, elements: path, required: true}
   python: {description: The Python of the virtualenv., type: path, default: /usr/bin/python3}
   uv: {description: The uv executable., type: path, default: /usr/local/bin/uv}
   uv_lock:
@@ -59,17 +67,22 @@ changes:
 """
 
 import os
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.hosts.virtualenv import Virtualenv
+from ansible.module_utils.hosts.virtualenv import Virtualenv, update_virtualenvs
 from ansible.module_utils.module_support.failures import failures
 
 
 def main() -> None:
+    content: dict[str, Any] = {
+        "path": {"type": "path", "required": True},
+        "requirements": {"type": "list", "elements": "path", "required": True},
+    }
     module = AnsibleModule(
         argument_spec={
-            "path": {"type": "path", "required": True},
-            "requirements": {"type": "list", "elements": "path", "required": True},
+            **content,
+            "further": {"type": "list", "elements": "dict", "default": [], "options": content},
             "python": {"type": "path", "default": "/usr/bin/python3"},
             "uv": {"type": "path", "default": "/usr/local/bin/uv"},
             "uv_lock": {"type": "path", "default": ""},
@@ -79,8 +92,9 @@ def main() -> None:
     os.umask(0o022)  # everybody on the host may use it
     os.nice(15)  # other packages may be installed at the same time, and those are waited for first
     with failures(module) as done:
-        virtualenv = Virtualenv(**module.params)
-        module.exit_json(**virtualenv.update(dry_run=module.check_mode, scratch=module.tmpdir, done=done))
+        further = module.params.pop("further")
+        virtualenvs = [Virtualenv(**{**module.params, **one}) for one in ({}, *further)]
+        module.exit_json(**update_virtualenvs(virtualenvs, module.check_mode, module.tmpdir, done))
 
 
 if __name__ == "__main__":

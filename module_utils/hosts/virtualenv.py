@@ -1,4 +1,4 @@
-"""A virtualenv whose packages are exactly those of a set of lock files."""
+"""Virtualenvs whose packages are exactly those of sets of lock files."""
 
 from __future__ import annotations
 
@@ -48,27 +48,20 @@ class Virtualenv:
     uv: str
     uv_lock: str = ""
 
-    def update(
-        self, dry_run: bool = False, scratch: str | None = None, done: list[str] | None = None
-    ) -> dict[str, Any]:
-        """Bring the virtualenv to its locks and return the result as a module does; a dry run changes nothing.
-
-        A dry run also works if uv, the locks or the virtualenv are still missing. Temporary files are made in
-        the folder ``scratch``. What was made before a failure is added to ``done``. Raises VirtualenvError.
-        """
+    def update(self, cache: str, dry_run: bool = False, done: list[str] | None = None) -> dict[str, Any]:
+        """Bring the virtualenv to its locks, and return the result as a module does; downloads are in ``cache``."""
         exists = self._works()
         if not dry_run and self.uv_lock and not os.path.exists(self.uv):
             self._install_uv(done)
         missing = [name for name in (self.uv, *self.requirements) if not os.path.exists(name)]
         if missing and not dry_run:
             raise VirtualenvError(f"Not on this host: {', '.join(missing)}. Install or copy it before this task.")
-        with tempfile.TemporaryDirectory(dir=scratch) as cache:
-            if missing:
-                changes = Changes(installed=self._locked())
-            elif exists and self._is_current(cache):
-                changes = Changes()
-            else:
-                changes = changed_packages(self._plan(exists, cache) if dry_run else self._make(exists, cache, done))
+        if missing:
+            changes = Changes(installed=self._locked())
+        elif exists and self._is_current(cache):
+            changes = Changes()
+        else:
+            changes = changed_packages(self._plan(exists, cache) if dry_run else self._make(exists, cache, done))
         before = "".join(f"{name}\n" for name in sorted(changes.removed))
         after = "".join(f"{name}\n" for name in sorted(changes.installed))
         if not exists:
@@ -126,7 +119,7 @@ class Virtualenv:
         """Return what uv says it would do; a missing virtualenv is tried as an empty one."""
         if exists:
             return _checked(self._sync(self._own_python, cache, "--dry-run"))
-        trial = os.path.join(cache, "trial")
+        trial = tempfile.mkdtemp(dir=cache)
         _checked(self._uv(cache, "venv", "--no-project", "--python", self.python, trial))
         return _checked(self._sync(os.path.join(trial, "bin", "python"), cache, "--dry-run"))
 
@@ -169,6 +162,24 @@ class Virtualenv:
                 with open(name, encoding="utf-8") as lock:
                     packages += locked_packages(lock.read())
         return packages
+
+
+def update_virtualenvs(
+    virtualenvs: Sequence[Virtualenv], dry_run: bool = False, scratch: str | None = None, done: list[str] | None = None
+) -> dict[str, Any]:
+    """Bring virtualenvs to their locks and return the result as a module does; a dry run changes nothing.
+
+    What several of them have is downloaded once. A dry run also works if uv, the locks or the virtualenvs are still
+    missing. Temporary files are made in the folder ``scratch``. What was made before a failure is added to ``done``.
+    Raises VirtualenvError.
+    """
+    with tempfile.TemporaryDirectory(dir=scratch) as cache:
+        results = [virtualenv.update(cache, dry_run, done) for virtualenv in virtualenvs]
+    return {
+        "changed": any(result["changed"] for result in results),
+        **{key: [name for result in results for name in result[key]] for key in ("installed", "removed")},
+        "diff": {key: "".join(result["diff"][key] for result in results) for key in ("before", "after")},
+    }
 
 
 def changed_packages(output: str) -> Changes:

@@ -58,8 +58,10 @@ def locked_modules(locks: Iterable[Path]) -> set[str]:
 class Flows:
     """The folder with the flows, and the modules that they may import besides the standard library's and its own."""
 
-    def __init__(self, folder: Path, modules: Collection[str]) -> None:
+    def __init__(self, folder: Path, modules: Collection[str], libraries: str = "requirements/flows") -> None:
+        """Take also the locks of the modules' packages, without their end."""
         self.folder = folder
+        self._libraries = libraries
         self._modules = {name.lower() for name in (*modules, *_OURS)}
         self._trees: dict[Path, ast.Module | str] = {}
 
@@ -129,7 +131,7 @@ class Flows:
                 if not base and not self._is_known(first, roots):
                     yield (
                         f"{here}: {current.relative_to(self.folder)} imports {first}, which is not in the folder of "
-                        "the flows and in no lock: add its package to requirements/flows.in and run requirements/lock, "
+                        f"the flows and in no lock: add its package to {self._libraries}.in and run requirements/lock, "
                         "or name the module in prefect_flows_modules if a package has it under another name."
                     )
 

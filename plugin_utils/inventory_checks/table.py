@@ -17,6 +17,7 @@ from pgprefect.schema.event_table import FIELDS
 from . import docker, environment, forms, git
 from .age import AGE_RECIPIENT
 from .forms import Entries, Form, identifier, matching, number, one_of, whole
+from .libraries import LIBRARIES
 from .suggestions import did_you_mean
 
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements"
@@ -234,6 +235,7 @@ FORMS: dict[str, Form] = {
     "prefect_tenants[].work_pools[].memory_max": forms.SIZE,
     "prefect_tenants[].work_pools[].cpu_weight": whole(1, 10_000),
     "prefect_tenants[].work_pools[].limit": whole(1, 10_000),
+    "prefect_tenants[].work_pools[].libraries": LIBRARIES,
     "prefect_tenants[].work_pools[].environment": environment.WORKER,
     "prefect_tenants[].work_pools[].queues[].name": forms.PREFECT_NAME,
     "prefect_tenants[].work_pools[].queues[].description": forms.PROSE,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .code import Flows
@@ -16,15 +16,18 @@ _UNIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*(-[A-Za-z0-9_.]+)*")
 _WHEN = ("cron", "interval", "rrule")
 
 
-def check_code(tenants: Any, flows: Flows) -> Iterator[str]:
+def check_code(tenants: Any, flows_with: Callable[[str], Flows]) -> Iterator[str]:
     """Yield what is wrong with the entrypoints of the deployments, also where other keys have mistakes.
 
-    Code in a repository is not here; it is checked when its deployment is applied.
+    ``flows_with`` returns the flows as a pool with libraries of its own can import them; for an empty name, as others
+    can. Code in a repository is not here; it is checked when its deployment is applied.
     """
     for number, tenant in enumerate(_mappings(tenants)):
+        own = {str(pool.get("name")): pool.get("libraries") or "" for pool in _mappings(tenant.get("work_pools"))}
         for index, deployment in enumerate(_mappings(tenant.get("deployments"))):
             path = f"prefect_tenants[{number}].deployments[{index}]"
             if "source" not in deployment and not list(ENTRYPOINT.faults(path, deployment.get("entrypoint"))):
+                flows = flows_with(str(own.get(str(deployment.get("work_pool")), "")))
                 yield from flows.faults(path, {"flow": "", **deployment})
 
 

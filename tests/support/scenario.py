@@ -22,7 +22,7 @@ PSQL = "runuser --user postgres -- psql --no-psqlrc --quiet --tuples-only --no-a
 # The virtualenv of Prefect on the hosts.
 PREFECT = f"/opt/prefect/{DEFAULT}"
 # How the pages begin what they tell to type on the controller; all else is typed on the host.
-CONTROLLER = (".venv/bin/", "box/", "cp -r inventory/")
+CONTROLLER = (".venv/bin/", "box/", "cp -r inventory/", "requirements/lock ")
 Playbook = Callable[..., subprocess.CompletedProcess[str]]
 
 

@@ -109,7 +109,7 @@ def test_defaults_are_the_wirings() -> None:
         (
             "prefect_work_pools",
             "work_pools",
-            {"workers", "environment", "hosts", "memory_max", "cpu_weight", "limit"},
+            {"workers", "environment", "hosts", "memory_max", "cpu_weight", "limit", "libraries"},
         ),
         ("prefect_deployments", "deployments", {"environment"}),
     ],
@@ -211,11 +211,9 @@ def test_what_does_not_fit_together(tmp_path: Path) -> None:
     pools = [{"name": "default", "workers": 1, "queues": [{"name": "urgent"}]}]
     one = {"port": 4200, "schema": "prefect"}
 
-    flows = Flows(tmp_path, {"prefect"})
-
     def check(**keys: Any) -> list[str]:
         tenants = [{**one, "work_pools": pools, "deployments": [{**daily, **keys}]}]
-        return [*check_tenants(tenants), *check_code(tenants, flows)]
+        return [*check_tenants(tenants), *check_code(tenants, lambda _libraries: Flows(tmp_path, {"prefect"}))]
 
     path = "prefect_tenants[0].deployments[0]"
     assert check(work_queue="urgent", schedules=[{"slug": "close", "cron": "30 22 * * 1-5"}]) == []

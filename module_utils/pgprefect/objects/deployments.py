@@ -219,11 +219,20 @@ def _load(
     repositories: Repositories,
 ) -> dict[str, Fields]:
     """Return what Prefect knows of the deployments' flows by full name. Raises FlowError, GitError."""
-    entrypoints = {d.entrypoint for d in declared if d.source is None}
-    found = code.load(sorted(entrypoints)) if entrypoints else {}
-    loaded = {d.full_name: found[d.entrypoint] for d in declared if d.source is None}
+    loaded = _load_in_folder([deployment for deployment in declared if deployment.source is None], code)
     for source, deployments in _by_source(declared).items():
-        found = _load_commit(source, deployments, versions[deployments[0].full_name] or "", code, repositories)
+        loaded |= _load_commit(source, deployments, versions[deployments[0].full_name] or "", code, repositories)
+    return loaded
+
+
+def _load_in_folder(declared: Sequence[Deployment], code: FlowCode) -> dict[str, Fields]:
+    """Return what Prefect knows of the deployments' flows by full name, those of each virtualenv loaded together."""
+    by_virtualenv: dict[str, list[Deployment]] = {}
+    for deployment in declared:
+        by_virtualenv.setdefault(code.of_pool(deployment.work_pool).virtualenv, []).append(deployment)
+    loaded: dict[str, Fields] = {}
+    for virtualenv, deployments in by_virtualenv.items():
+        found = replace(code, virtualenv=virtualenv).load(sorted({d.entrypoint for d in deployments}))
         loaded.update({d.full_name: found[d.entrypoint] for d in deployments})
     return loaded
 
@@ -231,15 +240,13 @@ def _load(
 def _load_commit(
     source: GitSource, deployments: Sequence[Deployment], commit: str, code: FlowCode, repositories: Repositories
 ) -> dict[str, Fields]:
-    """Return what Prefect knows of the flows of a commit by entrypoint. Raises FlowError, GitError."""
-    entrypoints = {deployment.entrypoint for deployment in deployments}
+    """Return what Prefect knows of the flows of a commit by full name. Raises FlowError, GitError."""
     missing = {"error": f"there is no such file at the commit {commit[:12]}"}
-    found: dict[str, Fields] = dict.fromkeys(entrypoints, missing)
+    found: dict[str, Fields] = {deployment.full_name: missing for deployment in deployments}
     try:
         with repositories.checkout(source, commit) as folder:
-            there = sorted(one for one in entrypoints if Path(folder, one.partition(":")[0]).is_file())
-            if there:
-                found.update(replace(code, directory=folder).load(there))
+            there = [one for one in deployments if Path(folder, one.entrypoint.partition(":")[0]).is_file()]
+            found |= _load_in_folder(there, replace(code, directory=folder))
     except GitError as error:
         raise _named(deployments, error) from error
     return found

@@ -10,8 +10,8 @@ import os
 import pwd
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,16 +59,23 @@ class FlowError(ProblemError):
 class FlowCode:
     """The folder with the code of flows, and the virtualenv and the user with which they are loaded.
 
-    Without a user it is the process's own. An entrypoint is a file of the folder and a function: ``file.py:function``.
+    Without a user it is the process's own. ``pools`` has the virtualenvs of work pools with libraries of their own.
+    An entrypoint is a file of the folder and a function: ``file.py:function``.
     """
 
     directory: str
     virtualenv: str
     user: str | None = None
+    pools: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def python(self) -> str:
         return os.path.join(self.virtualenv, "bin", "python")
+
+    def of_pool(self, name: str) -> FlowCode:
+        """Return the same with the virtualenv of a work pool, if it has one and that is there."""
+        own = replace(self, virtualenv=self.pools.get(name, self.virtualenv))
+        return own if os.path.exists(own.python) else self
 
     def version(self, entrypoint: str, required: bool = True) -> str | None:
         """Return a digest of the flow's file and of all that it imports from the folder, packages included.

@@ -76,7 +76,14 @@ def commands(host: Host) -> list[str]:
     """The processes of the server and of both hosts' workers, with their command lines."""
     worker = testinfra.get_host(f"docker://{container_of('worker')}")
     found = []
-    for on, unit in ((host, "prefect-server@prefect"), (host, WORKER), (worker, WORKER)):
+    # The last one has libraries of its own.
+    units = (
+        (host, "prefect-server@prefect"),
+        (host, WORKER),
+        (worker, WORKER),
+        (worker, "prefect-worker@prefect-gpu-1"),
+    )
+    for on, unit in units:
         process = on.check_output("systemctl show --property MainPID --value %s", unit)
         found.append(process + on.check_output("tr '\\0' ' ' </proc/%s/cmdline", process))
     return found
@@ -85,7 +92,7 @@ def commands(host: Host) -> list[str]:
 def runs_release(host: Host, release: str) -> None:
     """Everything that runs is of one release."""
     for command in commands(host):
-        assert f"/opt/prefect/{release}/" in command
+        assert f"/{release}/bin/" in command
     wait_for_health(host)
 
 
@@ -122,6 +129,18 @@ def test_nothing_stops_where_the_disk_is_full(host: Host, playbook: Playbook) ->
     assert "The virtualenv of 3.9.1 could not be made, and nothing was stopped." in said and "o space left" in said
     assert commands(host) == before
     assert not host.file("/etc/prefect/upgrade.json").exists
+
+
+def test_nothing_begins_without_a_lock_that_the_way_back_needs(host: Host, playbook: Playbook) -> None:
+    lock = SCENARIO / "libraries/gpu-3.8.8.txt"
+    aside = lock.rename(lock.with_suffix(".aside"))
+    try:
+        said = said_by(playbook(*UPGRADE))
+    finally:
+        aside.rename(lock)
+    assert f"3.8.8 would need {lock}, which is not there" in said
+    assert f"requirements/lock {lock.parent}/gpu 3.8.8" in said
+    assert not host.file("/opt/prefect/3.9.1").exists
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -254,6 +255,25 @@ def test_a_missing_virtualenv_is_named(deployment: Deployment) -> None:
     deployment.arguments["virtualenv"] = "/nowhere/venv"
     result = deployment.apply()
     assert result["failed"] and "/nowhere/venv/bin/python" in result["msg"]
+
+
+def test_a_flow_is_loaded_with_the_libraries_of_its_pool(deployment: Deployment, virtualenv: Path) -> None:
+    own = deployment.folder / "own"
+    subprocess.run([virtualenv / "bin/python", "-m", "venv", "--without-pip", own], check=True)
+    packages, prefect = (next(one.glob("lib/python3*/site-packages")) for one in (own, virtualenv))
+    (packages / "prefect.pth").write_text(f"{prefect}\n")
+    (packages / "not_installed_here.py").write_text("SAID = 'With what is installed there.'\n")
+    code = deployment.folder / "greet.py"
+    code.write_text(code.read_text().replace("@flow(", "@flow(description=not_installed_here.SAID, "))
+    # Where it is not, as in check mode before the first run, the virtualenv of all is taken.
+    for pools in ({}, {"deployments": "/nowhere"}, {"others": str(own)}):
+        deployment.arguments["pool_virtualenvs"] = pools
+        result = deployment.apply()
+        assert result["failed"] and "No module named 'not_installed_here'" in result["msg"]
+    deployment.arguments["pool_virtualenvs"] = {"deployments": str(own)}
+    assert deployment.apply()["changed"]
+    assert deployment.stored()["description"] == "With what is installed there."
+    assert not deployment.apply()["changed"]
 
 
 def test_one_flow_that_is_declared_twice_is_refused(deployment: Deployment, run_module: Callable[..., Result]) -> None:

@@ -107,6 +107,28 @@ def test_make_keep_change(workshop: Workshop) -> None:
     assert not workshop.run()["changed"]
 
 
+def test_further_virtualenvs(workshop: Workshop, tmp_path: Path) -> None:
+    """Each has its own locks, and what is made of several of them is one result."""
+    workshop.write(("alpha", "1.0"))
+    own, path = tmp_path / "own.txt", tmp_path / "libraries" / "own" / "1"
+    own.write_text(wheel(workshop.packages, "beta", "1.0"))
+    further = [{"path": str(path), "requirements": [str(workshop.lock), str(own)]}]
+    planned = workshop.run(check=True, further=further)
+    assert planned["changed"] and not path.exists()
+    done = workshop.run(further=further)
+    for result in (planned, done):
+        assert sorted(result["installed"]) == ["alpha==1.0", "alpha==1.0", "beta==1.0"]
+    assert done["diff"] == planned["diff"] and f"virtualenv {path}" in done["diff"]["after"]
+    assert workshop.versions() == {"alpha": "1.0"} and list(path.glob("lib/python3*/site-packages/beta.py"))
+    assert not workshop.run(further=further)["changed"]
+    own.write_text(wheel(workshop.packages, "beta", "2.0"))
+    changed = workshop.run(further=further)
+    assert (changed["installed"], changed["removed"]) == (["beta==2.0"], ["beta==1.0"])
+    own.write_text("not-there==1\n")
+    failed = workshop.run(further=further, path=str(tmp_path / "new"))
+    assert failed["failed"] and f"virtualenv {tmp_path}/new of" in failed["changes"][0]
+
+
 def test_everybody_may_read_it_and_find_it_compiled(workshop: Workshop) -> None:
     workshop.write(("alpha", "1.0"))
     umask = os.umask(0o077)
