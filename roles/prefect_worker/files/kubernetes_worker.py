@@ -5,13 +5,16 @@ privileged pod, a directory of its node, any Secret of the namespace, or another
 is the one that its own file declares, in the cluster of its own kubeconfig. A run has its image, which must be named by
 its digest, its command, its labels and variables of its environment, and no more.
 
-The worker does not wait for its Jobs, and its observer reports those that fail or disappear; see
-pgprefect/runs/taken_runs.py for what happened while no worker watched.
+The worker does not wait for its Jobs: a thread, Prefect's observer, reports those that fail or disappear. What happens
+while no worker watches is seen by pgprefect/runs/taken_runs.py at the next start.
 """
 
 from __future__ import annotations
 
 import abc
+import os
+import signal
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,9 +22,10 @@ from flow_environment import REPOSITORY, flow_environment, not_pinned
 from pgprefect.objects.kubernetes_jobs import AUTHORITY_FILE, KubernetesJob, job_manifest
 from prefect.exceptions import InfrastructureNotFound
 from prefect.workers.base import BaseWorker
-from prefect_kubernetes.settings import KubernetesSettings
 
 RUN_LABEL = "prefect.io/flow-run-id"
+_OBSERVER = "prefect-kubernetes-observer"
+_SECRET = "PREFECT_INTEGRATIONS_KUBERNETES_WORKER_API_AUTH_STRING_SECRET"
 
 
 def restrict(job: Any, flow_run_id: str, declared: Mapping[str, Any]) -> None:
@@ -31,6 +35,8 @@ def restrict(job: Any, flow_run_id: str, declared: Mapping[str, Any]) -> None:
     if not REPOSITORY.fullmatch(str(container.get("image"))):
         raise not_pinned(str(container.get("image")))
     given = {one["name"]: one["value"] for one in container.get("env") or () if one.get("value") is not None}
+    # By Prefect's own settings, without which it would write the password into the Job.
+    secret = {"name": os.environ[f"{_SECRET}_NAME"], "key": os.environ[f"{_SECRET}_KEY"]}
     env = flow_environment(given, declared)
     if declared["authority"]:
         env["PREFECT_API_SSL_CERT_FILE"] = AUTHORITY_FILE
@@ -42,23 +48,23 @@ def restrict(job: Any, flow_run_id: str, declared: Mapping[str, Any]) -> None:
         image=container["image"],
         args=container.get("args"),
         env=[{"name": name, "value": str(value)} for name, value in env.items()]
-        + [{"name": "PREFECT_API_AUTH_STRING", "valueFrom": {"secretKeyRef": api_secret()}}],
+        + [{"name": "PREFECT_API_AUTH_STRING", "valueFrom": {"secretKeyRef": secret}}],
     )
     job.job_manifest, job.namespace, job.cluster_config = manifest, declared["job"]["namespace"], None
-
-
-def api_secret() -> dict[str, str]:
-    """Return where the namespace keeps the API's password, by Prefect's own settings."""
-    worker = KubernetesSettings().worker
-    if not (worker.api_auth_string_secret_name and worker.api_auth_string_secret_key):
-        raise ValueError("the worker does not know the Secret with the API's password")
-    return {"name": worker.api_auth_string_secret_name, "key": worker.api_auth_string_secret_key}
 
 
 def contained(base: type[BaseWorker[Any, Any, Any]], declared: Mapping[str, Any]) -> type[BaseWorker[Any, Any, Any]]:
     """Return a Kubernetes worker like Prefect's that keeps to what is declared."""
 
     class ClusterWorker(base, abc.ABC):  # type: ignore[valid-type, misc]
+        async def get_and_submit_flow_runs(self) -> Any:
+            # The cluster may have ended it, by an answer that it does not expect, and Prefect would go on without.
+            if not any(thread.name == _OBSERVER for thread in threading.enumerate()):
+                print(f"Worker {self.name!r} starts again, because nothing watches its Jobs any more.", flush=True)
+                signal.raise_signal(signal.SIGTERM)
+                return []
+            return await super().get_and_submit_flow_runs()
+
         async def run(self, flow_run: Any, configuration: Any, task_status: Any = None) -> Any:
             restrict(configuration, str(flow_run.id), declared)
             return await super().run(flow_run, configuration, task_status)
