@@ -49,10 +49,6 @@ def record(cluster: Cluster, token: str) -> dict[str, Any]:
     manifest["spec"]["template"]["spec"]["containers"][0].update(args=["false"], env=[{"name": "A", "value": "b"}])
     created = ask("POST", JOBS, manifest)
     wait_for(lambda: ask("GET", JOBS + chosen)["items"][0]["status"].get("conditions"))
-    since = {
-        kind: f"&watch=true&timeoutSeconds=1&resourceVersion={empty[kind]['metadata']['resourceVersion']}"
-        for kind in empty
-    }
     discovery = {path: ask("GET", path) for path in DISCOVERY}
     for answer in discovery.values():
         if "resources" in answer:
@@ -67,8 +63,8 @@ def record(cluster: Cluster, token: str) -> dict[str, Any]:
         "empty": empty,
         "created": created,
         "watched": {
-            "jobs": list(lines(cluster, token, JOBS + chosen + since["jobs"])),
-            "pods": list(lines(cluster, token, PODS + chosen + since["pods"])),
+            "jobs": list(watched(cluster, token, JOBS + chosen, empty["jobs"])),
+            "pods": list(watched(cluster, token, PODS + chosen, empty["pods"])),
         },
         "ended": {"jobs": ask("GET", JOBS + chosen), "pods": ask("GET", PODS + chosen)},
         "not_found": ask("GET", f"{JOBS}/none"),
@@ -76,8 +72,11 @@ def record(cluster: Cluster, token: str) -> dict[str, Any]:
     }
 
 
-def lines(cluster: Cluster, token: str, path: str) -> Iterator[Any]:
-    request = urllib.request.Request(cluster.server + path, headers={"Authorization": f"Bearer {token}"})
+def watched(cluster: Cluster, token: str, path: str, listed: Any) -> Iterator[Any]:
+    """Yield what a watch says has happened since a list."""
+    address = f"{cluster.server}{path}&watch=true&timeoutSeconds=1"
+    address += f"&resourceVersion={listed['metadata']['resourceVersion']}"
+    request = urllib.request.Request(address, headers={"Authorization": f"Bearer {token}"})
     trust = ssl.create_default_context(cadata=cluster.authority)
     with urllib.request.urlopen(request, timeout=30, context=trust) as answer:
         for line in answer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -26,6 +27,7 @@ from filter_plugins.workers import pod_settings, worker_user
 from plugin_utils.inventory_checks.kubernetes import check_kubernetes, check_way_of_pods
 from plugin_utils.inventory_checks.specification import read
 from plugin_utils.inventory_checks.values import check_value
+from tests.support.inventories import run
 from tests.support.project import ROOT
 
 SPECIFICATION = read(ROOT)
@@ -255,3 +257,47 @@ def test_of_a_run_with_several_jobs_the_one_that_lives_counts() -> None:
     )
     assert {run: one.alive for run, one in found.items()} == {"a": True, "b": False, "c": True}
     assert found["b"].status == "Failed: BackoffLimitExceeded"
+
+
+def test_the_role_gives_a_worker_its_cluster_and_only_client_settings(tmp_path: Path) -> None:
+    play = {
+        "hosts": "localhost",
+        "connection": "local",
+        "gather_facts": False,
+        "vars_files": [str(ROOT / f"roles/prefect_worker/{kind}/main.yml") for kind in ("defaults", "vars")],
+        "tasks": [
+            {
+                "ansible.builtin.copy": {"dest": str(tmp_path / "told.json"), "content": "{{ told }}"},
+                "vars": {
+                    "item": "{{ prefect_worker_workers[0] }}",
+                    "told": "{{ [__prefect_worker_env_file, __prefect_worker_cluster_folders] }}",
+                },
+            }
+        ],
+    }
+    (tmp_path / "play.yml").write_text(json.dumps([play]))
+    tenants = [{"name": "prefect", "work_pools": [{**POOL, "environment": {"MINE": "x"}}]}]
+    variables = {
+        "ansible_managed": "Ansible",
+        "ansible_facts": {"memtotal_mb": 8000, "distribution_release": "bookworm"},
+        "prefect_worker_workers": prefect_workers(prefect_tenants(tenants, "192.0.2.1")),
+        "prefect_worker_kubeconfigs": pool_kubeconfigs(tenants),
+        "prefect_worker_pool_environments": {"prefect": {"cluster": {"MINE": "x"}}},
+        "prefect_worker_api_passwords": {"prefect": "api-s3cret"},
+        "prefect_worker_virtualenv": "/opt/prefect/x",
+    }
+    code, said = run(tmp_path, {}, "--extra-vars", json.dumps(variables), playbook=str(tmp_path / "play.yml"))
+    assert code == 0, said
+    text, (folder,) = json.loads((tmp_path / "told.json").read_text())
+    lines = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    environment = {name: value.strip('"').replace('\\"', '"') for name, value in lines.items()}
+    assert environment["KUBECONFIG"] == f"{folder['path']}/kubeconfig.json"
+    assert folder["path"] == "/etc/prefect/clusters/prefect-cluster-1"
+    assert (folder["group"], folder["mode"], folder["folder_mode"]) == ("cluster-prefect", "0640", "0750")
+    config = json.loads(folder["files"]["kubeconfig.json"])
+    assert config == plain_kubeconfig(yaml.safe_dump(CONFIG), "flows")
+    told = json.loads(environment["PGPREFECT_CONTAINERS"])
+    assert told["job"]["namespace"] == "flows" and "MINE" in told["variables"] and not told["authority"]
+    assert TOKEN not in text and environment["PREFECT_API_AUTH_STRING"] == "admin:api-s3cret"
+    namespaces = environment["PREFECT_INTEGRATIONS_KUBERNETES_OBSERVER_NAMESPACES"]
+    assert namespaces == "flows" and sum(name.startswith("PREFECT_INTEGRATIONS_") for name in environment) == 3

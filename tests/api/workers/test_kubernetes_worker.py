@@ -61,8 +61,8 @@ def test_a_run_is_a_job_as_declared_and_its_failure_is_reported(
     (container,) = cluster.created["spec"]["template"]["spec"]["containers"]
     assert container["image"] == IMAGE and not container["securityContext"]["privileged"]
     environment = {one["name"]: one.get("value", one.get("valueFrom")) for one in container["env"]}
-    secret = {"secretKeyRef": {"name": "prefect-api", "key": "auth-string"}}
-    assert environment["PREFECT_API_AUTH_STRING"] == secret and environment["OWN"] == "env"
+    reference = {"secretKeyRef": {"name": "prefect-api", "key": "auth-string"}}
+    assert environment["PREFECT_API_AUTH_STRING"] == reference and environment["OWN"] == "env"
     assert not {"UNDECLARED", "PREFECT_HOME", "KUBECONFIG", "PGPREFECT_CONTAINERS"} & environment.keys()
     # No more than the namespace, the objects that the role names, and what each account may ask.
     paths = {path for path in cluster.asked if "/namespaces/" in path}
