@@ -135,6 +135,17 @@ def test_a_run_outlives_its_worker_and_is_not_lost(
     assert "Forbidden" not in site.log.read_text() and "403" not in site.log.read_text()
 
 
+def test_a_pod_that_is_evicted_begins_again(cluster: Cluster, site: PodSite, kubelet: Kubelet) -> None:
+    site.start()
+    run = site.begin(parameters={"gate": "may_end"})
+    (site.folder / "begun").unlink()
+    os.kill(pod_of(cluster, kubelet, run), signal.SIGTERM)
+    wait_for((site.folder / "begun").exists, site.said, 120)
+    assert site.state(run)[0] == "RUNNING" and len(jobs(cluster, run)) == 2
+    (site.folder / "may_end").touch()
+    assert site.end(run)[0] == "COMPLETED"
+
+
 def test_without_an_answer_of_the_cluster_nothing_is_resolved(
     token: str, site: PodSite, api_arguments: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -172,7 +172,8 @@ class Kubelet:
             present = {pod["metadata"]["name"]: pod for pod in listed}
             for name, pod in present.items():
                 if name not in self.pods:
-                    self._start(name, pod)
+                    if pod["status"]["phase"] == "Pending" and "deletionTimestamp" not in pod["metadata"]:
+                        self._start(name, pod)
                 elif self.pods[name].poll() is not None and name not in self._reported:
                     self._reported.add(name)
                     self._report(name, self.pods[name].returncode)
