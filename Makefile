@@ -1,13 +1,13 @@
 # `make` lists the targets. Each one is a script or a few commands that also work without make.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help up down test test-all lint unit api database molecule bench image lock doc
+.PHONY: help up down test test-all test-kubernetes lint unit api database molecule bench image lock doc
 export BOX_NAME BOX_PORT FORCE
 
 PYTEST = .venv/bin/pytest --junitxml .cache/reports/$@.xml
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "  BOX_NAME (prefect-box) and BOX_PORT (4200) select the box; FORCE=1 makes down skip its question."
 
 up: ## start a working Prefect on PostgreSQL in a container on this machine
@@ -21,6 +21,11 @@ test: ## run lint and the tests, on a machine that has nothing installed yet
 
 test-all: ## the same with the tests that take long
 	@box/test all
+
+test-kubernetes: ## test workers of Kubernetes pools on a real API server; the first time builds it, in half an hour
+	@box/controller prefect
+	@box/kubernetes
+	@$(PYTEST) tests/kubernetes
 
 lint: ## check the code without running it
 	@box/lint

@@ -29,6 +29,7 @@ try:
     from plugin_utils.inventory_checks.docker import check_docker, check_reach
     from plugin_utils.inventory_checks.git import check_sources
     from plugin_utils.inventory_checks.groups import GROUPS, check_groups
+    from plugin_utils.inventory_checks.kubernetes import check_kubernetes, check_way_of_pods
     from plugin_utils.inventory_checks.libraries import check_libraries
     from plugin_utils.inventory_checks.managed import check_managed
     from plugin_utils.inventory_checks.proxy import check_api_urls, check_encryption, check_proxy
@@ -184,6 +185,7 @@ class ActionModule(ActionBase):
         yield from check_sources(tenants)
         yield from check_docker(tenants)
         yield from check_libraries(tenants, self._release(host), REQUIREMENTS)
+        yield from check_kubernetes(tenants)
         yield from check_tenants(resolved)
         yield from check_placement(resolved, host["groups"])
         workers_of = filter_loader.get("prefect_workers").j2_function
@@ -211,6 +213,7 @@ class ActionModule(ActionBase):
             ports[int(self._get("database_port", 5432, host))] = "PostgreSQL"
         yield from check_proxy(resolved, groups, bool(certificate), ports)
         yield from check_reach(resolved, groups)
+        yield from check_way_of_pods(resolved)
 
     def _first_server(self, variables: Mapping[str, Any]) -> dict[str, Any]:
         """Return the variables as the first server's host has them, if there is one."""

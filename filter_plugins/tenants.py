@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 _FIRST_PORT = 4200
 # What a pool may say of its workers in place of the worker role's variables.
-_WORKER_KEYS = ("memory_max", "cpu_weight", "limit", "libraries", "docker")
+_WORKER_KEYS = ("memory_max", "cpu_weight", "limit", "libraries", "docker", "kubernetes")
 # What git reads of the workers' environment.
 _GIT_VARIABLES = (
     *("GIT_SSL_CAINFO", "GIT_SSL_CAPATH"),
@@ -64,10 +64,12 @@ def _declared_pools(tenant: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 
 def _with_workers(pool: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a pool with the most workers that a host runs for it, and the least; its environment has secrets."""
+    """Return a pool with the most workers that a host runs for it, and the least, and without what is secret."""
     workers = pool.get("workers", 1)
     least, most = (workers.get("min", 0), workers.get("max", 1)) if isinstance(workers, Mapping) else (workers, workers)
     given = {key: value for key, value in pool.items() if key != "environment"}
+    if "kubernetes" in pool:
+        given["kubernetes"] = {key: value for key, value in pool["kubernetes"].items() if key != "kubeconfig"}
     return {**given, "workers": int(most), "min_workers": int(least)}
 
 
@@ -91,11 +93,16 @@ def _runs_on(pool: Mapping[str, Any], host: str, groups: Groups | None) -> bool:
 
 
 def _container_address(tenant: Mapping[str, Any], pool: Mapping[str, Any]) -> dict[str, str]:
-    """Return where the containers of a Docker pool reach the API; a pool of another kind has none."""
-    if "docker" not in pool:
+    """Return where the containers or pods of a pool reach the API; a pool of processes has none."""
+    if not is_contained(pool):
         return {}
-    shared = pool["docker"].get("network_mode") == "host"
+    shared = pool.get("docker", {}).get("network_mode") == "host"
     return {"container_api_url": str(tenant["api_url" if shared else "container_api_url"])}
+
+
+def is_contained(pool: Mapping[str, Any]) -> bool:
+    """Return whether the runs of a pool or worker are in containers or pods, and not in processes of its host."""
+    return "docker" in pool or "kubernetes" in pool
 
 
 def _is_scaled(pool: Mapping[str, Any]) -> bool:
@@ -208,6 +215,28 @@ def docker_registries(tenants: Sequence[Mapping[str, Any]]) -> dict[str, list[di
     return _with_secrets(tenants, "docker_registries")
 
 
+def cluster_namespaces(tenants: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Return the Kubernetes pools with their tenants' names before their own, and the namespaces of their pods."""
+    return [
+        {"pool": f"{tenant['name']}-{pool['name']}", "namespace": pool["kubernetes"]["namespace"]}
+        for tenant in tenants
+        for pool in tenant["work_pools"]
+        if "kubernetes" in pool
+    ]
+
+
+def pool_kubeconfigs(tenants: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """Return by tenant and pool the kubeconfigs, which `prefect_tenants` does not have."""
+    return {
+        tenant["name"]: {
+            pool["name"]: pool["kubernetes"]["kubeconfig"]
+            for pool in _declared_pools(tenant)
+            if "kubeconfig" in pool.get("kubernetes", {})
+        }
+        for tenant in tenants
+    }
+
+
 def _with_secrets(tenants: Sequence[Mapping[str, Any]], key: str) -> dict[str, list[dict[str, Any]]]:
     return {tenant["name"]: [dict(one) for one in tenant.get(key, ())] for tenant in tenants}
 
@@ -232,14 +261,14 @@ def git_keys(
     tenants: Sequence[Mapping[str, Any]], workers: Sequence[Mapping[str, Any]]
 ) -> dict[str, list[dict[str, Any]]]:
     """Return by tenant the deploy keys that a host's workers need, for tenants that have any."""
-    here = {worker["tenant"] for worker in workers if "docker" not in worker}
+    here = {worker["tenant"] for worker in workers if not is_contained(worker)}
     keys = {name: [one for one in given if one.get("key")] for name, given in git_credentials(tenants).items()}
     return {name: found for name, found in keys.items() if found and name in here}
 
 
 def needs_git(tenants: Sequence[Mapping[str, Any]], workers: Sequence[Mapping[str, Any]], serves: bool = False) -> bool:
     """Return whether a host needs git: it serves, or runs a worker of, a deployment whose code is in a repository."""
-    pools = {(worker["tenant"], worker["pool"]) for worker in workers if "docker" not in worker}
+    pools = {(worker["tenant"], worker["pool"]) for worker in workers if not is_contained(worker)}
     return any(
         "source" in deployment and (serves or (tenant["name"], deployment["work_pool"]) in pools)
         for tenant in tenants
@@ -285,6 +314,8 @@ class FilterModule:
             "tenant_views": tenant_views,
             "tenant_environments": tenant_environments,
             "pool_environments": pool_environments,
+            "cluster_namespaces": cluster_namespaces,
+            "pool_kubeconfigs": pool_kubeconfigs,
             "docker_registries": docker_registries,
             "git_credentials": git_credentials,
             "git_environments": git_environments,

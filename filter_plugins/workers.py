@@ -91,6 +91,16 @@ def container_settings(
     }
 
 
+def pod_settings(worker: Mapping[str, Any], variables: Sequence[str], authority: bool) -> dict[str, Any]:
+    """Return what the pods of a worker get, as kubernetes_worker.py takes it.
+
+    ``variables`` are those of the worker's environment that they get too, and an ``authority`` is that of the API's
+    certificate, which the cluster has in a ConfigMap.
+    """
+    env = {"PREFECT_API_URL": worker["container_api_url"]}
+    return {"job": dict(worker["kubernetes"]), "authority": authority, "variables": list(variables), "env": env}
+
+
 def container_files(
     worker: Mapping[str, Any], api_password: str, login: Mapping[str, Any], database_ca_file: str = ""
 ) -> dict[str, str]:
@@ -109,8 +119,9 @@ def container_files(
 
 
 def worker_user(worker: Mapping[str, Any]) -> str:
-    """Return the user of a worker. Whoever may use Docker is root, so no other pool's flows run as that one."""
-    return f"{'docker' if 'docker' in worker else 'prefect'}-{worker['tenant']}"
+    """Return the user of a worker. Whoever may use Docker is root, so no flow of the host runs as that one."""
+    kind = "docker" if "docker" in worker else "cluster" if "kubernetes" in worker else "prefect"
+    return f"{kind}-{worker['tenant']}"
 
 
 def simultaneous_workers(workers: Sequence[Mapping[str, Any]], memory_max: str, memory_mb: int) -> int:
@@ -166,5 +177,6 @@ class FilterModule:
             "deploy_key_folders": deploy_key_folders,
             "worker_user": worker_user,
             "container_settings": container_settings,
+            "pod_settings": pod_settings,
             "container_files": container_files,
         }

@@ -83,6 +83,35 @@ options:
             description: Whether the containers get the login of the application's database, by the role prefect_worker.
             type: bool
             default: false
+      kubernetes:
+        description: The pods of a pool of the type C(kubernetes), from which its job template is made.
+        type: dict
+        suboptions:
+          image:
+            description: The image, as C(REPOSITORY@sha256:...) with its digest. A tag is refused, because it moves.
+            type: str
+            required: true
+          namespace:
+            description: Namespace of the Jobs and their pods.
+            type: str
+            required: true
+          memory:
+            description: Memory of a pod, requested and the most.
+            type: str
+            default: 1G
+          cpu:
+            description: CPUs of a pod, requested and the most; C(500m) is half of one.
+            type: str
+            default: "1"
+          service_account:
+            description: Service account of the pods; without one they get no token of the cluster.
+            type: str
+          image_pull_secret:
+            description: Secret with the login of the image's registry.
+            type: str
+          environment_secret:
+            description: Secret whose keys are environment variables of the pods.
+            type: str
       queues:
         description: Queues of the pool. Every pool has a queue C(default).
         type: list

@@ -113,7 +113,7 @@ def check_reach(tenants: Sequence[Mapping[str, Any]], groups: Groups) -> Iterato
             job = pool.get("docker")
             hosts = groups.get(pool.get("hosts") or "prefect_worker", ())
             here = [host for host in hosts if host in servers]
-            if job and pool["workers"] and here and job.get("network_mode") != "host" and _is_loopback(address):
+            if job and pool["workers"] and here and job.get("network_mode") != "host" and is_loopback(address):
                 yield (
                     f"prefect_tenants[{number}].work_pools[{index}].docker: on {', '.join(here)} the API listens on "
                     f"{address}, where containers with a network of their own do not reach it: set network_mode: host, "
@@ -121,7 +121,8 @@ def check_reach(tenants: Sequence[Mapping[str, Any]], groups: Groups) -> Iterato
                 )
 
 
-def _is_loopback(address: str) -> bool:
+def is_loopback(address: str) -> bool:
+    """Return whether only the host itself reaches an address."""
     try:
         return ip_address(address).is_loopback
     except ValueError:

@@ -14,7 +14,7 @@ _INDEX = re.compile(r"--(index-url|extra-index-url|find-links)[ =]\S+|--no-index
 _PINNED = re.compile(r"([A-Za-z0-9][\w.-]*)(?:\[[\w.,\s-]*\])?\s*==\s*([^\s;,*]+)(?=[\s;]|$)")
 _HASH = re.compile(r"--hash=sha(256|384|512):[0-9a-f]{64,128}(\s|$)")
 # The site has locks of these names itself.
-_TAKEN = ("prefect", "flows", "docker")
+_TAKEN = ("prefect", "flows", "docker", "kubernetes")
 
 
 def _libraries(value: Any) -> None:
@@ -44,8 +44,9 @@ def check_libraries(tenants: Sequence[Mapping[str, Any]], release: str, requirem
                 continue
             libraries, path = str(pool["libraries"]), f"prefect_tenants[{number}].work_pools[{index}].libraries"
             other = named.setdefault(Path(libraries).name, libraries)
-            if pool.get("type", "process") == "docker":
-                yield f"{path}: the libraries of a pool of the type docker are in its image: remove libraries."
+            kind = pool.get("type", "process")
+            if kind in ("docker", "kubernetes"):
+                yield f"{path}: the libraries of a pool of the type {kind} are in its image: remove libraries."
             elif other != libraries:
                 yield f"{path} is {libraries!r}, but another pool has {other!r}: give one of the two another name."
             else:

@@ -14,7 +14,7 @@ from pgprefect.health.thresholds import Thresholds
 from pgprefect.runs.retention import Policy
 from pgprefect.schema.event_table import FIELDS
 
-from . import docker, environment, forms, git
+from . import docker, environment, forms, git, kubernetes
 from .age import AGE_RECIPIENT
 from .forms import Entries, Form, identifier, matching, number, one_of, whole
 from .libraries import LIBRARIES
@@ -230,6 +230,14 @@ FORMS: dict[str, Form] = {
     "prefect_tenants[].work_pools[].docker.memory": docker.MEMORY,
     "prefect_tenants[].work_pools[].docker.registry": git.NAME,
     "prefect_tenants[].work_pools[].docker.database_login": _BOOLEAN,
+    "prefect_tenants[].work_pools[].kubernetes.image": kubernetes.IMAGE,
+    "prefect_tenants[].work_pools[].kubernetes.namespace": kubernetes.NAMESPACE,
+    "prefect_tenants[].work_pools[].kubernetes.kubeconfig": kubernetes.KUBECONFIG,
+    "prefect_tenants[].work_pools[].kubernetes.memory": docker.MEMORY,
+    "prefect_tenants[].work_pools[].kubernetes.cpu": kubernetes.CPU,
+    "prefect_tenants[].work_pools[].kubernetes.service_account": kubernetes.NAME,
+    "prefect_tenants[].work_pools[].kubernetes.image_pull_secret": kubernetes.NAME,
+    "prefect_tenants[].work_pools[].kubernetes.environment_secret": kubernetes.NAME,
     "prefect_tenants[].work_pools[].workers": Workers("a whole number from 0 to 100, or as {min: 0, max: 8}"),
     "prefect_tenants[].work_pools[].hosts": matching(r"[A-Za-z_][\w.-]{0,99}", "the name of a group of the inventory"),
     "prefect_tenants[].work_pools[].memory_max": forms.SIZE,

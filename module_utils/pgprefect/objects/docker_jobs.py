@@ -83,19 +83,7 @@ def job_template(job: DockerJob) -> Fields:
     )
     if not job.networks:
         configuration["network_mode"] = job.network_mode or "bridge"
-    mapping = {"type": "object", "additionalProperties": {"type": "string"}}
-    properties: dict[str, Fields] = {
-        "command": {"type": "string", "title": "Command", "description": "Instead of Prefect's own command."},
-        "env": {**mapping, "title": "Environment", "description": "Environment variables; no place for secrets."},
-        "image": {
-            "type": "string",
-            "title": "Image",
-            "description": f"The image, as {IMAGES}.",
-            "default": job.image,
-        },
-        "labels": {**mapping, "title": "Labels", "description": "Further labels of the container."},
-        "name": {"type": "string", "title": "Name", "description": "The container's name, if not the run's."},
-    }
+    properties = job_variables(job.image, IMAGES)
     if job.registry:
         # The server takes a block's name as the default of a variable, and nowhere else.
         configuration["registry_credentials"] = "{{ registry_credentials }}"
@@ -104,3 +92,15 @@ def job_template(job: DockerJob) -> Fields:
             "default": f"{{{{ prefect.blocks.{REGISTRY}.registry-{job.registry} }}}}",
         }
     return {"job_configuration": configuration, "variables": {"type": "object", "properties": properties}}
+
+
+def job_variables(image: str, images: str) -> dict[str, Fields]:
+    """Return the schema of VARIABLES: ``image`` is the pool's, and ``images`` says what another may be."""
+    mapping = {"type": "object", "additionalProperties": {"type": "string"}}
+    return {
+        "command": {"type": "string", "title": "Command", "description": "Instead of Prefect's own command."},
+        "env": {**mapping, "title": "Environment", "description": "Environment variables; no place for secrets."},
+        "image": {"type": "string", "title": "Image", "description": f"The image, as {images}.", "default": image},
+        "labels": {**mapping, "title": "Labels", "description": "Further labels of the container."},
+        "name": {"type": "string", "title": "Name", "description": "The container's name, if not the run's."},
+    }

@@ -16,6 +16,7 @@ from ..core.http import ApiUnreachable, PrefectApi
 from ..core.problems import Problem
 from .changes import Fields, ObjectChange, Outcome, create, duplicates, limit_field, name_faults, refuse, update
 from .docker_jobs import IMAGES, DockerJob, DockerRegistry, image_fault, job_template
+from .kubernetes_jobs import POD_IMAGES, KubernetesJob, cluster_template, pod_image_fault
 from .secret_blocks import REGISTRY, SecretBlocks
 
 
@@ -41,6 +42,7 @@ class WorkPool:
     paused: Optional[bool] = None
     base_job_template: Optional[dict[str, Any]] = None
     docker: Optional[DockerJob] = None  # the containers of a pool of the type docker, instead of a template
+    kubernetes: Optional[KubernetesJob] = None  # the same, of the pods of one of the type kubernetes
     queues: list[WorkQueue] = field(default_factory=list)
 
 
@@ -69,7 +71,7 @@ def apply(
     for one without work pools.
     Raises ObjectsError, ApiError, or ProblemError if a pool is of another type.
     """
-    refuse([*_faults(pools), *_docker_faults(pools, registries)])
+    refuse([*_faults(pools), *_docker_faults(pools, registries), *_kubernetes_faults(pools)])
     used = {pool.docker.registry for pool in pools if pool.docker}
     credentials = {registry.block: registry.data for registry in registries if registry.name in used}
     blocks, unreachable = SecretBlocks(api, REGISTRY), None
@@ -116,6 +118,8 @@ def _plan_pool(api: PrefectApi, pool: WorkPool, current: Optional[Fields]) -> It
         wanted["base_job_template"] = pool.base_job_template
     if pool.docker is not None:
         wanted["base_job_template"] = job_template(pool.docker)
+    if pool.kubernetes is not None:
+        wanted["base_job_template"] = cluster_template(pool.kubernetes)
     if current is None:
         body = {"name": pool.name, "type": pool.type, **wanted}
         yield create(name, body, partial(api.call, "POST", "/work_pools/", body))
@@ -203,6 +207,17 @@ def _docker_faults(pools: Sequence[WorkPool], registries: Sequence[DockerRegistr
             yield f"{what}: of networks and network_mode give one."
         if job.registry and job.registry not in known:
             yield f"{what}: there is no registry {job.registry}; declare it in registries."
+
+
+def _kubernetes_faults(pools: Sequence[WorkPool]) -> Iterator[str]:
+    for pool in pools:
+        what, job = f"Work pool {pool.name}", pool.kubernetes
+        if job is None:
+            continue
+        if pool.type != "kubernetes" or pool.base_job_template is not None:
+            yield f"{what}: kubernetes belongs to a pool of the type kubernetes, without a base_job_template."
+        if fault := pod_image_fault(job.image):
+            yield f"{what}: the image {job.image!r} must be {POD_IMAGES}: {fault}."
 
 
 def _field_faults(name: str, declared: Union[WorkPool, WorkQueue]) -> Iterator[str]:

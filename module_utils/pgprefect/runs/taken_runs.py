@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable
 from datetime import datetime, timezone
 
+from ..core.cluster import run_jobs
 from ..core.containers import RunContainers, run_containers
 from ..core.errors import ProblemError
 from ..core.http import PrefectApi
@@ -13,27 +14,31 @@ from ..core.prefect import OPEN_STATES, WORKER_RESOURCE, WORKER_STARTED
 from ..core.problems import Problem
 from .resolve import Resolved, resolve
 
+# Who knows what goes on of a pool's runs without its worker, and what it calls that.
+_ASK: dict[str, Callable[[], RunContainers | None]] = {"docker": run_containers, "kubernetes": run_jobs}
+_WORDS = {"docker": "container", "kubernetes": "Job"}
+
 
 def resolve_taken_runs(
     api: PrefectApi,
     worker: str,
     pool: str,
     reason: str,
-    ask: Callable[[], RunContainers | None] = run_containers,
+    ask: Callable[[], RunContainers | None] | None = None,
 ) -> list[Resolved]:
     """Resolve all that a worker had taken. Nothing of the worker may run meanwhile. Raises ApiError, ProblemError.
 
-    A pending run that bears no worker's name yet is its own where no other worker polls the pool. Runs in containers
-    go on without it: of these only the ones are resolved whose container has ended, or was never started. Of runs that
-    are elsewhere only pending ones are.
+    A pending run that bears no worker's name yet is its own where no other worker polls the pool. Runs in containers,
+    and in a cluster, go on without it: of these only the ones are resolved whose container or Job has ended, or was
+    never started, as ``ask`` says, or the engine or the cluster. Of runs that are elsewhere only pending ones are.
     """
     kind = api.call("GET", f"/work_pools/{pool}")["type"]
     containers: RunContainers | None = {}
-    if kind == "docker":
-        containers = ask()
+    if kind in _ASK:
+        containers = (ask or _ASK[kind])()
         if containers is None:
             raise ProblemError(_no_engine(worker))
-    states = OPEN_STATES if kind in ("process", "docker") else ("PENDING",)
+    states = OPEN_STATES if kind in ("process", *_ASK) else ("PENDING",)
     taken = api.filter(
         "/flow_runs/filter",
         flow_runs={"state": {"type": {"any_": list(states)}}},
@@ -50,7 +55,7 @@ def resolve_taken_runs(
         unnamed = taken_by is None and run["state_type"] == "PENDING" and not others
         container = (containers or {}).get(run["id"])
         if (taken_by == worker or unnamed) and not (container and container.alive):
-            why = f"its container has ended ({container.status})" if container else reason
+            why = f"its {_WORDS[kind]} has ended ({container.status})" if container else reason
             resolved += resolve(api, run["id"], why, run["state_id"])
     return resolved
 

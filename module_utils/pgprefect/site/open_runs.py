@@ -188,6 +188,8 @@ def evidence(
     ``limit`` is how many seconds of silence prove something; None, and no silence does. ``containers`` are those of
     this host, if its engine could be asked.
     """
+    if run.pool_type == "kubernetes" and _is_ours(run, tenant):
+        return None  # the cluster knows it, which the pool's workers watch, and ask when they start
     if run.pool_type == "docker" and run.worker:
         return _in_container(run, here, declared, tenant, limit, containers)
     by_itself = run.pool_type not in (None, "process") and run.state_type != "PENDING"  # as in a container

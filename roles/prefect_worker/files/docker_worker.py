@@ -14,7 +14,6 @@ from __future__ import annotations
 import abc
 import contextlib
 import io
-import os
 import re
 import sys
 import time
@@ -23,19 +22,13 @@ from typing import Any
 from uuid import UUID
 
 import anyio
+from flow_environment import REPOSITORY, flow_environment, not_pinned
 from prefect.exceptions import ObjectNotFound
-from prefect.settings import get_current_settings
 from prefect.utilities.asyncutils import run_sync_in_worker_thread
 from prefect.workers.base import BaseWorker
 
 WORKER_LABEL, RUN_LABEL = "io.prefect.worker-name", "io.prefect.flow-run-id"
-_REPOSITORY = re.compile(r"[^\s@:/][^\s@]*@sha256:[0-9a-f]{64}")
 _IMAGE_ID = re.compile(r"sha256:[0-9a-f]{64}")
-# Settings of the worker itself, which mean nothing to a flow in a container.
-_OWN = ("PREFECT_HOME", "PREFECT_SERVER_", "PREFECT_WORKER_", "PREFECT_API_DATABASE_")
-# The container reads it from a file, because `docker inspect` shows the environment.
-_SECRET = ("PREFECT_API_AUTH_STRING", "PREFECT_API_KEY")
-_FILES = "/run/prefect"
 _LOOK_SECONDS = 5  # between two questions to an engine that is away
 _GONE = -1  # the exit code of a container that was removed
 _KEPT = "24h"  # so long a container that failed can be looked at
@@ -45,11 +38,9 @@ def pull_policy(image: str) -> str:
     """Return when to pull an image. Raises ValueError for one that is not pinned."""
     if _IMAGE_ID.fullmatch(image):
         return "Never"
-    if _REPOSITORY.fullmatch(image):
+    if REPOSITORY.fullmatch(image):
         return "IfNotPresent"
-    raise ValueError(
-        f"the image {image!r} is not pinned by its digest, as registry.example.com/flows@sha256:...: a tag moves"
-    )
+    raise not_pinned(image)
 
 
 def restrict(job: Any, flow_run_id: str, worker: str, declared: Mapping[str, Any]) -> None:
@@ -61,10 +52,8 @@ def restrict(job: Any, flow_run_id: str, worker: str, declared: Mapping[str, Any
     job.auto_remove, job.privileged, job.stream_output = False, False, True
     job.container_create_kwargs = {"security_opt": ["no-new-privileges"]}
     job.labels = {**job.labels, RUN_LABEL: flow_run_id, WORKER_LABEL: worker}
-    settings = get_current_settings().to_environment_variables(exclude_unset=True)
-    own = {name for name in settings if name.startswith((*_OWN, *_SECRET)) and job.env.get(name) == settings[name]}
-    handed_on = {name: os.environ[name] for name in declared["variables"] if name in os.environ}
-    job.env = {**handed_on, **{name: value for name, value in job.env.items() if name not in own}, **declared["env"]}
+    # The password is not in it: the container reads a file, because `docker inspect` shows the environment.
+    job.env = flow_environment(job.env, declared)
 
 
 def contained(base: type[BaseWorker[Any, Any, Any]], declared: Mapping[str, Any]) -> type[BaseWorker[Any, Any, Any]]:

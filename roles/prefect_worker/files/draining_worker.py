@@ -7,8 +7,9 @@ Prefect 3's own worker takes SIGTERM as an interrupt: it ends within seconds, it
 drain either. A paused work pool stops all of its workers; a paused queue of one worker would, but a worker that polls
 a queue of its own gets nothing of the others; a worker stopped by SIGSTOP can neither report nor renew anything for
 its runs. So this is Prefect's worker of the pool's type, with three methods that look at a flag before they take a
-run. What is already being taken when the signal comes goes on and is waited for. A Docker worker is more than that:
-see docker_worker.py. PGPREFECT_CONTAINERS, in its environment, says what its containers get.
+run. What is already being taken when the signal comes goes on and is waited for. Workers of Docker and of Kubernetes
+pools are more than that: see docker_worker.py and kubernetes_worker.py. PGPREFECT_CONTAINERS, in the environment, says
+what their containers and pods get.
 
 usage: draining_worker.py POOL NAME LIMIT
 """
@@ -33,6 +34,7 @@ from prefect.workers.base import BaseWorker
 
 _LOOK_SECONDS = 0.2
 _RETIRED = 100  # the exit status, which the unit knows
+_CONTAINED = {"docker": "docker_worker", "kubernetes": "kubernetes_worker"}  # the module of a pool's type
 
 
 def draining(base: type[BaseWorker[Any, Any, Any]]) -> type[BaseWorker[Any, Any, Any]]:
@@ -93,10 +95,10 @@ async def main(pool: str, name: str, limit: int) -> int:
     base = BaseWorker.get_worker_class_from_type(kind)
     if base is None:
         sys.exit(f"The work pool {pool} is of the type {kind}, for which no worker is installed.")
-    if kind == "docker" and "PGPREFECT_CONTAINERS" in os.environ:
+    if kind in _CONTAINED and "PGPREFECT_CONTAINERS" in os.environ:
         sys.path.append(str(Path(__file__).parent))
         declared = json.loads(os.environ["PGPREFECT_CONTAINERS"])
-        base = importlib.import_module("docker_worker").contained(base, declared)
+        base = importlib.import_module(_CONTAINED[kind]).contained(base, declared)
     worker: Any = draining(base)(work_pool_name=pool, name=name, limit=limit, create_pool_if_not_found=False)
     work = asyncio.ensure_future(worker.start(with_healthcheck=True))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.drain)

@@ -22,7 +22,7 @@ NOT_TYPED = {
 def typed() -> set[str]:
     """Return the commands of all sections that tests type."""
     found = set()
-    for path in (ROOT / "molecule").glob("*/tests/*.py"):
+    for path in (*(ROOT / "molecule").glob("*/tests/*.py"), *(ROOT / "tests/kubernetes").glob("*.py")):
         for call in ast.walk(ast.parse(path.read_text())):
             if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "typed":
                 page, heading = (ast.literal_eval(argument) for argument in call.args)

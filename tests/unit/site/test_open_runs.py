@@ -54,6 +54,15 @@ def test_a_process_that_lives_proves_more_than_silence() -> None:
     assert why(RUN, {}, ()) == "its last heartbeat came 300 s ago"  # asked from another host
 
 
+def test_a_run_in_a_cluster_is_left_to_its_workers() -> None:
+    """Nothing but the cluster knows whether its Job lives, however long it is silent."""
+    for state in ("PENDING", "RUNNING", "CANCELLING"):
+        run = replace(RUN, pool_type="kubernetes", state_type=state, heartbeat_age=9000.0, pid="flows:job-1")
+        assert why(run, {}, ()) is None and why(run, worker(30)) is None
+    others = replace(RUN, pool_type="kubernetes", worker="others", heartbeat_age=9000.0, age=9999.0)
+    assert "its last heartbeat came" in str(why(others, {}, ()))
+
+
 def test_a_process_that_is_gone() -> None:
     assert why(RUN, worker(30)) == "its process 40 is not on this host any more"
     assert why(replace(RUN, heartbeat_age=20), worker(30)) is None  # its worker may be about to report it
