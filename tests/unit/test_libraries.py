@@ -68,8 +68,9 @@ def test_what_is_refused_before_its_lock_is_read(folder: Path) -> None:
     (missing,) = faults(folder, {"name": "gpu", "libraries": libraries})
     assert missing.startswith(f"{PATH} is '{libraries}', but there is no {libraries}-3.9.1.txt")
     assert missing.endswith(f"import in {libraries}.in, and run `requirements/lock {libraries} 3.9.1`.")
-    (docker,) = faults(folder, {"name": "gpu", "type": "docker", "libraries": libraries})
-    assert docker == f"{PATH}: the libraries of a pool of the type docker are in its image: remove libraries."
+    for kind in ("docker", "kubernetes"):
+        (fault,) = faults(folder, {"name": "gpu", "type": kind, "libraries": libraries})
+        assert fault == f"{PATH}: the libraries of a pool of the type {kind} are in its image: remove libraries."
     (folder / "gpu-3.9.1.txt").write_text(LOCK)
     (folder / "x").mkdir()
     pools = [{"name": name, "libraries": path} for name, path in (("a", libraries), ("b", libraries))]
