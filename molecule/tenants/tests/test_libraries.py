@@ -16,7 +16,7 @@ from tests.support.scenario import PREFECT, PSQL, SCENARIO, Playbook, Typed, cha
 LIBRARIES = SCENARIO / "inventory/gpu"
 FOLDER = "/opt/prefect/libraries"
 OWN = f"{FOLDER}/gpu/{DEFAULT}"
-WORKER = "prefect-worker@prefect-gpu-1"
+WORKER = "prefect-worker@research-gpu-1"
 OTHERS = (
     *("prefect-server@prefect", "prefect-server@research", "prefect-worker@prefect-default-1"),
     *("prefect-worker@research-default-1", "prefect-worker@research-default-2"),
@@ -26,7 +26,7 @@ TABLE = """
 import tabulate
 from prefect import flow
 
-@flow(log_prints=True)
+@flow
 def table(style: str = tabulate.simple_separated_format("|").__class__.__name__):
     print(tabulate.tabulate([["MSFT", 1]], tablefmt="plain"), style)
 """
@@ -39,9 +39,10 @@ def with_pool() -> str:
     tenants: list[dict[str, Any]] = yaml.safe_load((SCENARIO / "inventory/group_vars/all.yml").read_text())[
         "prefect_tenants"
     ]
-    tenants[0]["work_pools"] = [{"name": "default"}, {"name": "gpu", "libraries": str(LIBRARIES)}]
+    tenants[1]["work_pools"].append({"name": "gpu", "libraries": str(LIBRARIES)})
     table = {"flow": "table", "entrypoint": "table.py:table"}
-    tenants[0]["deployments"] = [{**table, "name": pool, "work_pool": pool} for pool in ("default", "gpu")]
+    tenants[1]["deployments"] = [{**table, "name": pool, "work_pool": pool} for pool in ("default", "gpu")]
+    del tenants[0]["deployments"]  # whose code is not in that folder
     return json.dumps({"prefect_tenants": tenants, "prefect_objects_flows_directory": "/opt/tables"})
 
 
@@ -54,7 +55,7 @@ def libraries(host: Host) -> Iterator[None]:
     for file in LIBRARIES.parent.glob("gpu*"):
         file.unlink()
     for kind, name in (("deployment", "table/gpu"), ("deployment", "table/default"), ("work-pool", "gpu")):
-        host.check_output("prefect --no-prompt %s delete %s", kind, name)
+        host.check_output("PREFECT_TENANT=research prefect --no-prompt %s delete %s", kind, name)
 
 
 def processes(host: Host) -> list[str]:
@@ -77,14 +78,18 @@ def test_its_flows_have_them_and_others_do_not(host: Host, playbook: Playbook, t
     assert host.check_output(command, OTHERS[2]).startswith(f"{PREFECT}/bin/python ")
     wait_for_health(host)
 
-    done = host.check_output("prefect deployment run table/gpu --watch")
-    assert "MSFT  1 TableFormat" in done and "Flow run finished successfully" in done
-    crashed = host.run("prefect deployment run table/default --watch")
-    assert crashed.rc != 0 and "No module named 'tabulate'" in crashed.stdout
+    done = host.check_output("PREFECT_TENANT=research prefect deployment run table/gpu --watch")
+    assert "Flow run finished successfully" in done
+    crashed = host.run("PREFECT_TENANT=research prefect deployment run table/default --watch")
+    assert "Flow run finished in state 'Crashed'" in crashed.stdout + crashed.stderr
+    missing = """SELECT count(*) > 0 FROM "Research-2".log WHERE message LIKE '%No module named ''tabulate''%'"""
+    assert host.check_output(PSQL, missing) == "t"
     # The schema of the parameters has what only the loaded code says.
-    default = "SELECT parameter_openapi_schema->'properties'->'style'->>'default' FROM prefect.deployment WHERE name = "
-    assert host.check_output(PSQL, default + "'gpu'") == "TableFormat"
-    assert host.check_output(PSQL, default + "'default'") == ""
+    schema_default = (
+        "SELECT parameter_openapi_schema->'properties'->'style'->>'default' FROM %s.deployment WHERE name = '%s'"
+    )
+    assert host.check_output(PSQL, schema_default % ('"Research-2"', "gpu")) == "TableFormat"
+    assert host.check_output(PSQL, schema_default % ('"Research-2"', "default")) == ""
 
 
 def test_only_its_workers_restart_with_another_lock_and_are_removed_with_it(
