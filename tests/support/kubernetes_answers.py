@@ -67,8 +67,9 @@ class RecordedCluster(Cluster):
         trust = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         trust.load_cert_chain(*authority.write(folder, "recorded", "127.0.0.1"))
         handler = type("Handler", (_Handler,), {"cluster": self})
-        with ThreadingHTTPServer(("127.0.0.1", self.port), handler) as server:
-            server.socket = trust.wrap_socket(server.socket, server_side=True)
+        with _Server(("127.0.0.1", self.port), handler) as server:
+            # Shaking hands is for the thread of the connection, which closes it where the client is gone.
+            server.socket = trust.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
             thread = threading.Thread(target=server.serve_forever)
             thread.start()
             try:
@@ -77,6 +78,11 @@ class RecordedCluster(Cluster):
                 self._closed.set()
                 server.shutdown()
                 thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *_: Any) -> None:
+        """Say nothing: clients that are killed do not take their leave."""
 
 
 class _Handler(BaseHTTPRequestHandler):
