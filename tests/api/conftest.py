@@ -57,7 +57,7 @@ def prefect_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
             stderr=subprocess.STDOUT,
         )
     try:
-        wait_for(lambda: server.poll() is not None or listens(port), log.read_text)
+        wait_for(lambda: server.poll() is not None or listens(port), log.read_text, 180)
         assert server.poll() is None, log.read_text()
         yield environment
     finally:

@@ -44,8 +44,9 @@ def record(cluster: Cluster, token: str) -> dict[str, Any]:
     chosen = f"?labelSelector={RUN_LABEL}={run}"
     empty = {"jobs": ask("GET", JOBS + chosen), "pods": ask("GET", PODS + chosen)}
     manifest = job_manifest(KubernetesJob(IMAGE, NAMESPACE))
-    manifest["metadata"].update(generateName="recorded-", labels={RUN_LABEL: run})
-    manifest["spec"]["template"]["metadata"] = {"labels": {RUN_LABEL: run}}
+    labels = {RUN_LABEL: run, "prefect.io/flow-run-name": "recorded"}
+    manifest["metadata"].update(generateName="recorded-", labels=labels)
+    manifest["spec"]["template"]["metadata"] = {"labels": labels}
     manifest["spec"]["template"]["spec"]["containers"][0].update(args=["false"], env=[{"name": "A", "value": "b"}])
     created = ask("POST", JOBS, manifest)
     wait_for(lambda: ask("GET", JOBS + chosen)["items"][0]["status"].get("conditions"))

@@ -25,13 +25,13 @@ RUN_LABEL = "prefect.io/flow-run-id"
 
 @dataclass
 class RecordedCluster(Cluster):
-    """Until a Job is created the namespace is empty; then the Job fails, as the recorded one did."""
+    """The namespace is empty until ``fails`` is set; then it has the Job that was created, and that fails as recorded."""
 
     token: str
     answers: dict[str, Any] = field(default_factory=lambda: dict(json.loads(ANSWERS.read_text())))
     asked: list[str] = field(default_factory=list)
     created: dict[str, Any] = field(default_factory=dict)
-    _made: threading.Event = field(default_factory=threading.Event)
+    fails: threading.Event = field(default_factory=threading.Event)
     _closed: threading.Event = field(default_factory=threading.Event)
 
     def answer(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, Any]:
@@ -39,10 +39,9 @@ class RecordedCluster(Cluster):
         kind = path.rpartition("/")[2]
         if method == "POST" and kind == "jobs":
             self.created = body
-            self._made.set()
             return 201, self.answers["created"]
         if method == "GET" and kind in ("jobs", "pods") and "/namespaces/" in path:
-            return 200, self.answers["ended" if self._made.is_set() else "empty"][kind]
+            return 200, self.answers["ended" if self.fails.is_set() else "empty"][kind]
         if path in self.answers["discovery"]:
             return 200, self.answers["discovery"][path]
         return 404, self.answers["not_found"]
@@ -54,7 +53,7 @@ class RecordedCluster(Cluster):
 
     def events(self, kind: str) -> Iterator[bytes]:
         """Yield the lines of a watch, and then nothing until the end."""
-        while not self._made.wait(0.1):
+        while not self.fails.wait(0.1):
             if self._closed.is_set():
                 return
         for event in self.answers["watched"][kind]:
@@ -67,8 +66,9 @@ class RecordedCluster(Cluster):
         trust = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         trust.load_cert_chain(*authority.write(folder, "recorded", "127.0.0.1"))
         handler = type("Handler", (_Handler,), {"cluster": self})
-        with ThreadingHTTPServer(("127.0.0.1", self.port), handler) as server:
-            server.socket = trust.wrap_socket(server.socket, server_side=True)
+        with _Server(("127.0.0.1", self.port), handler) as server:
+            # Shaking hands is for the thread of the connection, which closes it where the client is gone.
+            server.socket = trust.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
             thread = threading.Thread(target=server.serve_forever)
             thread.start()
             try:
@@ -77,6 +77,11 @@ class RecordedCluster(Cluster):
                 self._closed.set()
                 server.shutdown()
                 thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *_: Any) -> None:
+        """Say nothing: clients that are killed do not take their leave."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pgprefect.core.http import is_ready
 
 from filter_plugins.kubeconfigs import plain_kubeconfig
 from filter_plugins.workers import pod_settings
@@ -59,12 +60,12 @@ class PodSite:
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start the worker as its unit does, and wait until it polls."""
-        said = self.log.read_text() if self.log.exists() else ""
         command = [str(VIRTUALENV / "bin/python"), str(WORKER), POOL, NAME, "3"]
         with self.log.open("ab") as log:
             worker = subprocess.Popen(command, env=self.environment, cwd=self.folder, stdout=log, stderr=log)
         self.workers.append(worker)
-        wait_for(lambda: "started!" in self.log.read_text()[len(said) :] or worker.poll() is not None, self.said)
+        health = f"http://127.0.0.1:{self.environment['PREFECT_WORKER_WEBSERVER_PORT']}/health"
+        wait_for(lambda: is_ready(health) or worker.poll() is not None, self.said, 180)
         return worker
 
     def said(self) -> str:

@@ -39,6 +39,7 @@ def run_jobs(path: str | None = None) -> RunContainers:
         with urllib.request.urlopen(request, timeout=_SECONDS, context=trust) as answer:
             return by_run(json.load(answer)["items"])
     except HTTPError as error:
+        error.close()
         raise ProblemError(_unknown(address, f"{error.code} {error.reason}")) from error
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise ProblemError(_unknown(address, str(getattr(error, "reason", None) or error))) from error

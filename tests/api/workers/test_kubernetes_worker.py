@@ -18,6 +18,7 @@ from tests.support.certificates import Authority
 from tests.support.kubernetes import free_port
 from tests.support.kubernetes_answers import RUN_LABEL, RecordedCluster
 from tests.support.pod_worker import IMAGE, NAME, NAMESPACE, POOL, PodSite, declared_site
+from tests.support.waiting import wait_for
 
 TOKEN = "w0rker-t0ken"
 PASSWORD = AUTH_STRING.partition(":")[2]
@@ -52,6 +53,9 @@ def test_a_run_is_a_job_as_declared_and_its_failure_is_reported(
 ) -> None:
     site.start()
     run = site.run(job_variables={"env": {"OWN": "env"}})
+    wait_for(lambda: cluster.created, site.said, 120)
+    site.api("POST", f"/flow_runs/{run}/set_state", {"state": {"type": "RUNNING", "name": "Running"}})
+    cluster.fails.set()
     state, message = site.end(run)
     assert state == "CRASHED" and "No active or succeeded pods" in message, site.said()
     text = json.dumps(cluster.created)
