@@ -25,7 +25,7 @@ RUN_LABEL = "prefect.io/flow-run-id"
 
 @dataclass
 class RecordedCluster(Cluster):
-    """The namespace is empty until ``fails`` is set; then it has the Job that was created, and that fails as recorded."""
+    """The namespace is empty until ``fails`` is set; then it has the Job that was created, which fails as recorded."""
 
     token: str
     answers: dict[str, Any] = field(default_factory=lambda: dict(json.loads(ANSWERS.read_text())))
