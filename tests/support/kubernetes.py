@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 import signal
 import socket
 import ssl
@@ -163,7 +164,9 @@ class Kubelet:
             self._stop.set()
             thread.join()
             for process in self.pods.values():
-                process.kill()
+                # With what a pod that was killed left behind.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
 
     def _work(self) -> None:
@@ -184,7 +187,12 @@ class Kubelet:
         (container,) = pod["spec"]["containers"]
         with (self.folder / f"{name}.log").open("wb") as log:
             self.pods[name] = subprocess.Popen(
-                container["args"], env=self._environment(container), cwd=self.folder, stdout=log, stderr=log
+                container["args"],
+                env=self._environment(container),
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         self._set(name, "Running", {"running": {"startedAt": _now()}})
 
