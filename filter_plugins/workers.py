@@ -81,6 +81,7 @@ def container_settings(
         env |= {"PGSERVICEFILE": f"{_FILES}/pg_service.conf", "PGSERVICE": "application"}
         volumes += [f"{database_ca_file}:{_DATABASE_AUTHORITY}:ro"] if database_ca_file else []
     return {
+        "type": "docker",
         "image": job["image"],
         "networks": networks,
         "network_mode": None if networks else job.get("network_mode", "bridge"),
@@ -97,8 +98,13 @@ def pod_settings(worker: Mapping[str, Any], variables: Sequence[str], authority:
     ``variables`` are those of the worker's environment that they get too, and an ``authority`` is that of the API's
     certificate, which the cluster has in a ConfigMap.
     """
-    env = {"PREFECT_API_URL": worker["container_api_url"]}
-    return {"job": dict(worker["kubernetes"]), "authority": authority, "variables": list(variables), "env": env}
+    return {
+        "type": "kubernetes",
+        "job": dict(worker["kubernetes"]),
+        "authority": authority,
+        "variables": list(variables),
+        "env": {"PREFECT_API_URL": worker["container_api_url"]},
+    }
 
 
 def container_files(

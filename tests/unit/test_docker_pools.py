@@ -138,6 +138,7 @@ def test_a_worker_gets_what_its_pool_declares_and_no_secret() -> None:
 
     settings = container_settings(contained, ["TZ"], "/etc/prefect/containers/x", "/opt/prefect/flows", "/etc/ca.pem")
     assert settings == {
+        "type": "docker",
         "image": IMAGE,
         "networks": [],
         "network_mode": "bridge",

@@ -175,6 +175,7 @@ def test_a_worker_gets_what_its_pool_declares_and_no_other_sees_its_token() -> N
     assert [worker_user(one) for one in (worker, other)] == ["cluster-prefect", "prefect-prefect"]
     assert git_keys([given], [worker]) == {} and git_keys([given], [other]).keys() == {"prefect"}
     assert pod_settings(worker, ["TZ"], True) == {
+        "type": "kubernetes",
         "job": {"image": IMAGE, "namespace": "flows"},
         "authority": True,
         "variables": ["TZ"],

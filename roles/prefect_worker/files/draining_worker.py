@@ -95,9 +95,12 @@ async def main(pool: str, name: str, limit: int) -> int:
     base = BaseWorker.get_worker_class_from_type(kind)
     if base is None:
         sys.exit(f"The work pool {pool} is of the type {kind}, for which no worker is installed.")
-    if kind in _CONTAINED and "PGPREFECT_CONTAINERS" in os.environ:
-        sys.path.append(str(Path(__file__).parent))
+    if "PGPREFECT_CONTAINERS" in os.environ:
         declared = json.loads(os.environ["PGPREFECT_CONTAINERS"])
+        # Who may use the API can make the pool anew: of another type its runs would have the rights of this worker.
+        if declared["type"] != kind:
+            sys.exit(f"The work pool {pool} is of the type {kind}, and this host declares {declared['type']}.")
+        sys.path.append(str(Path(__file__).parent))
         base = importlib.import_module(_CONTAINED[kind]).contained(base, declared)
     worker: Any = draining(base)(work_pool_name=pool, name=name, limit=limit, create_pool_if_not_found=False)
     work = asyncio.ensure_future(worker.start(with_healthcheck=True))

@@ -241,6 +241,14 @@ def test_a_container_outlives_its_worker_and_is_not_forgotten(site: Site, api_ar
     assert site.end(lives)[0] == "COMPLETED" and containers(lives) == []
 
 
+def test_a_pool_that_was_made_anew_with_another_type_gets_no_worker(site: Site) -> None:
+    """Somebody with the API's password wants the rights of the worker's unit for the code of a flow."""
+    site.api("DELETE", f"/work_pools/{POOL}")
+    site.api("POST", "/work_pools/", {"name": POOL, "type": "process"})
+    assert site.start().wait(60) == 1
+    assert f"{POOL} is of the type process, and this host declares docker" in site.log.read_text()
+
+
 def test_without_an_answer_of_the_engine_nothing_is_resolved(site: Site, api_arguments: dict[str, str]) -> None:
     client = PrefectApi(api_arguments["api_url"], AUTH_STRING)
     from pgprefect.core.errors import ProblemError
