@@ -15,7 +15,7 @@ def test_check_mode_sees_what_a_run_would_mend(host: Host, playbook: Playbook) -
     would = playbook("site.yml", "--check", "--diff")
     assert would.returncode == 0, would.stdout
     assert "schema public: PUBLIC CREATE" in would.stdout
-    did = playbook("site.yml", "--diff")
+    did = playbook("playbooks/database.yml", "playbooks/server.yml", "--diff")
     assert did.returncode == 0, did.stdout
     assert host.file("/etc/prefect/prefect-server.env").mode == 0o640
     assert "schema public: PUBLIC CREATE" in did.stdout

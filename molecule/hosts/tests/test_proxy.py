@@ -181,6 +181,7 @@ def test_a_person_sees_a_run_in_the_browser(
     assert "{anna}" in server.check_output("journalctl --no-pager --output cat --unit prefect-proxy")
 
 
+@pytest.mark.thorough
 def test_new_files_are_read_without_a_restart(server: Host, playbook: Playbook, client: Client, typed: Typed) -> None:
     def state() -> str:
         return str(server.check_output("systemctl show --property MainPID --property NRestarts prefect-proxy"))

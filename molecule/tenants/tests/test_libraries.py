@@ -30,7 +30,7 @@ from prefect import flow
 def table(style: str = tabulate.simple_separated_format("|").__class__.__name__):
     print(tabulate.tabulate([["MSFT", 1]], tablefmt="plain"), style)
 """
-pytestmark = pytest.mark.usefixtures("libraries")
+pytestmark = [pytest.mark.usefixtures("libraries"), pytest.mark.thorough]
 PLAYBOOKS = ("playbooks/prefect.yml", "playbooks/objects.yml", "playbooks/workers.yml")
 
 
