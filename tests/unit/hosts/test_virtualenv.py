@@ -72,6 +72,7 @@ class Workshop:
 
 @pytest.fixture
 def workshop(tmp_path: Path, run_module: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> Workshop:
+    monkeypatch.setattr(os, "nice", lambda _: None)  # the process is that of the tests
     made = Workshop(tmp_path, run_module)
     monkeypatch.setenv("UV_NO_INDEX", "1")
     monkeypatch.setenv("UV_FIND_LINKS", str(made.packages))
