@@ -190,9 +190,9 @@ class ActionModule(ActionBase):
         yield from check_placement(resolved, host["groups"])
         workers_of = filter_loader.get("prefect_workers").j2_function
         hosts = host["groups"].get("prefect_worker", ())
-        workers = max((len(workers_of(resolved, name, host["groups"])) for name in hosts), default=0)
+        health_ports = {one["health_port"] for name in hosts for one in workers_of(resolved, name, host["groups"])}
         port = int(self._get("database_port", 5432, host))
-        yield from check_ports(resolved, port, workers, host["groups"])
+        yield from check_ports(resolved, port, health_ports, host["groups"])
 
     def _check_way_to_apis(self, variables: Mapping[str, Any]) -> Iterator[str]:
         """Yield what stands between other hosts and the APIs that should not, as the first server's host sees it."""

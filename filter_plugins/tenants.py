@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 _FIRST_PORT = 4200
+_HEALTH_PORTS = range(8100, 8400)  # of workers
 # What a pool may say of its workers in place of the worker role's variables.
 _WORKER_KEYS = ("memory_max", "cpu_weight", "limit", "libraries", "docker", "kubernetes")
 # What git reads of the workers' environment.
@@ -164,7 +166,7 @@ def prefect_tenants(
 
 
 def prefect_workers(
-    tenants: Sequence[Mapping[str, Any]], host: str = "", groups: Groups | None = None, first_health_port: int = 8100
+    tenants: Sequence[Mapping[str, Any]], host: str = "", groups: Groups | None = None
 ) -> list[dict[str, Any]]:
     """Return the workers of one host: one per tenant, pool and number, each with a port for its health check."""
     workers = [
@@ -183,7 +185,21 @@ def prefect_workers(
         if _runs_on(pool, host, groups)
         for number in range(1, pool["workers"] + 1)
     ]
-    return [{**worker, "health_port": int(first_health_port) + index} for index, worker in enumerate(workers)]
+    ports = _health_ports([worker["instance"] for worker in workers])
+    return [{**worker, "health_port": ports[worker["instance"]]} for worker in workers]
+
+
+def _health_ports(instances: Sequence[str]) -> dict[str, int]:
+    """Return a port for each worker, which seldom depends on what other workers the host has.
+
+    Else a further worker would move the others, which run, to other ports.
+    """
+    ports: dict[str, int] = {}
+    for instance in instances:
+        first = zlib.crc32(instance.encode())
+        choice = (_HEALTH_PORTS[(first + step) % len(_HEALTH_PORTS)] for step in range(len(_HEALTH_PORTS)))
+        ports[instance] = next(port for port in choice if port not in ports.values())
+    return ports
 
 
 def tenant_environments(tenants: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from .code import Flows
@@ -132,19 +132,22 @@ def _check_schedules(path: str, schedules: Sequence[Mapping[str, Any]]) -> Itera
 
 
 def check_ports(
-    tenants: Sequence[Mapping[str, Any]], database_port: int, workers: int, groups: Mapping[str, Sequence[str]]
+    tenants: Sequence[Mapping[str, Any]],
+    database_port: int,
+    health_ports: Collection[int],
+    groups: Mapping[str, Sequence[str]],
 ) -> Iterator[str]:
     """Yield the ports of tenants that another part of the site has on the same host.
 
-    ``workers`` is how many a worker host has; each has a port for its health check, from 8100 on.
+    ``health_ports`` are those of the workers' health checks.
     """
     servers = set(groups.get("prefect_server", ()))
     taken: dict[int, str] = {}
     beside = set(groups.get("postgresql", ())) & set(groups.get("prefect_worker", ()))
-    if beside and 0 <= database_port - 8100 < workers:
+    if beside and database_port in health_ports:
         yield f"database_port is {database_port}, which the health check of a worker has: choose another port."
     if servers & set(groups.get("prefect_worker", ())):
-        taken |= {8100 + number: "the health check of a worker" for number in range(workers)}
+        taken |= dict.fromkeys(health_ports, "the health check of a worker")
     if servers & set(groups.get("postgresql", ())):
         taken[database_port] = "PostgreSQL, by database_port"
     for number, tenant in enumerate(tenants):

@@ -597,7 +597,8 @@ SITES: list[tuple[dict[str, Any], list[str]]] = [
     ({"prefect_database_extensions_schema": "ext"}, ["but prefect_server_extensions_schema is 'extensions'"]),
     ({"prefect_secrets": {"mltrading_ap": "x"}}, ["nothing reads this secret; did you mean mltrading_app?"]),
     ({"prefect_secrets": {"prefect_api": "pässword"}}, ["prefect_secrets.prefect_api must be printable ASCII"]),
-    ({"prefect_tenants": [{"name": "a"}], "database_port": 8100}, ["database_port is 8100, which the health"]),
+    # The port of a-default-1.
+    ({"prefect_tenants": [{"name": "a"}], "database_port": 8162}, ["database_port is 8162, which the health"]),
     ({"pgbackrest_repository": {"path": "/srv"}}, ["pgbackrest_repository.path is '/srv'"]),
     ({"prefect_tenants": [{"name": "a", "port": 8100}], "database_port": 8100}, ["port is 8100, which PostgreSQL"]),
 ]

@@ -67,7 +67,9 @@ def test_what_listens(host: Host, workers: list[str], tenants: list[str]) -> Non
     # The scenario asks for the API on every address; nothing else leaves loopback.
     assert remote == {f"0.0.0.0:{port}" for port in (4200, 4300)[: len(tenants)]}
     assert "127.0.0.1:5432" in sockets
-    assert {f"127.0.0.1:{8100 + index}" for index in range(len(workers))} <= sockets
+    files = " ".join(f"/etc/prefect/worker/{worker}.env" for worker in workers)
+    ports = re.findall(r"WEBSERVER_PORT=\W*(\d+)", host.check_output(f"cat {files}"))
+    assert len(set(ports)) == len(workers) and {f"127.0.0.1:{port}" for port in ports} <= sockets
 
 
 def test_tables_are_where_they_belong(host: Host) -> None:

@@ -128,7 +128,13 @@ def test_workers_have_a_name_and_a_port_each() -> None:
     )
     workers = prefect_workers(tenants)
     assert [worker["instance"] for worker in workers] == ["a-fast-1", "a-fast-2", "b-default-1"]
-    assert [worker["health_port"] for worker in workers] == [8100, 8101, 8102]
+    ports = {worker["instance"]: worker["health_port"] for worker in workers}
+    assert len(set(ports.values())) == 3 and all(8100 <= port < 8400 for port in ports.values())
+    # A further worker leaves the others where they are.
+    more = [{"name": "first", "port": 4400, "work_pools": [{"name": "default", "workers": 4}]}, *tenants]
+    assert (
+        ports.items() <= {one["instance"]: one["health_port"] for one in prefect_workers(prefect_tenants(more))}.items()
+    )
     assert [tenant["workers"] for tenant in tenants] == [6, 3]
 
 
