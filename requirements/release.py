@@ -21,12 +21,14 @@ from tests.support.project import DEFAULT, ROOT, virtualenv_of
 from tests.support.site import Site
 from tests.support.waiting import wait_for
 
-# Prints the variables that a release reads.
+# Prints the variables that a release reads, and its worker of Kubernetes pools.
 _SETTINGS = """
 import json
 from prefect.settings.legacy import _get_settings_fields
 from prefect.settings.models.root import Settings
-print(json.dumps([name for name in _get_settings_fields(Settings) if name.startswith("PREFECT_")]))
+from prefect_kubernetes.settings import KubernetesSettings
+names = [*_get_settings_fields(Settings), *_get_settings_fields(KubernetesSettings)]
+print(json.dumps([name for name in names if name.startswith("PREFECT_")]))
 """
 # Declares a deployment with a schedule, and runs its flow.
 _FLOW = """
