@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from ipaddress import ip_address
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from pgprefect.objects.docker_jobs import IMAGES, VARIABLES, image_fault
+from pgprefect.objects.docker_jobs import IMAGES, image_fault
 
 from .forms import Form, matching, own_directory
+from .job_pools import JobPools, is_loopback
 from .suggestions import did_you_mean
 
 Groups = Mapping[str, Sequence[str]]
 _OF_ALL = ("/opt/prefect/flows", "/usr/share/zoneinfo", "/usr/share/ca-certificates", "/etc/ssl/certs")
-# What a deployment cannot choose, and why.
-_TRAPS = {
-    "auto_remove": "a container that removes itself takes its exit code with it; those that ended well are removed",
-    "privileged": "such a container is root of the host",
-}
 
 
 def _image(value: Any) -> None:
@@ -42,6 +37,16 @@ def _volume(value: Any) -> None:
 
 
 IMAGE = Form(IMAGES, _image)
+_POOLS = JobPools(
+    "docker",
+    jobs="containers",
+    least="its image",
+    image=IMAGE,
+    traps={
+        "auto_remove": "a container that removes itself takes its exit code with it; those that ended well are removed",
+        "privileged": "such a container is root of the host",
+    },
+)
 VOLUME = Form("SOURCE:TARGET or SOURCE:TARGET:ro, of a volume's name or a directory that holds nothing else", _volume)
 NETWORK = matching(
     r"(?!(?:host|bridge|none|default)$)[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", "the name of a network of Docker"
@@ -56,52 +61,20 @@ def check_docker(tenants: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Yield what is wrong with the Docker pools of declared tenants, and with the deployments on them."""
     for number, tenant in enumerate(tenants):
         registries = [one["name"] for one in tenant.get("docker_registries", ())]
-        pools = {}
         for index, pool in enumerate(tenant.get("work_pools", ())):
             path = f"prefect_tenants[{number}].work_pools[{index}]"
-            yield from _check_pool(path, pool, registries)
-            if "docker" in pool:
-                pools[pool["name"]] = pool
-        for index, deployment in enumerate(tenant.get("deployments", ())):
-            if deployment["work_pool"] in pools:
-                yield from _check_deployment(f"prefect_tenants[{number}].deployments[{index}]", deployment)
+            yield from _POOLS.check_pool(path, pool)
+            yield from _check_job(f"{path}.docker", pool.get("docker", {}), registries)
+        yield from _POOLS.check_deployments(f"prefect_tenants[{number}]", tenant)
 
 
-def _check_pool(path: str, pool: Mapping[str, Any], registries: Sequence[str]) -> Iterator[str]:
-    is_docker, job = pool.get("type", "process") == "docker", pool.get("docker")
-    if job is None:
-        if is_docker and pool.get("workers", 1) != 0:
-            yield f"{path}.docker is missing, which says what its containers get: set it, at least its image."
-        return
-    if not is_docker:
-        yield f"{path}.docker: it belongs to a pool of the type docker: set type: docker, or remove it."
-    if "base_job_template" in pool:
-        yield f"{path}.base_job_template: docker makes the template: remove one of the two."
+def _check_job(path: str, job: Mapping[str, Any], registries: Sequence[str]) -> Iterator[str]:
     if job.get("networks") and "network_mode" in job:
-        yield f"{path}.docker: containers have networks or a network_mode: remove one of the two."
+        yield f"{path}: containers have networks or a network_mode: remove one of the two."
     registry = job.get("registry")
     if registry is not None and registry not in registries:
         near = did_you_mean(registry, registries) or ". Declare it there, or correct the name."
-        yield f"{path}.docker.registry is {registry!r}, but docker_registries of the tenant have no such name{near}"
-
-
-def _check_deployment(path: str, deployment: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in deployment.get("job_variables", {}).items():
-        here = f"{path}.job_variables.{name}"
-        if name in _TRAPS:
-            yield f"{here}: {_TRAPS[name]}: remove it."
-        elif name.partition(".")[0] not in VARIABLES:
-            yield (
-                f"{here}: the pool decides this for all of its containers, in docker of the pool. A deployment may set "
-                f"{', '.join(VARIABLES)}: remove it."
-            )
-        elif name == "image":
-            yield from IMAGE.faults(here, value)
-    if deployment.get("source", {}).get("credentials"):
-        yield (
-            f"{path}.source.credentials: containers get no credentials of git: put the code into the image, take a "
-            "repository that needs none, or another pool."
-        )
+        yield f"{path}.registry is {registry!r}, but docker_registries of the tenant have no such name{near}"
 
 
 def check_reach(tenants: Sequence[Mapping[str, Any]], groups: Groups) -> Iterator[str]:
@@ -119,11 +92,3 @@ def check_reach(tenants: Sequence[Mapping[str, Any]], groups: Groups) -> Iterato
                     f"{address}, where containers with a network of their own do not reach it: set network_mode: host, "
                     "or put a proxy before the API (docs/proxy.md)."
                 )
-
-
-def is_loopback(address: str) -> bool:
-    """Return whether only the host itself reaches an address."""
-    try:
-        return ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost"

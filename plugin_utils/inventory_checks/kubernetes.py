@@ -6,13 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from pgprefect.objects.docker_jobs import VARIABLES
 from pgprefect.objects.kubernetes_jobs import POD_IMAGES, pod_image_fault
 
 from filter_plugins.kubeconfigs import plain_kubeconfig
 
-from .docker import is_loopback
 from .forms import Form, matching
+from .job_pools import JobPools, is_loopback
 
 
 def _image(value: Any) -> None:
@@ -25,6 +24,7 @@ def _kubeconfig(value: Any) -> None:
 
 
 IMAGE = Form(POD_IMAGES, _image)
+_POOLS = JobPools("kubernetes", jobs="pods", least="image and namespace", image=IMAGE)
 KUBECONFIG = Form(
     "the content of a kubeconfig with the token of a service account", _kubeconfig, lines=True, secret=True
 )
@@ -41,49 +41,17 @@ CPU = matching(r"[1-9]\d{0,2}|[1-9]\d{0,5}m", "a number of CPUs as 2, or of thou
 def check_kubernetes(tenants: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Yield what is wrong with the Kubernetes pools of declared tenants, and with the deployments on them."""
     for number, tenant in enumerate(tenants):
-        pools = set()
         for index, pool in enumerate(tenant.get("work_pools", ())):
-            yield from _check_pool(f"prefect_tenants[{number}].work_pools[{index}]", pool)
-            if "kubernetes" in pool:
-                pools.add(pool["name"])
-        for index, deployment in enumerate(tenant.get("deployments", ())):
-            if deployment["work_pool"] in pools:
-                yield from _check_deployment(f"prefect_tenants[{number}].deployments[{index}]", deployment)
-
-
-def _check_pool(path: str, pool: Mapping[str, Any]) -> Iterator[str]:
-    is_cluster, job = pool.get("type", "process") == "kubernetes", pool.get("kubernetes")
-    has_workers = pool.get("workers", 1) != 0
-    if job is None:
-        if is_cluster and has_workers:
-            yield f"{path}.kubernetes is missing, which says what its pods get: set it, at least image and namespace."
-        return
-    if not is_cluster:
-        yield f"{path}.kubernetes: it belongs to a pool of the type kubernetes: set type: kubernetes, or remove it."
-    if "base_job_template" in pool:
-        yield f"{path}.base_job_template: kubernetes makes the template: remove one of the two."
-    if "kubeconfig" not in job and has_workers:
-        yield (
-            f"{path}.kubernetes.kubeconfig is missing, by which its workers reach the cluster: set it, or workers: 0 "
-            "until the cluster has what playbooks/kubernetes_manifest.yml writes (docs/kubernetes.md)."
-        )
-
-
-def _check_deployment(path: str, deployment: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in deployment.get("job_variables", {}).items():
-        here = f"{path}.job_variables.{name}"
-        if name.partition(".")[0] not in VARIABLES:
-            yield (
-                f"{here}: the pool decides this for all of its pods, in kubernetes of the pool. A deployment may set "
-                f"{', '.join(VARIABLES)}: remove it."
-            )
-        elif name == "image":
-            yield from IMAGE.faults(here, value)
-    if deployment.get("source", {}).get("credentials"):
-        yield (
-            f"{path}.source.credentials: pods get no credentials of git: put the code into the image, take a "
-            "repository that needs none, or another pool."
-        )
+            path = f"prefect_tenants[{number}].work_pools[{index}]"
+            yield from _POOLS.check_pool(path, pool)
+            job = pool.get("kubernetes")
+            if job is not None and "kubeconfig" not in job and pool.get("workers", 1) != 0:
+                yield (
+                    f"{path}.kubernetes.kubeconfig is missing, by which its workers reach the cluster: set it, or "
+                    "workers: 0 until the cluster has what playbooks/kubernetes_manifest.yml writes "
+                    "(docs/kubernetes.md)."
+                )
+        yield from _POOLS.check_deployments(f"prefect_tenants[{number}]", tenant)
 
 
 def check_way_of_pods(tenants: Sequence[Mapping[str, Any]]) -> Iterator[str]:

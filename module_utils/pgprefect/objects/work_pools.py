@@ -199,10 +199,7 @@ def _docker_faults(pools: Sequence[WorkPool], registries: Sequence[DockerRegistr
         what, job = f"Work pool {pool.name}", pool.docker
         if job is None:
             continue
-        if pool.type != "docker" or pool.base_job_template is not None:
-            yield f"{what}: docker belongs to a pool of the type docker, without a base_job_template."
-        if fault := image_fault(job.image):
-            yield f"{what}: the image {job.image!r} must be {IMAGES}: {fault}."
+        yield from _job_faults(pool, "docker", image_fault(job.image), job.image, IMAGES)
         if job.networks and job.network_mode:
             yield f"{what}: of networks and network_mode give one."
         if job.registry and job.registry not in known:
@@ -211,13 +208,17 @@ def _docker_faults(pools: Sequence[WorkPool], registries: Sequence[DockerRegistr
 
 def _kubernetes_faults(pools: Sequence[WorkPool]) -> Iterator[str]:
     for pool in pools:
-        what, job = f"Work pool {pool.name}", pool.kubernetes
-        if job is None:
-            continue
-        if pool.type != "kubernetes" or pool.base_job_template is not None:
-            yield f"{what}: kubernetes belongs to a pool of the type kubernetes, without a base_job_template."
-        if fault := pod_image_fault(job.image):
-            yield f"{what}: the image {job.image!r} must be {POD_IMAGES}: {fault}."
+        if job := pool.kubernetes:
+            yield from _job_faults(pool, "kubernetes", pod_image_fault(job.image), job.image, POD_IMAGES)
+
+
+def _job_faults(pool: WorkPool, kind: str, fault: str, image: str, images: str) -> Iterator[str]:
+    """Yield what is wrong with a pool that declares jobs of a type; ``fault`` is that of the image."""
+    what = f"Work pool {pool.name}"
+    if pool.type != kind or pool.base_job_template is not None:
+        yield f"{what}: {kind} belongs to a pool of the type {kind}, without a base_job_template."
+    if fault:
+        yield f"{what}: the image {image!r} must be {images}: {fault}."
 
 
 def _field_faults(name: str, declared: Union[WorkPool, WorkQueue]) -> Iterator[str]:

@@ -14,9 +14,11 @@ from ..core.prefect import OPEN_STATES, WORKER_RESOURCE, WORKER_STARTED
 from ..core.problems import Problem
 from .resolve import Resolved, resolve
 
-# Who knows what goes on of a pool's runs without its worker, and what it calls that.
-_ASK: dict[str, Callable[[], RunContainers | None]] = {"docker": run_containers, "kubernetes": run_jobs}
-_WORDS = {"docker": "container", "kubernetes": "Job"}
+# What goes on of a pool's runs without its worker, and who knows it.
+_APART: dict[str, tuple[str, Callable[[], RunContainers | None]]] = {
+    "docker": ("container", run_containers),
+    "kubernetes": ("Job", run_jobs),
+}
 
 
 def resolve_taken_runs(
@@ -34,11 +36,11 @@ def resolve_taken_runs(
     """
     kind = api.call("GET", f"/work_pools/{pool}")["type"]
     containers: RunContainers | None = {}
-    if kind in _ASK:
-        containers = (ask or _ASK[kind])()
+    if kind in _APART:
+        containers = (ask or _APART[kind][1])()
         if containers is None:
             raise ProblemError(_no_engine(worker))
-    states = OPEN_STATES if kind in ("process", *_ASK) else ("PENDING",)
+    states = OPEN_STATES if kind in ("process", *_APART) else ("PENDING",)
     taken = api.filter(
         "/flow_runs/filter",
         flow_runs={"state": {"type": {"any_": list(states)}}},
@@ -55,7 +57,7 @@ def resolve_taken_runs(
         unnamed = taken_by is None and run["state_type"] == "PENDING" and not others
         container = (containers or {}).get(run["id"])
         if (taken_by == worker or unnamed) and not (container and container.alive):
-            why = f"its {_WORDS[kind]} has ended ({container.status})" if container else reason
+            why = f"its {_APART[kind][0]} has ended ({container.status})" if container else reason
             resolved += resolve(api, run["id"], why, run["state_id"])
     return resolved
 
