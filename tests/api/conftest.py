@@ -15,6 +15,7 @@ import psycopg2
 import pytest
 
 from tests.support.ansible import Result
+from tests.support.ports import free_port
 from tests.support.project import ROOT, VIRTUALENV
 from tests.support.waiting import wait_for
 
@@ -28,9 +29,7 @@ def prefect_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
     if not VIRTUALENV.exists():
         pytest.fail(f"{VIRTUALENV} is missing: box/controller prefect makes it.")
     home = tmp_path_factory.mktemp("prefect")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(ROOT / "module_utils"),

@@ -90,10 +90,8 @@ def site(
     run_module: Callable[..., dict[str, Any]],
     tmp_path: Path,
 ) -> Iterator[PodSite]:
-    def declare(**arguments: Any) -> dict[str, Any]:
-        return run_module("prefect_work_pools", **api_arguments, **arguments)
-
-    made = declared_site(api, declare, prefect_environment, cluster.kubeconfig(token), tmp_path)
+    config = cluster.kubeconfig(token)
+    made = declared_site(api, api_arguments, run_module, prefect_environment, config, tmp_path)
     yield made
     made.tidy()
     assert cluster.call("DELETE", f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs?propagationPolicy=Background")[0] == 200

@@ -16,8 +16,9 @@ from pgprefect.runs.taken_runs import resolve_taken_runs
 
 from tests.api.conftest import AUTH_STRING
 from tests.kubernetes.conftest import Typed
-from tests.support.kubernetes import Cluster, Kubelet, free_port
+from tests.support.kubernetes import Cluster, Kubelet
 from tests.support.pod_worker import IMAGE, NAME, NAMESPACE, POOL, PodSite
+from tests.support.ports import free_port
 from tests.support.waiting import wait_for
 
 PASSWORD = AUTH_STRING.partition(":")[2]

@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import ssl
 import subprocess
 import threading
@@ -23,6 +22,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.support.certificates import Authority
+from tests.support.ports import free_port
 from tests.support.project import ROOT
 from tests.support.waiting import wait_for
 
@@ -135,11 +135,6 @@ def is_ready(cluster: Cluster) -> bool:
     with contextlib.suppress(OSError, ValueError):
         return cluster.call("GET", "/apis/rbac.authorization.k8s.io/v1/clusterroles/cluster-admin")[0] == 200
     return False
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 @dataclass

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 from pgprefect.core.http import PrefectApi, is_ready
 
+from tests.support.ports import free_port
 from tests.support.project import VIRTUALENV
 from tests.support.waiting import wait_for
 
@@ -27,9 +27,7 @@ def running_server(
     """Start a server with this environment, and give a function that makes a request: method, path, body."""
     if not virtualenv.exists():
         pytest.fail(f"{virtualenv} is missing: box/controller prefect makes it.")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}/api"
     given = {
         "PATH": os.environ["PATH"],

@@ -9,23 +9,18 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
 
 import pytest
 
+from tests.support.ports import free_port
 from tests.support.project import ROOT
 from tests.support.scenario import changed
 
 NAME = "prefect-interrupted"
 SECONDS = (5.0, 120.0)  # between these a run is killed: the first tasks, and the last
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture

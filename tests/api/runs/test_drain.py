@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections import Counter
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.ports import free_port
 from tests.support.project import ROOT, VIRTUALENV
 from tests.support.waiting import wait_for
 
@@ -56,9 +56,7 @@ def start(prefect_environment: dict[str, str], tmp_path: Path) -> Iterator[Calla
     started: list[subprocess.Popen[bytes]] = []
 
     def start_worker(limit: int) -> subprocess.Popen[bytes]:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        settings = {"PREFECT_WORKER_QUERY_SECONDS": "1", "PREFECT_WORKER_WEBSERVER_PORT": str(port)}
+        settings = {"PREFECT_WORKER_QUERY_SECONDS": "1", "PREFECT_WORKER_WEBSERVER_PORT": str(free_port())}
         settings["RUNTIME_DIRECTORY"] = str(tmp_path)
         command = [str(VIRTUALENV / "bin/python"), "-I", str(WORKER), "drained", "w", str(limit)]
         with (tmp_path / "worker.log").open("ab") as log:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import re
 import signal
-import socket
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,70 +21,21 @@ from tests.api.conftest import AUTH_STRING
 from tests.support.postgresql import SUITE, docker
 from tests.support.project import ROOT, VIRTUALENV
 from tests.support.waiting import wait_for
+from tests.support.worker_site import WorkerSite
 
-WORKER = ROOT / "roles/prefect_worker/files/draining_worker.py"
 IMAGE = f"ansible-prefect-host:{SUITE}"
 NAME = "host-tenant-contained-1"
 POOL = "contained"
 PASSWORD = AUTH_STRING.partition(":")[2]
 REGISTRY = {"address": "registry.example.com", "username": "flows", "password": "r3gistry s3cret"}
-ENDS = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 OUR_LABEL = f"label=io.prefect.worker-name={NAME}"
-FLOW = """
-import os
-import time
-from pathlib import Path
-from prefect import flow
-
-@flow
-def contained(code: int = 0, gate: str = ""):
-    Path("begun").write_text("".join(f"{name}={value}\\n" for name, value in os.environ.items()))
-    while gate and not Path(gate).exists():
-        time.sleep(0.1)
-    if code:
-        os._exit(code)
-"""
 
 
 @dataclass
-class Site:
-    """A pool with one worker, which can be started again, and a deployment on it."""
+class DockerSite(WorkerSite):
+    """Its containers are of the image."""
 
-    api: Callable[..., Any]
-    folder: Path
-    environment: dict[str, str]
-    pool: dict[str, Any]
-    deployment: str = ""
-    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "worker.log"
-
-    def start(self) -> subprocess.Popen[bytes]:
-        command = [str(VIRTUALENV / "bin/python"), "-I", str(WORKER), POOL, NAME, "3"]
-        with self.log.open("ab") as log:
-            worker = subprocess.Popen(command, env=self.environment, cwd=self.folder, stdout=log, stderr=log)
-        self.workers.append(worker)
-        return worker
-
-    def run(self, **body: Any) -> str:
-        (self.folder / "begun").unlink(missing_ok=True)
-        return str(self.api("POST", f"/deployments/{self.deployment}/create_flow_run", body)["id"])
-
-    def begin(self, **body: Any) -> str:
-        run = self.run(**body)
-        wait_for(lambda: (self.folder / "begun").exists() or self.state(run)[0] in ENDS, self.log.read_text, 120)
-        assert (self.folder / "begun").exists(), self.log.read_text()
-        return run
-
-    def state(self, run: str) -> tuple[str, str]:
-        found = self.api("GET", f"/flow_runs/{run}")["state"]
-        return found["type"], found["message"] or ""
-
-    def end(self, run: str) -> tuple[str, str]:
-        wait_for(lambda: self.state(run)[0] in ENDS, self.log.read_text, seconds=120)
-        return self.state(run)
+    image: str = ""
 
 
 def containers(run: str) -> list[str]:
@@ -108,7 +58,7 @@ def site(
     prefect_environment: dict[str, str],
     run_module: Callable[..., dict[str, Any]],
     tmp_path: Path,
-) -> Iterator[Site]:
+) -> Iterator[DockerSite]:
     image = docker("image", "inspect", "--format", "{{.Id}}", IMAGE)
     job = {"image": image, "network_mode": "host", "memory": "512M"}
     registry = {**REGISTRY, "name": str(uuid.uuid4())}
@@ -131,44 +81,20 @@ def site(
     worker = {"docker": job, "container_api_url": api_arguments["api_url"]}
     for name, text in container_files(worker, PASSWORD, {}).items():
         (files / name).write_text(text)
-    (code / "contained.py").write_text(FLOW)
     settings = container_settings(worker, ["DECLARED"], str(files), str(ROOT / "flows"))
     # What an image of flows has in it: Prefect, and here also the code.
     settings["volumes"] += [f"{folder}:{folder}:ro" for folder in (python_prefix(), str(VIRTUALENV.resolve()))]
     settings["volumes"].append(f"{code}:{code}:rw")
     settings["env"]["PATH"] = f"{VIRTUALENV.resolve()}/bin:/usr/bin:/bin"
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
-    environment = {
-        **prefect_environment,
-        "PREFECT_WORKER_QUERY_SECONDS": "1",
-        "PREFECT_WORKER_WEBSERVER_PORT": port,
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
-        "PGPREFECT_CONTAINERS": json.dumps(settings),
-        "DECLARED": "yes",
-        "UNDECLARED": "no",
-    }
-    made_site = Site(api, code, environment, pool)
-    flow = api("POST", "/flows/", {"name": "contained"})["id"]
-    body = {
-        "name": "contained",
-        "flow_id": flow,
-        "work_pool_name": POOL,
-        "entrypoint": "contained.py:contained",
-        "pull_steps": [{"prefect.deployments.steps.set_working_directory": {"directory": str(code)}}],
-    }
-    made_site.deployment = api("POST", "/deployments/", body)["id"]
+    environment = {**prefect_environment, "PGPREFECT_CONTAINERS": json.dumps(settings)}
+    made_site = DockerSite(api, code, environment, POOL, NAME, image=image)
     yield made_site
-    for started in made_site.workers:
-        if started.poll() is None:
-            started.kill()
-            started.wait()
+    made_site.tidy()
     if left := docker("ps", "--all", "--quiet", "--filter", OUR_LABEL).split():
         docker("rm", "--force", *left)
-    api("DELETE", f"/work_pools/{POOL}")
 
 
-def test_the_host_decides_what_a_container_gets(site: Site) -> None:
+def test_the_host_decides_what_a_container_gets(site: DockerSite) -> None:
     # Somebody with the API's password wants to be root of the host.
     template = site.api("GET", f"/work_pools/{POOL}")["base_job_template"]
     template["job_configuration"].update(
@@ -184,8 +110,8 @@ def test_the_host_decides_what_a_container_gets(site: Site) -> None:
     assert not found["HostConfig"]["CapAdd"] and found["HostConfig"]["SecurityOpt"] == ["no-new-privileges"]
     assert not [bind for bind in found["HostConfig"]["Binds"] if bind.startswith("/:")]
     assert found["HostConfig"]["Memory"] == found["HostConfig"]["MemorySwap"] == 512 * 1024**2
-    assert found["Image"] == site.pool["docker"]["image"]
-    seen = dict(line.split("=", 1) for line in (site.folder / "begun").read_text().splitlines() if "=" in line)
+    assert found["Image"] == site.image
+    seen = site.seen()
     assert (seen["OWN"], seen["DECLARED"], seen["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]) == ("env", "yes", "30")
     assert not {"UNDECLARED", "PREFECT_HOME", "PREFECT_WORKER_QUERY_SECONDS", "PGPREFECT_CONTAINERS"} & seen.keys()
     for secret in (PASSWORD, "r3gistry s3cret"):
@@ -201,7 +127,7 @@ def test_the_host_decides_what_a_container_gets(site: Site) -> None:
 
 
 @pytest.mark.thorough  # molecule/pools shows it on a host
-def test_a_container_outlives_its_worker_and_is_not_forgotten(site: Site, api_arguments: dict[str, str]) -> None:
+def test_a_container_outlives_its_worker_and_is_not_forgotten(site: DockerSite, api_arguments: dict[str, str]) -> None:
     client = PrefectApi(api_arguments["api_url"], AUTH_STRING)
 
     def take_up() -> list[str]:
@@ -241,7 +167,7 @@ def test_a_container_outlives_its_worker_and_is_not_forgotten(site: Site, api_ar
     assert site.end(lives)[0] == "COMPLETED" and containers(lives) == []
 
 
-def test_a_pool_that_was_made_anew_with_another_type_gets_no_worker(site: Site) -> None:
+def test_a_pool_that_was_made_anew_with_another_type_gets_no_worker(site: DockerSite) -> None:
     """Somebody with the API's password wants the rights of the worker's unit for the code of a flow."""
     site.api("DELETE", f"/work_pools/{POOL}")
     site.api("POST", "/work_pools/", {"name": POOL, "type": "process"})
@@ -249,7 +175,7 @@ def test_a_pool_that_was_made_anew_with_another_type_gets_no_worker(site: Site) 
     assert f"{POOL} is of the type process, and this host declares docker" in site.log.read_text()
 
 
-def test_without_an_answer_of_the_engine_nothing_is_resolved(site: Site, api_arguments: dict[str, str]) -> None:
+def test_without_an_answer_of_the_engine_nothing_is_resolved(site: DockerSite, api_arguments: dict[str, str]) -> None:
     client = PrefectApi(api_arguments["api_url"], AUTH_STRING)
     from pgprefect.core.errors import ProblemError
 
@@ -257,7 +183,7 @@ def test_without_an_answer_of_the_engine_nothing_is_resolved(site: Site, api_arg
         resolve_taken_runs(client, NAME, POOL, "its worker ended", ask=lambda: None)
     assert [problem.code for problem in failed.value.problems] == ["docker_engine_down"]
     site.environment["PGPREFECT_CONTAINERS"] = site.environment["PGPREFECT_CONTAINERS"].replace(
-        site.pool["docker"]["image"], "sha256:" + 64 * "0"
+        site.image, "sha256:" + 64 * "0"
     )
     assert site.start().wait(60) == 1
     assert "The Docker engine of this host lacks what the pool declares" in site.log.read_text()

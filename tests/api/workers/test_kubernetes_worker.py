@@ -15,9 +15,9 @@ from pgprefect.runs.taken_runs import resolve_taken_runs
 
 from tests.api.conftest import AUTH_STRING
 from tests.support.certificates import Authority
-from tests.support.kubernetes import free_port
 from tests.support.kubernetes_answers import RUN_LABEL, RecordedCluster
 from tests.support.pod_worker import IMAGE, NAME, NAMESPACE, POOL, PodSite, declared_site
+from tests.support.ports import free_port
 from tests.support.waiting import wait_for
 
 TOKEN = "w0rker-t0ken"
@@ -40,10 +40,8 @@ def site(
     run_module: Callable[..., dict[str, Any]],
     tmp_path: Path,
 ) -> Iterator[PodSite]:
-    def declare(**arguments: Any) -> dict[str, Any]:
-        return run_module("prefect_work_pools", **api_arguments, **arguments)
-
-    made = declared_site(api, declare, prefect_environment, cluster.kubeconfig(TOKEN), tmp_path)
+    config = cluster.kubeconfig(TOKEN)
+    made = declared_site(api, api_arguments, run_module, prefect_environment, config, tmp_path)
     yield made
     made.tidy()
 

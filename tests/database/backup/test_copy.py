@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shlex
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from pgprefect.backup import copy, create, sets
 from pgprefect.backup.sets import BackupError, Dump, Manifest
 from pgprefect.site.configuration import CopyTarget, Keep
 
+from tests.support.ports import free_port
 from tests.support.ssh_server import serving_ssh
 from tests.support.waiting import wait_for
 
@@ -48,11 +48,6 @@ def flip_a_byte(file: Path) -> None:
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @dataclass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from pgprefect.core.prefect import RESCHEDULE_TAG, WORKER_STARTED
 from pgprefect.runs.recovery import confirm, find_lost, recover
 from pgprefect.runs.taken_runs import report_start
 
+from tests.support.ports import free_port
 from tests.support.project import VIRTUALENV
 from tests.support.site import PASSWORD, Site
 from tests.support.waiting import wait_for
@@ -30,8 +30,7 @@ WORKER = "elsewhere-tenant0-default-1"
 
 @pytest.fixture
 def api(prefect: Site, tmp_path: Path) -> Iterator[PrefectApi]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     log = tmp_path / "server.log"
     with log.open("w") as output:
         server = subprocess.Popen(
