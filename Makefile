@@ -32,7 +32,7 @@ lint: ## check the code without running it
 
 unit: ## run the tests that need nothing but Python
 	@box/controller
-	@$(PYTEST) --numprocesses 2 tests/unit
+	@$(PYTEST) --numprocesses 2 --dist worksteal tests/unit
 
 api: ## test the flows, and the modules that use Prefect's API
 	@box/controller prefect
