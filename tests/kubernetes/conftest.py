@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +10,10 @@ from typing import Any
 import pytest
 
 from tests.api.conftest import AUTH_STRING, api, api_arguments, prefect_environment
-from tests.support.kubernetes import PROGRAMS, Cluster, Kubelet, running_cluster
-from tests.support.pages import sections
+from tests.support.cluster_checkout import Checkout
+from tests.support.kubernetes import Cluster, Kubelet, running_cluster
 from tests.support.pod_worker import IMAGE, NAMESPACE, POOL, PodSite, declared_site
-from tests.support.project import ROOT, VIRTUALENV
+from tests.support.project import VIRTUALENV
 
 __all__ = ("api", "api_arguments", "prefect_environment")
 Typed = Callable[[str, str], list[str]]
@@ -29,42 +27,15 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def typed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Typed:
-    """Type the commands of a page's section, as the cluster's administrator, in a checkout with an inventory."""
-    folder = tmp_path_factory.mktemp("checkout")
-    for path in ROOT.iterdir():
-        if path.name not in ("inventory", ".git"):
-            (folder / path.name).symlink_to(path)
-    inventory = folder / "inventory/mine"
-    (inventory / ".secrets/tls").mkdir(parents=True)
-    (inventory / ".secrets/prefect_api").write_text(f"{AUTH_STRING.partition(':')[2]}\n")
-    (inventory / ".secrets/tls/ca.pem").write_text(cluster.authority)
-    job = {"image": IMAGE, "namespace": NAMESPACE}
-    pool = {"name": POOL, "type": "kubernetes", "workers": 0, "kubernetes": job}
+    """Type the commands of a page's section, with an inventory that declares the pool of these tests."""
+    checkout = Checkout(tmp_path_factory.mktemp("checkout"), cluster)
+    pool = {"name": POOL, "type": "kubernetes", "workers": 0, "kubernetes": {"image": IMAGE, "namespace": NAMESPACE}}
     groups = {key: {"hosts": {"192.0.2.1": None}} for key in ("postgresql", "prefect_server", "prefect_worker")}
-    variables = {"prefect_tenants": [{"name": "prefect", "work_pools": [pool]}]}
-    (inventory / "hosts.yml").write_text(json.dumps({"all": {"children": groups, "vars": variables}}))
-    config = folder / "administrator.json"
-    config.write_text(json.dumps(cluster.kubeconfig()))
-    environment = {**os.environ, "PATH": f"{PROGRAMS}:{os.environ['PATH']}", "KUBECONFIG": str(config)}
-
-    def type_(page: str, heading: str) -> list[str]:
-        return [run(folder, environment, command) for _, command in sections(page)[heading]]
-
-    return type_
-
-
-def run(folder: Path, environment: dict[str, str], command: str) -> str:
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", command],
-        cwd=folder,
-        env=environment,
-        text=True,
-        check=False,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    assert done.returncode == 0, f"{command}: {done.stdout}"
-    return done.stdout
+    checkout.declare({"children": groups, "vars": {"prefect_tenants": [{"name": "prefect", "work_pools": [pool]}]}})
+    (checkout.inventory / ".secrets/tls").mkdir(parents=True)
+    (checkout.inventory / ".secrets/prefect_api").write_text(f"{AUTH_STRING.partition(':')[2]}\n")
+    (checkout.inventory / ".secrets/tls/ca.pem").write_text(cluster.authority)
+    return checkout.typed
 
 
 @pytest.fixture(scope="session")

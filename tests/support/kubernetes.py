@@ -1,4 +1,7 @@
-"""A real API server of Kubernetes with its controllers, and a stand-in for the kubelet that runs pods as processes."""
+"""A real API server of Kubernetes with its controllers, and a stand-in for the kubelet that runs pods as processes.
+
+The API server listens where the containers of this machine reach it.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from typing import Any
 from urllib.error import HTTPError
 
@@ -23,6 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.support.certificates import Authority
 from tests.support.ports import free_port
+from tests.support.postgresql import docker
 from tests.support.project import ROOT
 from tests.support.waiting import wait_for
 
@@ -35,12 +40,13 @@ _FORMS = {"PATCH": "application/merge-patch+json"}
 class Cluster:
     """The API server's address, and its authority, of a cluster that has no nodes."""
 
+    address: str
     port: int
     authority: str
 
     @property
     def server(self) -> str:
-        return f"https://127.0.0.1:{self.port}"
+        return f"https://{self.address}:{self.port}"
 
     def call(self, method: str, path: str, body: Any = None, token: str = _ADMINISTRATOR) -> tuple[int, Any]:
         """Send a request and return the status and the JSON of the answer."""
@@ -74,14 +80,15 @@ class Cluster:
 
 @contextlib.contextmanager
 def running_cluster(folder: Path) -> Iterator[Cluster]:
-    """Start etcd, the API server and its controllers on loopback."""
+    """Start etcd, the API server and its controllers."""
     if not (PROGRAMS / "kube-apiserver").exists():
         raise FileNotFoundError(f"{PROGRAMS} lacks Kubernetes' programs: box/kubernetes builds them.")
     client, peer, port = free_port(), free_port(), free_port()
+    address = docker("network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}")
     authority = Authority("cluster")
-    certificate, key = authority.write(folder, "apiserver", "127.0.0.1", "10.0.0.1", "kubernetes.default.svc")
+    certificate, key = authority.write(folder, "apiserver", address, "10.0.0.1", "kubernetes.default.svc")
     (folder / "tokens.csv").write_text(f"{_ADMINISTRATOR},administrator,1,system:masters\n")
-    cluster = Cluster(port, authority.certificate)
+    cluster = Cluster(address, port, authority.certificate)
     config = folder / "controllers.json"
     config.write_text(json.dumps(cluster.kubeconfig()))
     accounts = folder / "accounts.key"
@@ -95,7 +102,7 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
             *(f"--listen-peer-urls=http://127.0.0.1:{peer}", "--unsafe-no-fsync"),
         ],
         "kube-apiserver": [
-            *(f"--etcd-servers={etcd}", f"--secure-port={port}", "--bind-address=127.0.0.1"),
+            *(f"--etcd-servers={etcd}", f"--secure-port={port}", f"--bind-address={address}"),
             *(f"--tls-cert-file={certificate}", f"--tls-private-key-file={key}", "--authorization-mode=RBAC"),
             *(f"--token-auth-file={folder}/tokens.csv", "--service-cluster-ip-range=10.0.0.0/24"),
             *(f"--service-account-key-file={accounts}", f"--service-account-signing-key-file={accounts}"),
@@ -139,12 +146,16 @@ def is_ready(cluster: Cluster) -> bool:
 
 @dataclass
 class Kubelet:
-    """Runs the pods of a namespace as processes of this machine, and tells the API server how they end."""
+    """Runs the pods of a namespace as processes of this machine, and tells the API server how they end.
+
+    A pod sees its ConfigMaps where it mounts them, and in /opt/prefect/flows ``flows``, as its image would have them.
+    """
 
     cluster: Cluster
     namespace: str
     programs: str  # the PATH of its pods
     folder: Path
+    flows: Path | None = None
     pods: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _reported: set[str] = field(default_factory=set)
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -182,7 +193,7 @@ class Kubelet:
         (container,) = pod["spec"]["containers"]
         with (self.folder / f"{name}.log").open("wb") as log:
             self.pods[name] = subprocess.Popen(
-                container["args"],
+                [*self._mounts(pod["spec"], container), *container["args"]],
                 env=self._environment(container),
                 cwd=self.folder,
                 stdout=log,
@@ -190,6 +201,23 @@ class Kubelet:
                 start_new_session=True,
             )
         self._set(name, "Running", {"running": {"startedAt": _now()}})
+
+    def _mounts(self, spec: Mapping[str, Any], container: Mapping[str, Any]) -> list[str]:
+        """Return the beginning of a command that gives a pod's process its files."""
+        maps = {volume["name"]: volume["configMap"]["name"] for volume in spec.get("volumes", ())}
+        places = {Path("/opt/prefect/flows"): self.flows} if self.flows else {}
+        for mount in container.get("volumeMounts", ()):
+            content = self.folder / maps[mount["name"]]
+            content.mkdir(exist_ok=True)
+            path = f"/api/v1/namespaces/{self.namespace}/configmaps/{content.name}"
+            for key, value in self.cluster.get(path)["data"].items():
+                (content / key).write_text(value)
+            places[Path(mount["mountPath"])] = content
+        if not places:
+            return []
+        script = [f"mount -t tmpfs tmpfs /{top}" for top in {place.parts[1] for place in places}]
+        script += [f"mkdir --parents {place}; cp -r {quote(f'{source}/.')} {place}" for place, source in places.items()]
+        return ["unshare", "--mount", "sh", "-ec", "\n".join([*script, 'exec "$@"']), "sh"]
 
     def _environment(self, container: Mapping[str, Any]) -> dict[str, str]:
         home = self.folder / "home"
