@@ -63,7 +63,7 @@ def test_only_root_and_postgresql_read_the_secrets_and_nobody_the_repository(hos
     assert host.run(f"runuser --user prefect -- ls {REPOSITORY}").rc != 0
 
 
-def test_what_can_not_be_reached_is_refused_before_anything_is_touched(host: Host, playbook: Playbook) -> None:
+def test_what_can_not_be_reached_is_refused_before_anything_is_touched(host: Host) -> None:
     before = host.check_output(POSTMASTER)
     for arguments, words in (
         ("--point never", "There is no restore point 'never'"),
@@ -74,6 +74,12 @@ def test_what_can_not_be_reached_is_refused_before_anything_is_touched(host: Hos
     ):
         refused = host.run(f"pgprefect pitr restore {arguments} --yes")
         assert refused.rc == 2 and words in refused.stderr, refused.stderr
+    assert host.check_output(POSTMASTER) == before
+
+
+@pytest.mark.thorough
+def test_the_playbook_refuses_what_is_unclear_or_unconfirmed(host: Host, playbook: Playbook) -> None:
+    before = host.check_output(POSTMASTER)
     unclear = playbook("playbooks/restore_cluster.yml", "--extra-vars", "pgbackrest_restore_confirmed=true")
     assert unclear.returncode != 0 and "must be one of a time, a restore point" in unclear.stdout
     unconfirmed = playbook("playbooks/restore_cluster.yml", "--extra-vars", "pgbackrest_restore_end=true")

@@ -49,6 +49,7 @@ def contents(host: Host) -> dict[str, str]:
     return found
 
 
+@pytest.mark.thorough
 def test_a_dropped_table(host: Host, typed: Typed, night: dict[str, str]) -> None:
     typed("disaster.md", "Start here")
     host.check_output(PSQL, "DROP TABLE market_data CASCADE")

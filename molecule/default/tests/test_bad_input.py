@@ -180,6 +180,7 @@ def test_wrong_values(playbook: Playbook, variables: dict[str, Any], messages: t
     refuse(playbook, variables, *messages)
 
 
+@pytest.mark.thorough
 def test_a_port_in_use(host: Host, playbook: Playbook) -> None:
     host.check_output("systemd-run --unit squatter python3 -m http.server 4555 --bind 127.0.0.1")
     try:
@@ -234,10 +235,12 @@ def victim(tmp_path: Any) -> Iterator[tuple[str, str]]:
     subprocess.run(["docker", "rm", "--force", name], check=True, stdout=subprocess.DEVNULL)
 
 
+@pytest.mark.thorough
 def test_no_systemd(playbook: Playbook, victim: tuple[str, str]) -> None:
     refuse(playbook, {}, "systemd does not run this host", inventory=victim[1])
 
 
+@pytest.mark.thorough
 def test_an_unsupported_system(playbook: Playbook, victim: tuple[str, str]) -> None:
     release = "sed -i 's/^ID=.*/ID=fedora/; s/^VERSION_ID=.*/VERSION_ID=44/' /etc/os-release"
     subprocess.run(["docker", "exec", victim[0], "sh", "-c", release], check=True)

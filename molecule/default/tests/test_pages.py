@@ -43,6 +43,7 @@ def test_runs(typed: Typed) -> None:
     assert changed(check) == changed(run) == [0] and "prefect-recover.timer" in timers
 
 
+@pytest.mark.thorough
 def test_the_flows_of_the_box(typed: Typed) -> None:
     inside = {"docker exec --user postgres prefect-box ": "runuser --user postgres -- ", "docker exec prefect-box ": ""}
     *runs, events = typed("flows.md", "Flows", **inside)

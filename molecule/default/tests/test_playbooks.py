@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from testinfra.host import Host
 
 from tests.support.scenario import Playbook
@@ -31,6 +32,7 @@ def test_the_playbooks_beside_the_site(playbook: Playbook, completed_run: str) -
     assert refused.returncode != 0 and "days_to_keep: -1 must be from 0" in refused.stdout, refused.stdout
 
 
+@pytest.mark.thorough
 def test_a_tag_alone_leaves_no_job_that_health_misses(host: Host, playbook: Playbook) -> None:
     """pgprefect.json names the jobs that cron starts, whichever role's tag is asked for."""
     without = ["--extra-vars", "prefect_retention_enabled=false"]

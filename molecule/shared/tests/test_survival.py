@@ -304,6 +304,7 @@ def test_what_a_worker_had_taken_and_not_begun_runs_after_its_next_start(host: H
     assert {state_of(host, run) for run in set(runs) - set(taken)} <= {"COMPLETED", "CRASHED"}
 
 
+@pytest.mark.thorough
 def test_a_stopped_database_is_started_by_the_site(host: Host, tenants: list[str], playbook: Playbook) -> None:
     host.check_output("systemctl stop 'postgresql@*-main.service'")
     done = playbook("site.yml")
