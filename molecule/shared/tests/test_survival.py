@@ -38,6 +38,7 @@ def test_a_schema_of_another_release_is_refused_at_start(host: Host, tenants: li
     wait_for(lambda: ready(host), seconds=90)
 
 
+@pytest.mark.thorough
 def test_a_missing_migration_is_refused_until_it_is_made(host: Host, tenants: list[str], playbook: Playbook) -> None:
     unit = f"prefect-server@{tenants[0]}"
     host.check_output("systemctl stop %s", unit)
