@@ -15,11 +15,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from ..core.connection import ConnectionFailed, Login, connect
+from ..core.connection import ConnectionFailed, Login
 from ..core.http import get
 from ..core.jobs import Job
 from ..core.listeners import SERVER_USER, foreign_listener
 from ..core.problems import ERROR, WARNING, Problem
+from ..core.questions import ask_within, connect_to_ask
 from ..core.sql import Statement
 from ..core.users import user_number
 from ..site.configuration import Certificate, Site, Tenant
@@ -213,10 +214,7 @@ def _run_group(
     connection = None
     try:
         if group.database:
-            connection = connect(login, database, max(2, int(timeout / 2)), timeout / 4)
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                cursor.execute("SET default_transaction_read_only = on")
+            connection = connect_to_ask(login, database, timeout)
     except Exception as error:
         dead = error.problem if isinstance(error, ConnectionFailed) else _explain(error, "connection")
     for left, (name, probe) in zip(range(len(group.checks), 0, -1), group.checks.items()):
@@ -227,11 +225,7 @@ def _run_group(
             nonlocal slowest
             begun = time.monotonic()
             # What is left of the time is shared by the checks to come, so that a locked table harms its own alone.
-            milliseconds = max(50, int(share * 1000))
-            bounded = f"SET statement_timeout = {milliseconds}; SET lock_timeout = {milliseconds // 2}; "
-            with connection.cursor() as cursor:  # type: ignore[union-attr]
-                Statement(bounded + statement.template, statement.arguments).execute(cursor)
-                rows: list[tuple[Any, ...]] = cursor.fetchall()
+            rows = ask_within(connection, statement, share)
             slowest = max(slowest, (time.monotonic() - begun) * 1000)
             return rows
 
