@@ -37,8 +37,7 @@ def certificates(limits: Thresholds, watched: Sequence[Certificate]) -> tuple[li
     for certificate in watched:
         blocks, unknown = _look(certificate.file)
         problems += unknown
-        for block in blocks if len(blocks) <= _MOST else ():
-            moment = end_of(block)
+        for moment in ends_of(blocks):
             found.append({"file": certificate.file, "ends": moment.isoformat(), "days": _days_until(moment)})
             problems += _end_problem(limits, f"path {certificate.file}", f"The certificate {certificate.file}", moment)
         if blocks and certificate.address:
@@ -113,6 +112,11 @@ def certificates_in(path: str) -> list[bytes]:
     if not blocks:
         raise ValueError("there is no certificate in it")
     return [ssl.PEM_cert_to_DER_cert(block) for block in blocks]
+
+
+def ends_of(blocks: Sequence[bytes]) -> list[datetime]:
+    """Return when the certificates of a file end; nothing for a system's bundle."""
+    return [end_of(block) for block in blocks] if len(blocks) <= _MOST else []
 
 
 def end_of(der: bytes) -> datetime:

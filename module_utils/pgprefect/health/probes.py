@@ -313,13 +313,18 @@ def workers(ask: Ask, _limits: Thresholds, tenant: Tenant) -> Finding:
     """Compare the workers that are online with those that are declared."""
     rows = ask(_in(tenant, _WORKERS))
     online = {pool: count for pool, count, _known, _age in rows}
+    heard = {pool: age for pool, _count, _known, age in rows}
     details = {
         "online": sum(online.values()),
         "known": sum(row[2] for row in rows),
         "expected": tenant.workers,
         "youngest_heartbeat_s": min((row[3] for row in rows if row[3] is not None), default=None),
         "pools": {
-            pool: {"online": online.get(pool, 0), "expected": tenant.pool_workers.get(pool)}
+            pool: {
+                "online": online.get(pool, 0),
+                "expected": tenant.pool_workers.get(pool),
+                "heartbeat_s": heard.get(pool),
+            }
             for pool in sorted({*online, *tenant.pool_workers})
         },
     }
@@ -344,10 +349,12 @@ def workers(ask: Ask, _limits: Thresholds, tenant: Tenant) -> Finding:
 
 _POOLS = """
 SELECT p.name, p.is_paused, p.concurrency_limit, q.name, q.is_paused, q.concurrency_limit,
-       coalesce(r.due, 0), coalesce(r.active, 0)
+       coalesce(r.due, 0), coalesce(r.active, 0), r.oldest
 FROM {work_pool} p JOIN {work_queue} q ON q.work_pool_id = p.id LEFT JOIN (
     SELECT work_queue_id, count(*) FILTER (WHERE state_type = 'SCHEDULED') AS due,
-           count(*) FILTER (WHERE state_type <> 'SCHEDULED') AS active
+           count(*) FILTER (WHERE state_type <> 'SCHEDULED') AS active,
+           extract(epoch FROM now() - min(next_scheduled_start_time)
+               FILTER (WHERE state_type = 'SCHEDULED'))::float8 AS oldest
     FROM {flow_run} WHERE state_type IN ('PENDING', 'RUNNING', 'CANCELLING')
        OR state_type = 'SCHEDULED' AND next_scheduled_start_time < now()
     GROUP BY work_queue_id) r ON r.work_queue_id = q.id
@@ -359,13 +366,14 @@ def work_pools(ask: Ask, limits: Thresholds, tenant: Tenant) -> Finding:
     """Check backlog, pauses and concurrency limits of work pools and queues."""
     problems: list[Problem] = []
     pools: dict[str, dict[str, Any]] = {}
-    for pool, pool_paused, pool_limit, queue, paused, limit, due, active in ask(_in(tenant, _POOLS)):
+    for pool, pool_paused, pool_limit, queue, paused, limit, due, active, oldest in ask(_in(tenant, _POOLS)):
         found = pools.setdefault(
             pool, {"paused": pool_paused, "limit": pool_limit, "due": 0, "active": 0, "queues": {}}
         )
         found["due"] += due
         found["active"] += active
-        found["queues"][queue] = {"paused": paused, "limit": limit, "due": due, "active": active}
+        state = {"paused": paused, "limit": limit, "due": due, "active": active, "oldest_s": oldest}
+        found["queues"][queue] = state
         severity = limits.backlog.severity(due)
         if severity:
             where = f"work queue {queue} of work pool {pool} of tenant {tenant.name}"
@@ -509,15 +517,22 @@ def runs(ask: Ask, limits: Thresholds, tenant: Tenant) -> Finding:
 _ARCHIVING = """
 SELECT current_setting('archive_mode'), last_failed_wal,
        coalesce(last_failed_time > last_archived_time, last_failed_time IS NOT NULL),
-       extract(epoch FROM clock_timestamp() - coalesce(last_archived_time, stats_reset))::float8, last_archived_time
+       extract(epoch FROM clock_timestamp() - coalesce(last_archived_time, stats_reset))::float8, last_archived_time,
+       last_failed_time, archived_count, failed_count
 FROM pg_stat_archiver
 """
 
 
 def archiving(ask: Ask, limits: Thresholds, declared: bool) -> Finding:
     """Judge whether PostgreSQL archives its WAL; ``declared`` where point-in-time recovery is."""
-    mode, wal, failing, lag, archived = ask(Statement(_ARCHIVING))[0]
-    details = {"archive_mode": mode, "last_archived": archived and archived.isoformat()}
+    mode, wal, failing, lag, archived, failed, pieces, failures = ask(Statement(_ARCHIVING))[0]
+    details = {
+        "archive_mode": mode,
+        "last_archived": archived and archived.isoformat(),
+        "last_failed": failed and failed.isoformat(),
+        "archived": pieces,
+        "failed": failures,
+    }
     if mode == "off":
         if not declared:
             return [], details
