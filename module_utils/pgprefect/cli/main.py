@@ -23,12 +23,13 @@ from ..schema.plan import Blocked
 from ..schema.revision import RevisionError
 from ..site.configuration import ConfigurationError
 from ..site.environment import SettingMissing
-from . import backup, events, health, imports, internal, pitr, restore, runs, upgrade, verify, workers
+from . import backup, events, health, imports, internal, metrics, pitr, restore, runs, upgrade, verify, workers
 from .common import COMPLETING, Parser, add_common_options, for_this_user
 from .output import BROKEN, UNKNOWN, in_two_lines, refuse
 
 _EXAMPLES = """examples:
   pgprefect health                        does everything work?
+  pgprefect metrics                       what Prometheus gets
   pgprefect verify                        are both schemas, the roles' rights and the server as declared?
   pgprefect stats --days 7                what ran, how long it took, what failed
   pgprefect events --limit 20             the application's newest events
@@ -108,7 +109,7 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"pgprefect {__version__}")
     add_common_options(parser, tenant=True, defaults=True)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for group in (health, verify, runs, workers, events, backup, restore, pitr, imports, upgrade, internal):
+    for group in (health, metrics, verify, runs, workers, events, backup, restore, pitr, imports, upgrade, internal):
         group.add_to(commands)
     return parser
 
