@@ -56,3 +56,14 @@ def test_the_flows_of_the_box(typed: Typed) -> None:
 def test_pgprefect(typed: Typed) -> None:
     typed("pgprefect.md", "Events")
     assert "prefect_cleanup" in typed("pgprefect.md", "From Ansible")[0].lower()
+
+
+def test_metrics(host: Host, typed: Typed) -> None:
+    (printed,) = typed("monitoring.md", "What it prints")
+    for group in ('group="runs",tenant="prefect"', 'group="database"', 'group="jobs"'):
+        assert f"pgprefect_collect_success{{{group}}} 1\n" in printed, printed
+    # As Debian's package of the node exporter makes it.
+    host.check_output("install --directory /var/lib/prometheus/node-exporter")
+    typed("monitoring.md", "Give it to your Prometheus")
+    file = host.file("/var/lib/prometheus/node-exporter/pgprefect.prom")
+    assert file.mode == 0o644 and "\npgprefect_flow_runs{" in file.content_string
