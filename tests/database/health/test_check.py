@@ -425,7 +425,11 @@ def test_workers_by_pool(prefect: Site, api_url: str) -> None:
     health = check_health(login, prefect.database, [part])
     found = {problem.object.split()[2]: problem.severity for problem in health.problems}
     assert codes(health) == {"workers_offline"} and found == {"pool": "warning", "reports": "error"}
-    assert health.checks["workers"].details["pools"]["reports"] == {"online": 0, "expected": 1}
+    assert health.checks["workers"].details["pools"]["reports"] == {
+        "online": 0,
+        "expected": 1,
+        "heartbeat_s": None,
+    }
 
 
 def test_a_pool_without_workers_is_well_until_its_runs_wait(prefect: Site, api_url: str) -> None:
