@@ -38,7 +38,7 @@ class Metric:
         return (Sample(self, {name: text for name, text in labels.items() if text}, number),)
 
     def buckets(
-        self, limits: Sequence[Number], counts: Sequence[int], count: int, total: float, **labels: str
+        self, limits: Sequence[Number], counts: Sequence[Number], count: Number, total: Number, **labels: str
     ) -> Iterator[Sample]:
         """Return the samples of a histogram: how many values are at most each limit, and how many there are at all."""
         for limit, below in zip([*map(_text, limits), "+Inf"], [*counts, count]):

@@ -15,7 +15,7 @@ from ..health.probes import Ask, Finding
 from ..health.thresholds import Thresholds
 from ..runs.statistics import STATES
 from ..site.configuration import Tenant
-from .exposition import HISTOGRAM, Metric, Sample
+from .exposition import HISTOGRAM, Metric, Number, Sample
 
 WINDOW_HOURS = 1
 # A flow or deployment more is a time series for each state and bucket; the rest are counted together.
@@ -132,17 +132,17 @@ def deployments(ask: Ask, tenant: Tenant, most: int = MOST_DEPLOYMENTS) -> Itera
     The deployments with the most runs have names, ``most`` of them; the others are one. Runs without a deployment count
     as those of one more.
     """
-    times: dict[tuple[str, str], list[Any]] = defaultdict(lambda: [0, 0.0, [0] * len(BUCKETS)])
+    times: dict[tuple[str, str], list[Number]] = defaultdict(lambda: [0] * (2 + len(BUCKETS)))
     rows = ask(_in(tenant, _DEPLOYMENTS, most=Value(most), rest=Value(REST)))
     for flow, deployment, state, ended, count, timed, seconds, below in rows:
         labels = {"tenant": tenant.name, "flow": flow, "deployment": deployment}
         yield from (ENDED if ended else OPEN)(count, **labels, state=state)
-        whole = times[flow, deployment]
-        whole[:] = whole[0] + timed, whole[1] + seconds, [one + more for one, more in zip(whole[2], below)]
-    for (flow, deployment), (count, seconds, below) in times.items():
-        if count:
+        before = times[flow, deployment]
+        times[flow, deployment] = [one + more for one, more in zip(before, (timed, seconds, *below))]
+    for (flow, deployment), (timed, seconds, *below) in times.items():
+        if timed:
             labels = {"tenant": tenant.name, "flow": flow, "deployment": deployment}
-            yield from DURATION.buckets(BUCKETS, below, count, seconds, **labels)
+            yield from DURATION.buckets(BUCKETS, below, timed, seconds, **labels)
 
 
 _LIMITS = """
