@@ -13,7 +13,8 @@ def connect_to_ask(login: Login, database: str, timeout: float) -> Any:
     connection = connect(login, database, max(2, int(timeout / 2)), timeout / 4)
     connection.autocommit = True
     with connection.cursor() as cursor:
-        cursor.execute("SET default_transaction_read_only = on")
+        # Compiling takes longer than such questions.
+        cursor.execute("SET default_transaction_read_only = on; SET jit = off")
     return connection
 
 
