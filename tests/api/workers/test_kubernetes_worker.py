@@ -27,7 +27,8 @@ PASSWORD = AUTH_STRING.partition(":")[2]
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[RecordedCluster]:
     authority = Authority("recorded")
-    with RecordedCluster(free_port(), authority.certificate, TOKEN).serving(tmp_path, authority) as cluster:
+    cluster = RecordedCluster("127.0.0.1", free_port(), authority.certificate, TOKEN)
+    with cluster.serving(tmp_path, authority):
         yield cluster
 
 
