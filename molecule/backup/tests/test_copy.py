@@ -228,7 +228,6 @@ def configure(playbook: Playbook, *variables: str) -> None:
         assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.thorough
 def test_another_tool_takes_the_place_and_nothing_is_left_in_the_end(
     host: Host, playbook: Playbook, vault: Vault
 ) -> None:
