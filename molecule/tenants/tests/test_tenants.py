@@ -79,6 +79,7 @@ def test_each_has_its_environment_and_asks_no_proxy(host: Host, sql: Sql, secret
     assert int(sql("mltrading_app", 'SELECT min(level) FROM "Research-2".log').stdout) == 10
 
 
+@pytest.mark.thorough
 def test_a_worker_that_is_not_declared_any_more_is_removed(host: Host, playbook: Playbook) -> None:
     fewer = {
         "prefect_tenants": [
