@@ -18,6 +18,9 @@ from testinfra.host import Host
 
 from tests.support.scenario import PSQL, Playbook, changed, wait_for_health
 
+# The scenario backup restores from a repository on its own host.
+pytestmark = pytest.mark.thorough
+
 NAME, BUCKET, SECRET = "store.test", "backups", "the-secret-of-the-store"
 AUTHORITY = "/etc/ssl/store.pem"
 # The second one begins on a timeline that a restore of the first began, and does not have its history.
@@ -109,7 +112,7 @@ def archiving(host: Host, playbook: Playbook, arguments: Arguments) -> Iterator[
     assert host.check_output("ls /etc/pgbackrest").split() == ["conf.d", "pgbackrest.conf"]
 
 
-@pytest.mark.parametrize("repository", ["s3", pytest.param("sftp", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("repository", REPOSITORIES)
 def test_back_to_between_two_writes(host: Host, playbook: Playbook, arguments: Arguments, repository: str) -> None:
     for changes in (repository != "s3", False):
         done = playbook("playbooks/pgbackrest.yml", *arguments[repository], "--diff")
@@ -133,7 +136,6 @@ def test_nobody_reads_the_store() -> None:
     assert {content[:6] for content in objects().values()} == {b"Salted"}
 
 
-@pytest.mark.thorough
 def test_nobody_reads_what_is_on_the_other_host(host: Host) -> None:
     files = host.check_output("find %s -type f -exec head --bytes 6 {} ';' -exec echo ';'", THERE)
     assert set(files.split()) == {"Salted"}
