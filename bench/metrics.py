@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 from dataclasses import replace
 
 from pgprefect.metrics.collect import collect
 from pgprefect.metrics.exposition import render
 from pgprefect.site.configuration import Site as Configured
 
-from bench.data import fill
 from bench.statistics import PAGES, over_rest
-from bench.support import prefect_database, prefect_server, show, timed
+from bench.support import database_of_runs, prefect_server, show, timed
 from tests.support.site import Site
 
 
@@ -38,10 +36,7 @@ def main() -> None:
     options = parser.parse_args()
     rows: list[tuple[str, float, str, float | None]] = []
     for runs in options.runs:
-        with prefect_database() as site:
-            print(f"Fill the database with {runs:,} runs of 120 days ...", flush=True)
-            with contextlib.closing(site.server.connect(site.database)) as connection:
-                fill(connection, site.tenant.schema, runs, children=False)
+        with database_of_runs(runs) as site:
             seconds, lines = ours(site)
             with prefect_server(site) as url:
                 rest = over_rest(url)

@@ -11,8 +11,7 @@ from urllib.parse import urlsplit
 
 from pgprefect.runs.statistics import workflow_statistics
 
-from bench.data import fill
-from bench.support import prefect_database, prefect_server, show, timed
+from bench.support import database_of_runs, prefect_server, show, timed
 from tests.support.site import Site
 
 PAGES = 20  # of 200 runs, fetched over the REST API
@@ -53,10 +52,7 @@ def main() -> None:
     rows: list[tuple[str, float, str, float | None]] = []
     calls: list[float] = []
     for runs in options.runs:
-        with prefect_database() as site:
-            print(f"Fill the database with {runs:,} runs of 120 days ...", flush=True)
-            with contextlib.closing(site.server.connect(site.database)) as connection:
-                fill(connection, site.tenant.schema, runs, children=False)
+        with database_of_runs(runs) as site:
             window, everything = ours(site, 30), ours(site, 120)
             with prefect_server(site) as url:
                 rest = over_rest(url)

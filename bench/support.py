@@ -19,6 +19,7 @@ from pgprefect.core.http import is_ready
 from pgprefect.core.prefect import MADE_HERE
 from pgprefect.core.sql import quote
 
+from bench.data import fill
 from tests.support.postgresql import running_postgresql
 from tests.support.project import VIRTUALENV
 from tests.support.site import Site, migrated_site
@@ -39,6 +40,16 @@ def prefect_database(settings: str = "") -> Iterator[Site]:
     options += ["--volume=/var/lib/postgresql", "--volume=/var/tmp"]
     with running_postgresql(*options) as server, tempfile.TemporaryDirectory() as home:
         yield migrated_site(server, "bench", Path(home))
+
+
+@contextlib.contextmanager
+def database_of_runs(runs: int) -> Iterator[Site]:
+    """Yield such a database with runs of 120 days, and nothing that belongs to them."""
+    with prefect_database() as site:
+        print(f"Fill the database with {runs:,} runs of 120 days ...", flush=True)
+        with contextlib.closing(site.server.connect(site.database)) as connection:
+            fill(connection, site.tenant.schema, runs, children=False)
+        yield site
 
 
 @contextlib.contextmanager

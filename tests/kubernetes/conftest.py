@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from tests.api.conftest import AUTH_STRING, api, api_arguments, prefect_environm
 from tests.support.cluster_checkout import Checkout
 from tests.support.kubernetes import Cluster, Kubelet, running_cluster
 from tests.support.pod_worker import IMAGE, NAMESPACE, POOL, PodSite, declared_site
-from tests.support.project import VIRTUALENV
 
 __all__ = ("api", "api_arguments", "prefect_environment")
 Typed = Callable[[str, str], list[str]]
@@ -46,8 +44,7 @@ def token(typed: Typed) -> str:
 
 @pytest.fixture
 def kubelet(cluster: Cluster, site: PodSite) -> Iterator[Kubelet]:
-    programs = f"{VIRTUALENV.resolve()}/bin:{os.environ['PATH']}"
-    with Kubelet(cluster, NAMESPACE, programs, site.folder).running() as kubelet:
+    with Kubelet(cluster, NAMESPACE, site.folder).running() as kubelet:
         yield kubelet
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import ssl
 import urllib.request
 import uuid
@@ -26,7 +25,7 @@ KEPT = ("pods", "events", "namespaces", "jobs", "customresourcedefinitions")
 
 def test_the_recorded_answers_are_those_of_the_server(cluster: Cluster, token: str, tmp_path: Path) -> None:
     """Remove the file, and this test records it anew."""
-    with Kubelet(cluster, NAMESPACE, os.environ["PATH"], tmp_path).running():
+    with Kubelet(cluster, NAMESPACE, tmp_path).running():
         answers = record(cluster, token)
     if not ANSWERS.exists():
         ANSWERS.write_text(json.dumps(answers, indent=1, sort_keys=True) + "\n")

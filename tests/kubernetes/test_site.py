@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from tests.support.kubernetes import Kubelet, running_cluster
 from tests.support.pod_worker import IMAGE, NAMESPACE
 from tests.support.ports import free_port
 from tests.support.postgresql import docker
-from tests.support.project import ROOT, VIRTUALENV
+from tests.support.project import ROOT
 
 CONTAINER = "prefect-kubernetes"
 IN_THE_IMAGE = "flows-of-the-image"
@@ -119,8 +118,7 @@ def site(checkout: Checkout) -> KubernetesSite:
 
 @pytest.fixture
 def kubelet(checkout: Checkout, tmp_path: Path) -> Iterator[Kubelet]:
-    programs = f"{VIRTUALENV.resolve()}/bin:{os.environ['PATH']}"
-    with Kubelet(checkout.cluster, NAMESPACE, programs, tmp_path, checkout.folder / IN_THE_IMAGE).running() as kubelet:
+    with Kubelet(checkout.cluster, NAMESPACE, tmp_path, checkout.folder / IN_THE_IMAGE).running() as kubelet:
         yield kubelet
 
 

@@ -28,10 +28,12 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from tests.support.certificates import Authority
 from tests.support.ports import free_port
 from tests.support.postgresql import docker
-from tests.support.project import ROOT
+from tests.support.project import ROOT, VIRTUALENV
 from tests.support.waiting import wait_for
 
 PROGRAMS = ROOT / ".cache/kubernetes"
+# Of pods: what their image would have.
+_PATH = f"{VIRTUALENV.resolve()}/bin:{os.environ['PATH']}"
 _ADMINISTRATOR = "administrators-token"
 _FORMS = {"PATCH": "application/merge-patch+json"}
 
@@ -153,7 +155,6 @@ class Kubelet:
 
     cluster: Cluster
     namespace: str
-    programs: str  # the PATH of its pods
     folder: Path
     flows: Path | None = None
     pods: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -222,7 +223,7 @@ class Kubelet:
     def _environment(self, container: Mapping[str, Any]) -> dict[str, str]:
         home = self.folder / "home"
         home.mkdir(exist_ok=True)
-        environment = {"PATH": self.programs, "HOME": str(home)}
+        environment = {"PATH": _PATH, "HOME": str(home)}
         for source in container.get("envFrom", ()):
             environment |= self._secret(source["secretRef"]["name"])
         for one in container["env"]:

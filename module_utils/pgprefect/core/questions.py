@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any, TypeVar
 
 from .connection import Login, connect
 from .sql import Statement
+
+_Item = TypeVar("_Item")
+
+
+def side_by_side(works: Iterable[Callable[[], None]], deadline: float) -> None:
+    """Do works in a thread each, and wait for them until a time of the monotonic clock; those that are late go on."""
+    threads = [threading.Thread(target=work, daemon=True) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def with_shares(items: Collection[_Item], deadline: float) -> Iterator[tuple[_Item, float]]:
+    """Yield each item with its share, in seconds, of what is left until a time of the monotonic clock.
+
+    A locked table so harms its own question alone.
+    """
+    for left, item in zip(range(len(items), 0, -1), items):
+        yield item, (deadline - time.monotonic()) / left
 
 
 def connect_to_ask(login: Login, database: str, timeout: float) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,7 @@ from ..core.http import get
 from ..core.jobs import Job
 from ..core.listeners import SERVER_USER, foreign_listener
 from ..core.problems import ERROR, WARNING, Problem
-from ..core.questions import ask_within, connect_to_ask
+from ..core.questions import ask_within, connect_to_ask, side_by_side, with_shares
 from ..core.sql import Statement
 from ..core.users import user_number
 from ..site.configuration import Certificate, Site, Tenant
@@ -139,14 +138,8 @@ def check_health(
     groups.append(Group(own, database=False))
     results: dict[str, Check] = {}
     deadline = time.monotonic() + timeout
-    threads = [
-        threading.Thread(target=_run_group, args=(group, results, login, database, timeout, limits), daemon=True)
-        for group in groups
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
+    works = [partial(_run_group, group, results, login, database, timeout, limits) for group in groups]
+    side_by_side(works, deadline)
     finished = dict(results)  # a late thread may still write into the other one
     names = sorted((name for group in groups for name in group.checks), key=lambda name: FIRST.get(name, len(FIRST)))
     found = {name: finished.get(name) or _silent(name, timeout) for name in names}
@@ -217,14 +210,13 @@ def _run_group(
             connection = connect_to_ask(login, database, timeout)
     except Exception as error:
         dead = error.problem if isinstance(error, ConnectionFailed) else _explain(error, "connection")
-    for left, (name, probe) in zip(range(len(group.checks), 0, -1), group.checks.items()):
+    for (name, probe), time_of_check in with_shares(group.checks.items(), deadline):
         started = time.monotonic()
         slowest = 0.0
 
-        def ask(statement: Statement, share: float = (deadline - started) / left) -> list[tuple[Any, ...]]:
+        def ask(statement: Statement, share: float = time_of_check) -> list[tuple[Any, ...]]:
             nonlocal slowest
             begun = time.monotonic()
-            # What is left of the time is shared by the checks to come, so that a locked table harms its own alone.
             rows = ask_within(connection, statement, share)
             slowest = max(slowest, (time.monotonic() - begun) * 1000)
             return rows

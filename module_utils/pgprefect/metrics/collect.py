@@ -5,7 +5,6 @@ The questions run in groups as those of health do, each with a thread and at mos
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from functools import partial
 from .. import __version__
 from ..core.connection import Login
 from ..core.errors import ProblemError
-from ..core.questions import ask_within, connect_to_ask
+from ..core.questions import ask_within, connect_to_ask, side_by_side, with_shares
 from ..health.probes import SchemaDead
 from ..health.thresholds import Thresholds
 from ..site.configuration import Site
@@ -54,8 +53,8 @@ class Collection:
     anything: bool
 
 
-def collect(site: Site, timeout: float, login: Login | None = None) -> Collection:
-    """Collect the metrics of a site by this host's login or another one, within ``timeout`` seconds.
+def collect(site: Site, timeout: float) -> Collection:
+    """Collect the metrics of a site by this host's login, within ``timeout`` seconds.
 
     Raises ThresholdError.
     """
@@ -67,25 +66,19 @@ def collect(site: Site, timeout: float, login: Login | None = None) -> Collectio
     ]
     groups = [group for group in groups if group.questions]
     started = time.monotonic()
-    threads = [
-        threading.Thread(
-            target=_put, args=(group, login or site.observer, site.database, started + timeout * 0.9), daemon=True
-        )
-        for group in groups
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(max(0.0, started + timeout - time.monotonic()))
+    works = [partial(_put, group, site.observer, site.database, started + timeout * 0.9) for group in groups]
+    side_by_side(works, started + timeout)
     samples = [*INFO(1, version=__version__), *TIMESTAMP(time.time())]
     errors = []
     for group in groups:
-        # A late thread may still add to its lists.
-        late = group.seconds is None
-        found = [*group.errors, f"{group.title}: no answer within {timeout:g} seconds"] if late else group.errors
+        # A late thread may still set its seconds, and add to its lists.
+        seconds, found = group.seconds, list(group.errors)
+        if seconds is None:
+            seconds = time.monotonic() - started
+            found.append(f"{group.title}: no answer within {timeout:g} seconds")
         labels = {"group": group.name, "tenant": group.tenant}
         samples += SUCCESS(not found, **labels)
-        samples += SECONDS(time.monotonic() - started if group.seconds is None else group.seconds, **labels)
+        samples += SECONDS(seconds, **labels)
         errors += found
     collected = [sample for group in groups for sample in list(group.samples)]
     return Collection([*samples, *collected], errors, bool(collected))
@@ -98,12 +91,10 @@ def _put(group: Group, login: Login, database: str, deadline: float) -> None:
     try:
         if group.database:
             connection = connect_to_ask(login, database, deadline - started)
-        for left, (name, question) in zip(range(len(group.questions), 0, -1), group.questions.items()):
-            # What is left of the time is shared by the questions to come, so that a locked table harms its own alone.
-            share = (deadline - time.monotonic()) / left
+        for (name, question), share in with_shares(group.questions.items(), deadline):
+            ask = partial(ask_within, connection, seconds=share)
             try:
-                asked = question(partial(ask_within, connection, seconds=share)) if connection else question()
-                group.samples += list(asked)
+                group.samples += list(question(ask) if connection else question())
             except Exception as error:
                 # Whatever it was, the other questions are still put.
                 group.errors.append(f"{group.title}, {name}: {_reason(error)}")

@@ -29,6 +29,7 @@ from bench.data import fill
 from tests.support.postgresql import docker, running_postgresql
 from tests.support.project import RELEASES
 from tests.support.site import PASSWORD, Site
+from tests.support.waiting import wait_for
 
 HOSTILE = 'a "name", a \\ and\na line # HELP {x="1"} é'
 Labels = frozenset[tuple[str, str]]
@@ -355,11 +356,9 @@ def test_archiving_and_replication() -> None:
         server.sql("postgres", "SELECT pg_create_physical_replication_slot('elsewhere', true)")
         server.sql("postgres", "SELECT pg_switch_wal()")
         site = Configured(server.login, {"database": "postgres", "monitor": "postgres"}, ())
-        for _ in range(50):
-            found = Metrics(collect(site, 10, server.login))
-            if found.of("archived_segments_total"):
-                break
-            time.sleep(0.2)
+        archived_some = "SELECT archived_count > 0 FROM pg_stat_archiver"
+        wait_for(lambda: server.sql("postgres", archived_some) == [(True,)])
+        found = Metrics(collect(site, 10))
         [(kept, archived, last)] = server.sql(
             "postgres",
             "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::int8, archived_count, last_archived_time "
