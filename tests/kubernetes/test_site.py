@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import testinfra
 from testinfra.host import Host
 
 from tests.support.cluster_checkout import Checkout
+from tests.support.hosts import changed, start_run
 from tests.support.kubernetes import Kubelet, running_cluster
 from tests.support.pod_worker import IMAGE, NAMESPACE
 from tests.support.ports import free_port
@@ -51,8 +51,7 @@ class KubernetesSite:
 
     def run(self, deployment: str) -> str:
         """Have a run complete and return what it logged."""
-        said = self.host.check_output(f"prefect deployment run where/{deployment} --watch --watch-timeout 300")
-        (run,) = re.findall("UUID: ([0-9a-f-]{36})", said)
+        run = start_run(self.host, f"where/{deployment}", "--watch", "--watch-timeout 300")
         return str(self.host.check_output(f"prefect flow-run logs {run}"))
 
     def journal(self) -> str:
@@ -132,7 +131,7 @@ def test_a_run_in_a_pod_reaches_the_api_by_the_proxy(site: KubernetesSite) -> No
 
 
 def test_a_second_run_changes_nothing(site: KubernetesSite) -> None:
-    assert re.search(r"^one +: ok=\d+ +changed=0 ", site.checkout.run(SITE), re.MULTILINE)
+    assert changed(site.checkout.run(SITE)) == [0]
     assert '"overall_status": "healthy"' in site.host.check_output("pgprefect health --json")
 
 

@@ -13,7 +13,6 @@ from typing import Any
 from testinfra.host import Host
 
 from tests.support.project import DEFAULT, ROOT
-from tests.support.waiting import wait_for
 
 SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
 Sql = Callable[[str, str], Any]
@@ -42,25 +41,6 @@ def on_the_controller(*command: str) -> subprocess.CompletedProcess[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-
-
-def changed(output: str) -> list[int]:
-    """How many tasks of each host changed something; the controller only checks the inventory."""
-    return [int(count) for count in re.findall(r"^(?!localhost)\S+ +: ok=.*?changed=(\d+)", output, re.MULTILINE)]
-
-
-def wait_for_health(host: Host, tenant: str = "prefect") -> None:
-    """Wait until all answers again after a restart."""
-    health = f"pgprefect --tenant {tenant} health"
-    wait_for(lambda: host.run(health).rc == 0, lambda: host.run(health).stdout, 90)
-
-
-def start_run(host: Host, deployment: str, *options: str) -> str:
-    """Start a flow run where the command prefect is, and return its ID."""
-    said = host.check_output(" ".join(["prefect deployment run", deployment, *options]))
-    found = re.search(r"UUID: ([0-9a-f-]{36})", said)
-    assert found, said
-    return found[1]
 
 
 def state_of(host: Host, run: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from testinfra.host import Host
 
-from tests.support.scenario import PREFECT, Playbook, Typed, changed
+from tests.support.hosts import changed
+from tests.support.scenario import PREFECT, Playbook, Typed
 
 PSQL = "runuser --user postgres -- psql --no-psqlrc -qtA --set ON_ERROR_STOP=1 --dbname %s --command %s"
 NAIVE = ("-e", "app_database=naive", "-e", "app_schema=none")

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from testinfra.host import Host
 
+from tests.support.hosts import changed
 from tests.support.project import ROOT
-from tests.support.scenario import PSQL, Playbook, Typed, changed
+from tests.support.scenario import PSQL, Playbook, Typed
 
 HOME = "/var/backups/prefect"
 FOLDER = "/var/lib/prefect_backup"

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from testinfra.host import Host
 
-from tests.support.scenario import PREFECT, PSQL, Playbook, Typed, changed, wait_for_health
+from tests.support.hosts import changed, wait_for_health
+from tests.support.scenario import PREFECT, PSQL, Playbook, Typed
 from tests.support.waiting import wait_for
 
 POSTMASTER = "systemctl show --property MainPID 'postgresql@*-main.service' prefect-server@prefect"

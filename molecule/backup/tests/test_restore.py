@@ -7,7 +7,8 @@ import json
 import pytest
 from testinfra.host import Host
 
-from tests.support.scenario import PSQL, Playbook, Typed, wait_for_health
+from tests.support.hosts import wait_for_health
+from tests.support.scenario import PSQL, Playbook, Typed
 
 CONFIRMED = ("--extra-vars", "prefect_backup_restore_confirmed=true")
 

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import pytest
 from testinfra.host import Host
 
-from tests.support.scenario import Playbook, Typed, changed, wait_for_health
+from tests.support.hosts import changed, wait_for_health
+from tests.support.scenario import Playbook, Typed
 from tests.support.waiting import wait_for
 
 STRANGER = 8099

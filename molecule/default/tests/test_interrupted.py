@@ -15,9 +15,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.hosts import changed
 from tests.support.ports import free_port
 from tests.support.project import ROOT
-from tests.support.scenario import changed
 
 NAME = "prefect-interrupted"
 SECONDS = (5.0, 120.0)  # between these a run is killed: the first tasks, and the last

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from testinfra.host import Host
 
-from tests.support.scenario import Typed, changed
+from tests.support.hosts import changed
+from tests.support.scenario import Typed
 
 
 def test_the_site_again(typed: Typed, tmp_path: Path) -> None:

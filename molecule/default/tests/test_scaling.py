@@ -10,7 +10,8 @@ import pytest
 from testinfra.host import Host
 
 from tests.support import burst
-from tests.support.scenario import PREFECT, PSQL, Playbook, Typed, changed, wait_for_health
+from tests.support.hosts import changed, wait_for_health
+from tests.support.scenario import PREFECT, PSQL, Playbook, Typed
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.thorough

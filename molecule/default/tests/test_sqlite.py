@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from testinfra.host import Host
 
+from tests.support.hosts import wait_for_health
 from tests.support.project import ROOT
-from tests.support.scenario import PREFECT, PSQL, Typed, wait_for_health
+from tests.support.scenario import PREFECT, PSQL, Typed
 
 pytestmark = pytest.mark.thorough
 FILE = "/home/old/.prefect/prefect.db"

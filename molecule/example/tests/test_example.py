@@ -15,9 +15,10 @@ import yaml
 from testinfra.host import Host
 
 from tests.support.capture import watching
+from tests.support.hosts import changed, wait_for_health
 from tests.support.newcomer import DATABASE, NETWORK, SERVER, SUDO_PASSWORD, WORKER, Clone, host_key, let_in
 from tests.support.postgresql import docker
-from tests.support.scenario import Typed, changed, wait_for_health
+from tests.support.scenario import Typed
 from tests.support.waiting import wait_for
 
 FIREWALL = ".venv/bin/ansible-playbook -i inventory/mine playbooks/firewall.yml --ask-become-pass"

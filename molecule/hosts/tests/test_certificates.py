@@ -13,7 +13,8 @@ import testinfra
 from cryptography.x509 import Certificate, load_der_x509_certificate, load_pem_x509_certificate
 from testinfra.host import Host
 
-from tests.support.scenario import PSQL, SCENARIO, Playbook, Typed, changed, container_of
+from tests.support.hosts import changed
+from tests.support.scenario import PSQL, SCENARIO, Playbook, Typed, container_of
 
 FOLDER = SCENARIO / "inventory/.secrets/tls"
 OWN = FOLDER / "database.postgresql.pem"

@@ -12,7 +12,8 @@ import pytest
 import testinfra
 from testinfra.host import Host
 
-from tests.support.scenario import PSQL, Playbook, container_of, start_run, state_of
+from tests.support.hosts import start_run
+from tests.support.scenario import PSQL, Playbook, container_of, state_of
 from tests.support.waiting import wait_for
 
 WORKER = "/etc/prefect/worker/prefect-default-1.env"

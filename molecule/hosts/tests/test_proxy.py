@@ -19,9 +19,10 @@ from selenium.webdriver.support.expected_conditions import element_to_be_clickab
 from testinfra.host import Host
 
 from tests.support.browser import log_in, running_browser
+from tests.support.hosts import start_run
 from tests.support.project import DEFAULT
 from tests.support.proxy import write_configuration
-from tests.support.scenario import PSQL, Playbook, Typed, container_of, start_run
+from tests.support.scenario import PSQL, Playbook, Typed, container_of
 from tests.support.waiting import wait_for
 
 WORKER = "/etc/prefect/worker/prefect-default-1.env"

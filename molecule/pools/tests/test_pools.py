@@ -11,8 +11,9 @@ import pytest
 import yaml
 from testinfra.host import Host
 
+from tests.support.hosts import changed, start_run, wait_for_health
 from tests.support.project import ROOT
-from tests.support.scenario import PSQL, SCENARIO, Playbook, Typed, changed, start_run, wait_for_health
+from tests.support.scenario import PSQL, SCENARIO, Playbook, Typed
 from tests.support.waiting import wait_for
 
 WORKER = "prefect-worker@prefect-containers-1"

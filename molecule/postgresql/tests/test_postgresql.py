@@ -11,9 +11,10 @@ from collections.abc import Callable
 import pytest
 from testinfra.host import Host
 
+from tests.support.hosts import changed, wait_for_health
 from tests.support.project import ROOT
 from tests.support.scenario import PSQL as DEFAULT_PSQL
-from tests.support.scenario import SCENARIO, Playbook, Typed, as_cron, changed, wait_for_health
+from tests.support.scenario import SCENARIO, Playbook, Typed, as_cron
 from tests.support.waiting import wait_for
 
 UPGRADE = "playbooks/upgrade_postgresql.yml"

@@ -9,7 +9,8 @@ import time
 import pytest
 from testinfra.host import Host
 
-from tests.support.scenario import PREFECT, PSQL, Playbook, start_run, state_of, wait_for_health
+from tests.support.hosts import start_run, wait_for_health
+from tests.support.scenario import PREFECT, PSQL, Playbook, state_of
 from tests.support.waiting import wait_for
 
 

@@ -6,7 +6,8 @@ import json
 
 from testinfra.host import Host
 
-from tests.support.scenario import PSQL, Playbook, wait_for_health
+from tests.support.hosts import wait_for_health
+from tests.support.scenario import PSQL, Playbook
 
 RUNS = """SELECT count(*), md5(string_agg(id::text, '' ORDER BY id)) FROM "Research-2".flow_run
           WHERE state_type = 'COMPLETED'"""

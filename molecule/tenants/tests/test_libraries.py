@@ -10,8 +10,9 @@ import pytest
 import yaml
 from testinfra.host import Host
 
+from tests.support.hosts import changed, wait_for_health
 from tests.support.project import DEFAULT
-from tests.support.scenario import PREFECT, PSQL, SCENARIO, Playbook, Typed, changed, wait_for_health
+from tests.support.scenario import PREFECT, PSQL, SCENARIO, Playbook, Typed
 
 LIBRARIES = SCENARIO / "inventory/gpu"
 FOLDER = "/opt/prefect/libraries"

@@ -16,7 +16,8 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from moto.s3.models import s3_backends
 from testinfra.host import Host
 
-from tests.support.scenario import PSQL, Playbook, changed, wait_for_health
+from tests.support.hosts import changed, wait_for_health
+from tests.support.scenario import PSQL, Playbook
 
 # The scenario backup restores from a repository on its own host.
 pytestmark = pytest.mark.thorough

@@ -6,7 +6,8 @@ import shlex
 
 from testinfra.host import Host
 
-from tests.support.scenario import Playbook, changed
+from tests.support.hosts import changed
+from tests.support.scenario import Playbook
 
 
 def test_no_secret_leaves_its_file(host: Host, playbook: Playbook, secrets: dict[str, str]) -> None:

@@ -16,8 +16,9 @@ import testinfra
 from pgprefect.core.http import PrefectApi, is_ready
 from testinfra.host import Host
 
+from tests.support.hosts import changed, wait_for_health
 from tests.support.project import ROOT
-from tests.support.scenario import PSQL, SCENARIO, Playbook, Typed, changed, container_of, state_of, wait_for_health
+from tests.support.scenario import PSQL, SCENARIO, Playbook, Typed, container_of, state_of
 from tests.support.waiting import wait_for
 
 URL = f"http://127.0.0.1:{os.environ.get('MOLECULE_PORT', '4216')}"
