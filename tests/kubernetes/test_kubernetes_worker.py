@@ -114,6 +114,8 @@ def test_a_run_outlives_its_worker_and_is_not_lost(
     first.wait()
     os.kill(pod_of(cluster, kubelet, failed), signal.SIGKILL)
     wait_for(lambda: jobs(cluster, failed)[0]["status"].get("failed"))
+    # Its pod says nothing more, as on a lost node: one that is told to end has Prefect schedule the run again.
+    os.kill(pod_of(cluster, kubelet, deleted), signal.SIGSTOP)
     (job,) = jobs(cluster, deleted)
     cluster.call("DELETE", f"{JOBS}/{job['metadata']['name']}?propagationPolicy=Background")
     # What the worker's unit calls after it, and before the next one.
