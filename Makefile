@@ -43,6 +43,7 @@ api: ## test the flows, and the modules that use Prefect's API
 database: ## test pgprefect on a real PostgreSQL
 	@box/controller prefect all
 	@box/clients
+	@box/prometheus
 	@box/engine
 	@box/image bookworm
 	@$(PYTEST) --numprocesses 3 --dist loadfile tests/database

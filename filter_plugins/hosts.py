@@ -35,6 +35,11 @@ def local_address(listen_address: str) -> str:
     return _LOOPBACK.get(listen_address, listen_address)
 
 
+def host_port(host: str, port: int) -> str:
+    """Return an address with its port, as ``[::1]:9100``."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 class FilterModule:
     """The filters that Ansible loads."""
 
@@ -43,5 +48,6 @@ class FilterModule:
         return {
             "host_addresses": host_addresses,
             "host_networks": host_networks,
+            "host_port": host_port,
             "local_address": local_address,
         }

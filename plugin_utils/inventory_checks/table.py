@@ -32,6 +32,10 @@ _ROLE = identifier("role")
 _LOGIN = identifier("role", "/")
 _SET = matching(r"\d{8}T\d{6}Z(-safety)?", "the name of a backup set, as 20260131T020000Z").or_empty()
 TENANT = matching(r"[a-z][a-z0-9_]{0,23}", "1 to 24 lower-case letters, digits and '_', a letter first")
+_PLAIN_PATH = matching(
+    r"(?!.*/\.{1,2}/)/[A-Za-z0-9._/-]*[A-Za-z0-9_-]", "an absolute path of letters, digits and . _ - /"
+)
+_MAIL = matching(r"[A-Za-z0-9._+-]{1,64}@[A-Za-z0-9][A-Za-z0-9.-]{0,252}", "an address as on-call@example.com")
 ENTRYPOINT = matching(
     r"[\w-]+(?:/[\w-]+)*\.py:[A-Za-z_]\w*",
     "file.py:function, with the file's path in the folder of the flows, or in the repository",
@@ -328,9 +332,7 @@ FORMS: dict[str, Form] = {
     "prefect_server_tasks_max": whole(64, 4_194_304),
     "prefect_server_ready_seconds": _SECONDS,
     # --- The proxy
-    "prefect_proxy_certificate": matching(
-        r"(?!.*/\.{1,2}/)/[A-Za-z0-9._/-]*[A-Za-z0-9_-]", "the absolute path of a file, of letters, digits and . _ - /"
-    ).or_empty(),
+    "prefect_proxy_certificate": _PLAIN_PATH.or_empty(),
     "prefect_proxy_bind_address": forms.BIND_ADDRESS,
     "prefect_proxy_http_port": whole(0, 65_535),
     "prefect_proxy_login_failures": whole(1, 1_000_000),
@@ -423,6 +425,26 @@ FORMS: dict[str, Form] = {
     "prefect_retention_stagger_minutes": whole(1, 1440),
     "prefect_monitoring_thresholds": Settings("limits by name", kind=Thresholds),
     "prefect_monitoring_statistics_days": number(0, 36_500),
+    "site_monitoring": _BOOLEAN,
+    "prefect_metrics_directory": _PLAIN_PATH.or_empty(),
+    "prefect_metrics_seconds": whole(5, 3600),
+    "prefect_metrics_port": _PORT,
+    "prefect_prometheus_retention": matching(r"[1-9]\d{0,4}[hdwy]", "a number with h, d, w or y behind it, as 30d"),
+    "prefect_prometheus_retention_size": matching(r"[1-9]\d{0,4}[MGT]B", "a size in MB, GB or TB, as 5GB"),
+    "prefect_prometheus_bind_address": forms.BIND_ADDRESS,
+    "prefect_prometheus_port": _PORT,
+    "prefect_prometheus_alertmanager_port": _PORT,
+    "prefect_prometheus_webhooks": replace(
+        matching(r"https?://[A-Za-z0-9\[][!-~]{0,2000}", "an address as https://alerts.example.com/hook"), secret=True
+    ),
+    "prefect_prometheus_mail[].to": _MAIL,
+    "prefect_prometheus_mail[].from": _MAIL,
+    "prefect_prometheus_mail[].smarthost": matching(
+        r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}:\d{1,5}", "a host and a port, as mail.example.com:587"
+    ),
+    "prefect_prometheus_mail[].username": forms.TEXT,
+    "prefect_prometheus_mail[].password": forms.SECRET,
+    "prefect_prometheus_mail[].require_tls": _BOOLEAN,
 }
 
 # Lists that need an entry, and those in which one may stand twice.

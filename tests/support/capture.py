@@ -27,6 +27,7 @@ class Connection:
     port: int
     asked: bytes = b""
     answered: bytes = b""
+    packets: list[bytes] = field(default_factory=list)
 
     @property
     def protocol(self) -> str:
@@ -43,11 +44,16 @@ class Connection:
 
 @dataclass
 class Capture:
-    """What was seen; ``raw`` has every byte of it, also of connections that were there before."""
+    """What was seen: connections, and the ``others``, packets of those that were there before, or of none."""
 
     so_far: Callable[[], bytes]
-    raw: bytes = b""
     connections: list[Connection] = field(default_factory=list)
+    others: list[bytes] = field(default_factory=list)
+
+    @property
+    def raw(self) -> bytes:
+        """Every byte of all packets."""
+        return b"".join([*self.others, *(packet for one in self.connections for packet in one.packets)])
 
     def kinds(self) -> set[tuple[str, int, str]]:
         """Return server, port and protocol of the connections on which something was said."""
@@ -71,15 +77,16 @@ def watching(watcher: str, network: str) -> Iterator[Capture]:
             docker("exec", watcher, "pkill", "-INT", "tcpdump")
             said = tcpdump.stderr.read()
     assert re.search(r"^0 packets dropped by kernel", said, re.MULTILINE), said
-    seen.raw = seen.so_far()
-    seen.connections = list(connections(seen.raw))
+    seen.connections, seen.others = sorted_packets(seen.so_far())
 
 
-def connections(capture: bytes) -> Iterator[Connection]:
-    """Yield the connections that began in a file of tcpdump's, each in the order of its beginning."""
+def sorted_packets(capture: bytes) -> tuple[list[Connection], list[bytes]]:
+    """Return the connections that began in a file of tcpdump's, in that order, and the packets of none of these."""
     known: dict[tuple[str, int, str, int], Connection] = {}
+    others = []
     for packet in _packets(capture):
         if len(packet) < _ETHERNET + 40 or struct.unpack("!H", packet[12:14])[0] != _IPV4 or packet[23] != _TCP:
+            others.append(packet)
             continue
         begin = _ETHERNET + (packet[_ETHERNET] & 15) * 4
         size = struct.unpack("!H", packet[_ETHERNET + 2 : _ETHERNET + 4])[0]
@@ -94,7 +101,9 @@ def connections(capture: bytes) -> Iterator[Connection]:
             known[there].asked += said
         elif back in known:
             known[back].answered += said
-    yield from known.values()
+        connection = known.get(there) or known.get(back)
+        (connection.packets if connection else others).append(packet)
+    return list(known.values()), others
 
 
 def _packets(capture: bytes) -> Iterator[bytes]:

@@ -48,6 +48,8 @@ FREE_TEXT = {
     "prefect_tenants[].deployments[].tags": "Prefect takes any text",
     "prefect_tenants[].git_credentials[].token": "a secret",
     "prefect_tenants[].docker_registries[].password": "a secret",
+    "prefect_prometheus_mail[].username": "a mail server takes any text",
+    "prefect_prometheus_mail[].password": "a secret",
 }
 LINES = {row for row, form in FORMS.items() if form.lines}
 # What is allowed although it looks like one of these.
@@ -260,6 +262,13 @@ WRONG: dict[str, list[Any]] = {
     "prefect_backup_restore_set": ["../20260131T020000Z", "newest"],
     "prefect_backup_restore_table": ["flow", ".x", "x."],
     "prefect_monitoring_statistics_days": [0, -1, "nan", "inf"],
+    "prefect_metrics_directory": ["metrics", "/var/lib/a b", "/a/../b", "/a%n", "/"],
+    "prefect_metrics_seconds": [0, 4, 3601],
+    "prefect_prometheus_retention": ["30", "1m", "0d", "-1d", "30d --x"],
+    "prefect_prometheus_retention_size": ["5", "5G", "0GB", "5GB --x"],
+    "prefect_prometheus_webhooks": ["example.com", "ftp://example.com/x", "http://a b", "https://"],
+    "prefect_prometheus_mail[].to": ["on-call", "a@b\nBcc: c@d", "A <a@b.c>"],
+    "prefect_prometheus_mail[].smarthost": ["mail.example.com", "mail.example.com:smtp", "-x:25"],
     "site_other_variables": ["a-b", "1"],
     "prefect_tenants[].name": ["Prefect", "a-b", "1a", "a" * 25],
     "prefect_tenants[].port": [80, 0, 65536],
@@ -388,6 +397,9 @@ RIGHT: dict[str, list[Any]] = {
     "prefect_retention_enabled": [True, "false", "no", 1],
     "pgbackrest_restore_time": ["2026-01-31 15:04:05+00:00", "2026-01-31T15:04:05Z", ""],
     "prefect_monitoring_statistics_days": [0.5, 30, "7"],
+    "prefect_metrics_directory": ["", "/var/lib/prometheus/node-exporter"],
+    "prefect_prometheus_webhooks": ["http://127.0.0.1:9000/hook?token=a", "https://[2001:db8::1]/x"],
+    "prefect_prometheus_mail[].to": ["on-call@example.com"],
     "prefect_tenants[].event_retention": ["P90D", "PT36H", "P1DT1S", "P4W"],
     "prefect_tenants[].work_pools[].libraries": ["/srv/gpu", "/srv/my site/inventory/mine/torch-2_1"],
     "prefect_tenants[].work_pools[].workers": [0, "3", {"max": 4}, {"min": 2, "max": 2}, {"min": "0", "max": "8"}],

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
+from ..health.thresholds import Thresholds
 from ..metrics import textfile
+from ..metrics.alerts import rules
 from ..metrics.collect import collect
 from ..metrics.exposition import render
 from .common import absolute_path, add_command, load_site, number
@@ -18,7 +21,11 @@ def add_to(commands: Any) -> None:
     """Add the command to what argparse's ``add_subparsers`` returned."""
     summary = "print figures of the runs, the database and the jobs of this host for Prometheus"
     command = add_command(commands, "metrics", _metrics, summary)
-    command.add_argument(
+    instead = command.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--alerts", action="store_true", help="print alerting rules with the site's thresholds instead, as JSON"
+    )
+    instead.add_argument(
         "--textfile", type=_textfile, metavar="FILE", help="replace FILE, which the node exporter reads; print nothing"
     )
     command.add_argument(
@@ -34,7 +41,11 @@ def _textfile(text: str) -> Path:
 
 
 def _metrics(options: argparse.Namespace) -> int:
-    collected = collect(load_site(options), options.timeout)
+    site = load_site(options)
+    if options.alerts:
+        print(json.dumps(rules(Thresholds.from_arguments(site.health)), indent=2))
+        return FINE
+    collected = collect(site, options.timeout)
     text = render(collected.samples)
     if options.textfile:
         textfile.write(options.textfile, text)

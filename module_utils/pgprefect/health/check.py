@@ -6,8 +6,6 @@ not resolve or a network that drops packets, makes the checks of its own group u
 
 from __future__ import annotations
 
-import http.client
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,15 +13,13 @@ from functools import partial
 from typing import Any
 
 from ..core.connection import ConnectionFailed, Login
-from ..core.http import get
 from ..core.jobs import Job
-from ..core.listeners import SERVER_USER, foreign_listener
 from ..core.problems import ERROR, WARNING, Problem
 from ..core.questions import ask_within, connect_to_ask, side_by_side, with_shares
 from ..core.sql import Statement
-from ..core.users import user_number
 from ..site.configuration import Certificate, Site, Tenant
 from . import load, probes
+from .api import api
 from .certificates import certificates
 from .leftovers import Place, leftovers, places
 from .probes import Ask, Finding
@@ -125,7 +121,7 @@ def check_health(
         suffix = suffixes[part.name]
         checks = {probe.__name__ + suffix: partial(_tenant, probe, limits, part) for probe in probes.TENANT_PROBES}
         groups.append(Group(checks))
-        groups.append(Group({f"api{suffix}": partial(_api, part=part, timeout=timeout / 2)}, database=False))
+        groups.append(Group({f"api{suffix}": partial(_api, part, timeout / 2)}, database=False))
     own: dict[str, Callable[[Ask], Finding]] = {
         job.name + suffixes.get(job.tenant, ""): partial(_job, limits=limits, job=job)
         for job in jobs
@@ -278,21 +274,5 @@ def _job(_ask: Ask, limits: Thresholds, job: Job) -> Finding:
     return probes.scheduled_job(limits, job)
 
 
-def _api(_ask: Ask, part: Tenant, timeout: float) -> Finding:
-    user = user_number(SERVER_USER)
-    taken = None if user is None else foreign_listener(part.api_url, user)
-    if taken:
-        return [taken], {"url": part.api_url}
-    problems = []
-    for path, remedy in (
-        ("/health", f"systemctl status prefect-server@{part.name}, and its journal"),
-        ("/ready", f"The server runs but does not reach its database: journalctl -u prefect-server@{part.name}"),
-    ):
-        url = part.api_url + path
-        try:
-            json.loads(get(url, timeout, part.api_ca_file))
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", None) or error
-            problems.append(Problem("api_not_ready", f"api {url}", f"{url} does not answer well: {reason}.", remedy))
-            break
-    return problems, {"url": part.api_url}
+def _api(part: Tenant, timeout: float, _ask: Ask) -> Finding:
+    return api(part, timeout)

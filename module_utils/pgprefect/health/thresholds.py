@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 from ..core.errors import InputError
 from ..core.problems import ERROR, WARNING
@@ -22,6 +22,7 @@ class Limit:
 
     warning: float | None = None
     critical: float | None = None
+    sign: ClassVar[str] = ">="  # between a value and the limit that it reaches
 
     def severity(self, value: float | None) -> str | None:
         """Return ERROR or WARNING for a value that reaches a limit, or None."""
@@ -39,6 +40,8 @@ class Limit:
 @dataclass(frozen=True)
 class Least(Limit):
     """A limit of what should be large: a value from ``warning`` down makes a check degraded."""
+
+    sign: ClassVar[str] = "<="
 
     @staticmethod
     def reached(value: float, limit: float) -> bool:

@@ -14,13 +14,15 @@ from .. import __version__
 from ..core.connection import Login
 from ..core.errors import ProblemError
 from ..core.questions import ask_within, connect_to_ask, side_by_side, with_shares
+from ..health.api import api
 from ..health.probes import SchemaDead
 from ..health.thresholds import Thresholds
-from ..site.configuration import Site
+from ..site.configuration import Site, Tenant
 from . import database, jobs, runs
 from .exposition import Metric, Sample
 
 INFO = Metric("pgprefect_info", "Version of pgprefect.")
+API_READY = Metric("pgprefect_api_ready", "1 where a Prefect server answers and reaches its database.")
 SUCCESS = Metric("pgprefect_collect_success", "1 where all metrics of a group were collected.")
 SECONDS = Metric("pgprefect_collect_seconds", "Seconds that collecting a group took.")
 TIMESTAMP = Metric("pgprefect_collect_timestamp_seconds", "When the metrics were collected.")
@@ -62,6 +64,11 @@ def collect(site: Site, timeout: float) -> Collection:
     groups = [
         *(Group("runs", runs.questions(tenant, limits), tenant.name) for tenant in site.tenants),
         Group("database", database.questions(site.tenants, limits)),
+        *(
+            Group("api", {"ready": partial(_api, tenant, timeout / 2)}, tenant.name, database=False)
+            for tenant in site.tenants
+            if tenant.api_url
+        ),
         Group("jobs", jobs.questions(site), database=False),
     ]
     groups = [group for group in groups if group.questions]
@@ -106,6 +113,11 @@ def _put(group: Group, login: Login, database: str, deadline: float) -> None:
         group.seconds = time.monotonic() - started
         if connection:
             connection.close()
+
+
+def _api(tenant: Tenant, timeout: float) -> Iterable[Sample]:
+    problems, _details = api(tenant, timeout)
+    return API_READY(not problems, tenant=tenant.name)
 
 
 def _reason(error: Exception) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -12,6 +14,7 @@ from ..health.certificates import certificates_in, ends_of
 from ..site.configuration import Backups, Certificate, Site
 from .exposition import Metric, Sample
 
+SCHEDULED = Metric("pgprefect_job_scheduled_timestamp_seconds", "When the schedule of a job was written.")
 STARTED = Metric("pgprefect_job_last_start_timestamp_seconds", "When the last run of a scheduled job began.")
 SUCCEEDED = Metric("pgprefect_job_last_success_timestamp_seconds", "When a run of a scheduled job succeeded last.")
 FAILED = Metric("pgprefect_job_failed", "1 where the last run of a scheduled job failed or was killed.")
@@ -32,10 +35,12 @@ def questions(site: Site) -> dict[str, Callable[[], Iterator[Sample]]]:
 
 
 def result(job: Job) -> Iterator[Sample]:
-    """Say how a job went; nothing of one that has not run yet. Raises RecordBroken."""
+    """Say since when a job is scheduled, and how its last run went, if it has run. Raises RecordBroken."""
+    labels = {"tenant": job.tenant, "name": job.name}
+    with contextlib.suppress(FileNotFoundError):
+        yield from SCHEDULED(os.stat(job.schedule).st_mtime, **labels)
     record = last(job)
     if record:
-        labels = {"tenant": job.tenant, "name": job.name}
         yield from STARTED(record.started, **labels)
         yield from SUCCEEDED(record.succeeded, **labels)
         yield from FAILED(record.ok is False or (record.ended is None and not record.running), **labels)

@@ -117,9 +117,10 @@ def test_a_stranger_is_refused(database: Host, secrets: dict[str, str]) -> None:
 
 
 def test_what_listens(database: Host, server: Host, worker: Host) -> None:
-    assert remote_sockets(database) == {f"{address(database)}:5432"}
-    assert remote_sockets(server) == {"0.0.0.0:80", "0.0.0.0:443"}
-    assert remote_sockets(worker) == set()
+    exporters = [f"{address(host)}:9100" for host in (database, server, worker)]
+    assert remote_sockets(database) == {f"{address(database)}:5432", exporters[0]}
+    assert remote_sockets(server) == {"0.0.0.0:80", "0.0.0.0:443", exporters[1]}
+    assert remote_sockets(worker) == {exporters[2]}
 
 
 def test_what_others_had_in_the_cluster_is_as_it_was(database: Host) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import subprocess
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bench.data import fill
 from tests.support.postgresql import docker, running_postgresql
-from tests.support.project import RELEASES
+from tests.support.project import PROMTOOL, RELEASES
 from tests.support.site import PASSWORD, Site
 from tests.support.waiting import wait_for
 
@@ -439,7 +440,6 @@ def test_nothing_at_all(prefect: Site) -> None:
 
 
 def test_the_names_are_as_prometheus_wants_them(prefect: Site, tmp_path: Path) -> None:
-    """What promtool check metrics demands."""
     add_runs(prefect, add_flow(prefect, "collect"), seconds=1)
     with record(job := Job("backup", "/etc/cron.d/x", folder=str(tmp_path))):
         pass
@@ -453,3 +453,7 @@ def test_the_names_are_as_prometheus_wants_them(prefect: Site, tmp_path: Path) -
         assert name.endswith("_total") == (kind == "counter"), name
         assert not re.search(r"_(ms|minutes|hours|days|kb|mb|percent|count|sum|bucket)$", name), name
     assert collecting.INFO.name in kinds
+    judged = subprocess.run(
+        [PROMTOOL, "check", "metrics"], input=found.text, capture_output=True, text=True, check=False
+    )
+    assert (judged.returncode, judged.stdout + judged.stderr) == (0, "")

@@ -21,7 +21,7 @@ from pgprefect.cli.main import build_parser, main
 # What each command takes, besides --help, --config and --verbose.
 TAKES = {
     "health": {"--tenant", "--json", "--timeout"},
-    "metrics": {"--textfile", "--timeout"},
+    "metrics": {"--alerts", "--textfile", "--timeout"},
     "verify": {"--tenant", "--json"},
     "stats": {"--tenant", "--json", "--csv", "--days"},
     "events": {"--json", "--workflow", "--days", "--limit"},

@@ -74,3 +74,10 @@ def test_a_path_that_nobody_reads(tmp_path: Path, path: str, words: str, capsys:
     with pytest.raises(SystemExit) as ended:
         run(tmp_path, "--textfile", path)
     assert ended.value.code == 3 and words in capsys.readouterr().err
+
+
+def test_the_alerts_have_the_sites_thresholds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path, "--alerts", health={"late_s": {"warning": 77}}) == 0
+    rules = json.loads(capsys.readouterr().out)["groups"][0]["rules"]
+    (late,) = [r for r in rules if (r["alert"], r["labels"]["severity"]) == ("PrefectRunsLate", "warning")]
+    assert late["expr"].endswith(">= 77")

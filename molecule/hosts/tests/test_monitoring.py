@@ -1,0 +1,156 @@
+"""Prometheus on one host of the site: it asks the others, its figures are the database's, and its alerts arrive."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+import testinfra
+from testinfra.host import Host
+
+from tests.support.hosts import changed
+from tests.support.scenario import PSQL, Playbook, container_of
+from tests.support.waiting import wait_for
+
+HOSTS = ("database", "server", "worker")
+UNIT = "prefect-worker@prefect-default-1.service"
+POSTED = "/run/posted"
+# Who is told of alerts: prints a line for each alert that is posted.
+RECEIVER = """
+import http.server, json
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        content = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with open("/run/posted", "a") as file:
+            file.writelines(json.dumps(alert) + "\\n" for alert in content["alerts"])
+        self.send_response(200)
+        self.end_headers()
+http.server.HTTPServer(("127.0.0.1", 9999), Handler).serve_forever()
+"""
+
+
+@pytest.fixture(name="hosts", scope="module")
+def all_hosts() -> dict[str, Host]:
+    return {name: testinfra.get_host(f"docker://{container_of(name)}") for name in HOSTS}
+
+
+@pytest.fixture(name="watcher", scope="module")
+def host_of_prometheus(hosts: dict[str, Host]) -> Host:
+    return hosts["server"]
+
+
+def fetch(watcher: Host, path: str, **parameters: str) -> Any:
+    """Return what Prometheus answers."""
+    url = f"http://127.0.0.1:9090/api/v1/{path}?{urlencode(parameters)}"
+    script = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=10).read().decode())"
+    answer = json.loads(watcher.check_output("python3 -c %s %s", script, url))
+    assert answer["status"] == "success", answer
+    return answer["data"]
+
+
+def ask(watcher: Host, expression: str) -> list[tuple[dict[str, str], float]]:
+    """Return the labels and the value of each series that an expression gives."""
+    found = fetch(watcher, "query", query=expression)["result"]
+    return [(series["metric"], float(series["value"][1])) for series in found]
+
+
+@pytest.fixture(name="posted", scope="module")
+def receiver_of_alerts(watcher: Host) -> Iterator[Any]:
+    """Return what gives the alerts that were posted, as pairs of name and state."""
+    watcher.check_output("systemd-run --unit receiver --collect python3 -c %s", RECEIVER)
+
+    def posted() -> list[dict[str, Any]]:
+        file = watcher.file(POSTED)
+        return [json.loads(line) for line in file.content_string.splitlines()] if file.exists else []
+
+    yield posted
+    watcher.check_output("systemctl stop receiver; rm -f " + POSTED)
+
+
+def test_prometheus_asks_all_hosts(watcher: Host) -> None:
+    wait_for(
+        lambda: {labels["instance"] for labels, value in ask(watcher, "up") if value == 1} == set(HOSTS), seconds=30
+    )
+    wait_for(lambda: len(ask(watcher, "pgprefect_info")) == 2, seconds=30)
+    assert {labels["instance"] for labels, _ in ask(watcher, "pgprefect_info")} == {"database", "server"}
+    # What one of them cannot see, such as the jobs of the other's host, it leaves out.
+    assert ask(watcher, "pgprefect_collect_success == 0") == []
+
+
+def test_the_figures_are_the_database_s(watcher: Host, hosts: dict[str, Host], completed_run: str) -> None:
+    assert completed_run
+    count = int(
+        hosts["database"].check_output(PSQL, "SELECT count(*) FROM prefect.flow_run WHERE state_type = 'COMPLETED'")
+    )
+    counted = 'max without (instance) (pgprefect_flow_runs{state="COMPLETED"})'
+    wait_for(lambda: [value for _, value in ask(watcher, counted)] == [count], seconds=30)
+    ((labels, ready),) = ask(watcher, "max without (instance) (pgprefect_api_ready)")
+    assert (labels["tenant"], ready) == ("prefect", 1)
+
+
+def test_no_alert_fires(watcher: Host) -> None:
+    assert ask(watcher, 'ALERTS{alertstate="firing"}') == []
+    groups = fetch(watcher, "rules")["groups"]
+    assert {rule["health"] for group in groups for rule in group["rules"]} == {"ok"}
+
+
+def test_only_the_watcher_reaches_an_exporter(hosts: dict[str, Host], watcher: Host) -> None:
+    """Prometheus and the Alertmanager are on loopback, and a host's exporter at its declared address alone."""
+    sockets = "ss --no-header --listening --tcp --numeric --processes"
+    for name, host in hosts.items():
+        address = host.check_output("hostname --all-ip-addresses").strip()
+        listening = {line.split()[3] for line in host.check_output(sockets).splitlines() if "prometheus" in line}
+        assert listening == {f"{address}:9100"} | (
+            {"127.0.0.1:9090", "127.0.0.1:9093"} if host is watcher else set()
+        ), name
+
+
+@pytest.mark.parametrize(
+    "unit", ["prefect-metrics", "prefect-node-exporter", "prefect-prometheus", "prefect-alertmanager"]
+)
+def test_the_units_may_do_little(hosts: dict[str, Host], unit: str) -> None:
+    host = hosts["server"]
+    judged = host.check_output("systemd-analyze security --no-pager %s.service | tail -n 1", unit)
+    assert float(judged.split(": ")[1].split()[0]) < (
+        2 if unit in ("prefect-prometheus", "prefect-alertmanager") else 5.5
+    ), judged
+
+
+def test_a_worker_that_was_killed_is_told_of(hosts: dict[str, Host], posted: Any) -> None:
+    """The alert arrives at the webhook, and so does its end."""
+    worker = hosts["worker"]
+
+    def states(name: str) -> list[str]:
+        return [alert["status"] for alert in posted() if alert["labels"]["alertname"] == name]
+
+    worker.check_output(f"systemctl mask --runtime {UNIT} && systemctl kill --signal KILL {UNIT}")
+    try:
+        wait_for(lambda: states("PrefectWorkersDown") == ["firing"], seconds=420)
+        (alert,) = [alert for alert in posted() if alert["labels"]["alertname"] == "PrefectWorkersDown"]
+        assert alert["annotations"]["summary"] == "No worker of the work pool default of the tenant prefect is online."
+        assert (alert["labels"]["severity"], alert["labels"]["pool"]) == ("critical", "default")
+        # Which is said by the worse alert already.
+        assert states("PrefectWorkersMissing") == []
+    finally:
+        worker.check_output(f"systemctl unmask --runtime {UNIT} && systemctl start {UNIT}")
+    wait_for(lambda: "resolved" in states("PrefectWorkersDown"), seconds=240)
+
+
+def test_a_site_that_is_watched_no_more_loses_the_units(hosts: dict[str, Host], playbook: Playbook) -> None:
+    def units() -> set[str]:
+        found = (
+            "systemctl list-unit-files --no-legend 'prefect-metrics*' 'prefect-node-*' 'prefect-prom*' 'prefect-alert*'"
+        )
+        return {line.split()[0] for host in hosts.values() for line in host.check_output(found).splitlines()}
+
+    assert len(units()) == 5
+    for changes in (True, False):
+        done = playbook("playbooks/monitoring.yml", "-e", "site_monitoring=false")
+        assert done.returncode == 0 and (sum(changed(done.stdout)) > 0) == changes, done.stdout
+    assert units() == set()
+    assert not hosts["server"].file("/var/lib/prefect-metrics/pgprefect.prom").exists
+    # The figures of the past stay.
+    assert hosts["server"].file("/var/lib/prefect-prometheus/wal").exists
