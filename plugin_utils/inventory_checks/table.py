@@ -427,7 +427,7 @@ FORMS: dict[str, Form] = {
     "prefect_monitoring_statistics_days": number(0, 36_500),
     "site_monitoring": _BOOLEAN,
     "prefect_metrics_directory": _PLAIN_PATH.or_empty(),
-    "prefect_metrics_seconds": whole(5, 3600),
+    "prefect_metrics_seconds": whole(5, 120),
     "prefect_metrics_port": _PORT,
     "prefect_prometheus_retention": matching(r"[1-9]\d{0,4}[hdwy]", "a number with h, d, w or y behind it, as 30d"),
     "prefect_prometheus_retention_size": matching(r"[1-9]\d{0,4}[MGT]B", "a size in MB, GB or TB, as 5GB"),

@@ -263,7 +263,7 @@ WRONG: dict[str, list[Any]] = {
     "prefect_backup_restore_table": ["flow", ".x", "x."],
     "prefect_monitoring_statistics_days": [0, -1, "nan", "inf"],
     "prefect_metrics_directory": ["metrics", "/var/lib/a b", "/a/../b", "/a%n", "/"],
-    "prefect_metrics_seconds": [0, 4, 3601],
+    "prefect_metrics_seconds": [0, 4, 121],
     "prefect_prometheus_retention": ["30", "1m", "0d", "-1d", "30d --x"],
     "prefect_prometheus_retention_size": ["5", "5G", "0GB", "5GB --x"],
     "prefect_prometheus_webhooks": ["example.com", "ftp://example.com/x", "http://a b", "https://"],

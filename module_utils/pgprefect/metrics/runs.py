@@ -28,6 +28,7 @@ SCHEMA_INFO = Metric("pgprefect_schema_info", "Revision of the tables of a Prefe
 RUNS = Metric("pgprefect_flow_runs", "Flow runs that are in the database, by the type of their state.")
 OPEN = Metric("pgprefect_flow_runs_open", "Flow runs that have begun, or been taken by a worker, and have not ended.")
 ENDED = Metric("pgprefect_flow_runs_ended", f"Flow runs that ended within the last {WINDOW_HOURS} h.")
+DEPLOYMENT_INFO = Metric("pgprefect_deployment_info", "Identifier of a deployment whose flow runs are counted by name.")
 DURATION = Metric(
     "pgprefect_flow_run_duration_seconds",
     f"Seconds from start to end of the flow runs that ended within the last {WINDOW_HOURS} h; no counter, so without "
@@ -108,7 +109,8 @@ SELECT CASE WHEN place <= {{most}} THEN f.name ELSE {{rest}} END,
        CASE WHEN place <= {{most}} THEN coalesce(d.name, c.deployment_id::text, '') ELSE {{rest}} END,
        c.state_type::text, bool_and(c.ended), sum(c.runs)::int8, sum(c.timed)::int8,
        coalesce(sum(c.seconds), 0)::float8,
-       ARRAY[{", ".join(f"sum(b{limit})::int8" for limit in BUCKETS)}]
+       ARRAY[{", ".join(f"sum(b{limit})::int8" for limit in BUCKETS)}],
+       min(c.deployment_id::text) FILTER (WHERE place <= {{most}})
 FROM (SELECT *, dense_rank() OVER (ORDER BY whole DESC, flow_id, deployment_id) AS place
       FROM (SELECT flow_id, deployment_id, state_type, ended, count(*) AS runs, count(seconds) AS timed,
                    sum(seconds) AS seconds, sum(count(*)) OVER (PARTITION BY flow_id, deployment_id) AS whole,
@@ -134,11 +136,16 @@ def deployments(ask: Ask, tenant: Tenant, most: int = MOST_DEPLOYMENTS) -> Itera
     """
     times: dict[tuple[str, str], list[Number]] = defaultdict(lambda: [0] * (2 + len(BUCKETS)))
     rows = ask(_in(tenant, _DEPLOYMENTS, most=Value(most), rest=Value(REST)))
-    for flow, deployment, state, ended, count, timed, seconds, below in rows:
+    identifiers: dict[tuple[str, str], str | None] = {}
+    for flow, deployment, state, ended, count, timed, seconds, below, identifier in rows:
         labels = {"tenant": tenant.name, "flow": flow, "deployment": deployment}
+        identifiers[flow, deployment] = identifier
         yield from (ENDED if ended else OPEN)(count, **labels, state=state)
         before = times[flow, deployment]
         times[flow, deployment] = [one + more for one, more in zip(before, (timed, seconds, *below))]
+    for (flow, deployment), identifier in identifiers.items():
+        if identifier:
+            yield from DEPLOYMENT_INFO(1, tenant=tenant.name, flow=flow, deployment=deployment, id=identifier)
     for (flow, deployment), (timed, seconds, *below) in times.items():
         if timed:
             labels = {"tenant": tenant.name, "flow": flow, "deployment": deployment}

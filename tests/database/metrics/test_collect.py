@@ -29,18 +29,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from bench.data import fill
 from tests.support.postgresql import docker, running_postgresql
 from tests.support.project import PROMTOOL, RELEASES
+from tests.support.run_rows import add_flow, add_runs, configured
 from tests.support.site import PASSWORD, Site
 from tests.support.waiting import wait_for
 
 HOSTILE = 'a "name", a \\ and\na line # HELP {x="1"} é'
 Labels = frozenset[tuple[str, str]]
-
-
-def configured(site: Site, **changes: Any) -> Configured:
-    monitor = site.declaration.monitor
-    login = Login("127.0.0.1", site.server.port, monitor, PASSWORD)
-    declared = {"database": site.database, "monitor": monitor}
-    return Configured(**{"login": login, "declared": declared, "tenants": site.declaration.tenants, **changes})
 
 
 class Metrics:
@@ -80,34 +74,6 @@ def deployments(site: Site, most: int) -> Metrics:
         ask = partial(ask_within, connection, seconds=5)
         samples: list[Sample] = list(runs.deployments(ask, site.tenant, most))
     return Metrics(Collection(samples, [], True))
-
-
-def add_flow(site: Site, name: str, deployment: str | None = None) -> tuple[str, str | None]:
-    """Add a flow, with a deployment of it, and return their IDs."""
-    [(flow,)] = site.sql("INSERT INTO prefect.flow (name) VALUES (%s) RETURNING id::text", name)
-    if deployment is None:
-        return flow, None
-    statement = "INSERT INTO prefect.deployment (name, flow_id) VALUES (%s, %s) RETURNING id::text"
-    return flow, site.sql(statement, deployment, flow)[0][0]
-
-
-def add_runs(
-    site: Site,
-    flow: tuple[str, str | None],
-    count: int = 1,
-    state: str = "COMPLETED",
-    seconds: float | None = None,
-    ago: float = 600,
-) -> None:
-    """Add runs that ended some time ago and took so many seconds; without these they have neither start nor end."""
-    site.sql(
-        "INSERT INTO prefect.flow_run (name, flow_id, deployment_id, state_type, state_name, start_time, end_time, "
-        "                              state_timestamp) "
-        "SELECT 'run', %s, %s, %s, initcap(%s), ended - seconds, CASE WHEN seconds IS NOT NULL THEN ended END, ended "
-        "FROM (SELECT now() - make_interval(secs => %s) AS ended, make_interval(secs => %s) AS seconds) x, "
-        "     generate_series(1, %s)",
-        *(*flow, state, state, ago, seconds, count),
-    )
 
 
 def add_limit(site: Site, name: str, slots: int, used: int = 0, active: bool = True) -> str:
