@@ -62,6 +62,7 @@ image: ## build the images of the test hosts
 lock: ## lock the newest releases of everything in requirements/
 	@requirements/lock --upgrade
 
-doc: ## write the tables in the roles' READMEs from their argument specs
+doc: ## write the roles' READMEs from their argument specs, and the dashboards for Grafana
 	@box/controller
 	@.venv/bin/python docs/roles.py
+	@.venv/bin/python docs/grafana.py
