@@ -106,6 +106,11 @@ options:
           protocol: {description: Its protocol., type: str, choices: [tcp, udp, any], default: tcp}
       systemd: {description: Whether systemd must run the host., type: bool, default: false}
       packages: {description: Packages of Debian that will be installed., type: list, elements: str, default: []}
+      packages_without_services:
+        description: Packages of Debian that will be installed, and whose own services must not start.
+        type: list
+        elements: str
+        default: []
       users:
         description: Users that will be created.
         type: list
@@ -162,6 +167,11 @@ checked:
   type: int
 missing_packages:
   description: Packages that are not installed.
+  returned: always
+  type: list
+  elements: str
+missing_packages_without_services:
+  description: Names of the packages without services that are not installed.
   returned: always
   type: list
   elements: str
@@ -285,6 +295,7 @@ REQUIREMENTS = {
         },
         "systemd": {"type": "bool", "default": False},
         "packages": {"type": "list", "elements": "str", "default": []},
+        "packages_without_services": {"type": "list", "elements": "str", "default": []},
         "users": {
             "type": "list",
             "elements": "dict",

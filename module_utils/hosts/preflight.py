@@ -81,6 +81,7 @@ def missing_state(requirements: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     uses = [_use(unit) for unit in shown]
     return {
         "missing_packages": _missing_packages(every("packages")),
+        "missing_packages_without_services": _missing_packages(every("packages_without_services")),
         "missing_users": sorted(name for name, (home, shell) in users.items() if not _has_user(name, home, shell)),
         "missing_files": sorted({path for path in every("files") if not os.path.exists(path)}),
         "stopped_units": sorted({unit for unit, use in zip(units, uses) if not all(use)}),

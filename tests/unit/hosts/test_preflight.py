@@ -248,6 +248,7 @@ def test_what_is_missing(run_module: Callable[..., Result], tmp_path: Path) -> N
     (tmp_path / "a").touch()
     wanted = {
         "packages": ["base-files", "no-such-package"],
+        "packages_without_services": ["no-such-service", "base-files"],
         "users": [
             {"name": me.pw_name, "home": me.pw_dir, "shell": me.pw_shell},
             {"name": "daemon", "home": "/elsewhere"},
@@ -261,6 +262,7 @@ def test_what_is_missing(run_module: Callable[..., Result], tmp_path: Path) -> N
     found = run_module("host_preflight", requirements=[wanted, {"packages": ["no-such-package"]}, {}])
     assert found["checked"] == 3
     assert found["missing_packages"] == ["no-such-package"]
+    assert found["missing_packages_without_services"] == ["no-such-service"]
     assert found["missing_users"] == ["daemon", "nobody-yet"]
     assert found["missing_files"] == [str(tmp_path / "c")]
     assert found["stopped_units"] == ["no-such-unit.service"] and found["used_units"] == []
