@@ -108,6 +108,12 @@ def test_only_the_watcher_reaches_an_exporter(hosts: dict[str, Host], watcher: H
         ), name
 
 
+def test_no_service_of_the_packages_runs(hosts: dict[str, Host]) -> None:
+    services = ("haproxy", "prometheus", "prometheus-alertmanager", "prometheus-node-exporter")
+    for host in hosts.values():
+        assert not any(host.service(name).is_running or host.service(name).is_enabled for name in services)
+
+
 @pytest.mark.parametrize(
     "unit", ["prefect-metrics", "prefect-node-exporter", "prefect-prometheus", "prefect-alertmanager"]
 )
