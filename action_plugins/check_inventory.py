@@ -32,6 +32,7 @@ try:
     from plugin_utils.inventory_checks.kubernetes import check_kubernetes, check_way_of_pods
     from plugin_utils.inventory_checks.libraries import check_libraries
     from plugin_utils.inventory_checks.managed import check_managed
+    from plugin_utils.inventory_checks.objects import check_blocks
     from plugin_utils.inventory_checks.proxy import check_api_urls, check_encryption, check_proxy
     from plugin_utils.inventory_checks.secrets import check_secrets
     from plugin_utils.inventory_checks.specification import read
@@ -184,6 +185,7 @@ class ActionModule(ActionBase):
         yield from check_environments(tenants)
         yield from check_sources(tenants)
         yield from check_docker(tenants)
+        yield from check_blocks(tenants)
         yield from check_libraries(tenants, self._release(host), REQUIREMENTS)
         yield from check_kubernetes(tenants)
         yield from check_tenants(resolved)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, TypeVar, Union, cast, get_args, get_origin
 
-_TYPES = {str: "str", int: "int", float: "float", bool: "bool", dict: "dict", list: "list"}
+_TYPES = {str: "str", int: "int", float: "float", bool: "bool", dict: "dict", list: "list", Any: "raw"}
 
 T = TypeVar("T")
 
@@ -27,8 +27,8 @@ def options_of(declared: type[Any]) -> dict[str, dict[str, Any]]:
         if option["type"] == "list":
             (element,) = get_args(kind)
             option["elements"] = _TYPES.get(element, "dict")
-            if option["elements"] == "dict":
-                option["options"] = options_of(element)
+            if is_dataclass(element):
+                option["options"] = options_of(cast(Any, element))
         default = field.default if field.default_factory is MISSING else field.default_factory()
         if default is MISSING:
             option["required"] = True
@@ -45,7 +45,7 @@ def from_options(declared: type[T], values: Mapping[str, Any]) -> T:
     kinds = {field.name: _without_none(field.type) for field in fields(cast(Any, declared))}
     made = {}
     for name, value in values.items():
-        if get_origin(kinds[name]) is list and get_args(kinds[name])[0] not in _TYPES:
+        if get_origin(kinds[name]) is list and is_dataclass(get_args(kinds[name])[0]):
             value = [from_options(get_args(kinds[name])[0], item) for item in value]
         elif is_dataclass(kinds[name]) and value is not None:
             value = from_options(kinds[name], value)

@@ -29,10 +29,10 @@ class ObjectChange:
     after: Mapping[str, Any] | None  # None for an object that is deleted
     request: Callable[[], Any]
 
-    def apply(self) -> None:
-        """Send the request. Raises ApiError."""
+    def apply(self) -> Any:
+        """Send the request and return its answer. Raises ApiError."""
         try:
-            self.request()
+            return self.request()
         except ApiError as error:
             message = f"Could not {self.action}. {error.problem.message}"
             raise ApiError(replace(error.problem, message=message)) from error
@@ -70,7 +70,7 @@ def update(
     name: str, current: Mapping[str, Any], wanted: Fields, request: Callable[[Fields], Any]
 ) -> Iterator[ObjectChange]:
     """Yield a change if any of the wanted fields differs; the request is given those that do."""
-    after = {field: value for field, value in wanted.items() if current.get(field) != value}
+    after = {field: value for field, value in wanted.items() if not same(current.get(field), value)}
     if after:
         before = {field: current.get(field) for field in after}
         action = f"update {name}: {', '.join(sorted(after))}"
@@ -80,6 +80,49 @@ def update(
 def delete(name: str, before: Fields, request: Callable[[], Any]) -> ObjectChange:
     """Return the change that deletes an object."""
     return ObjectChange(f"delete {name}", object=name, before=before, after=None, request=request)
+
+
+def reconcile(
+    read: Callable[[], Any],
+    plan: Callable[[], Iterable[ObjectChange]],
+    ids: Callable[[], dict[str, str]],
+    dry_run: bool,
+    done: list[str] | None,
+) -> Outcome:
+    """Read a server's objects, plan their changes, and make them unless it is a dry run.
+
+    Each change is added to ``done`` when it is made. A dry run takes a server that it cannot reach for an empty one.
+    Raises ApiError.
+    """
+    unreachable = None
+    try:
+        read()
+    except ApiUnreachable as error:
+        if not dry_run:
+            raise
+        unreachable = error
+    changes = list(plan())
+    if changes and not dry_run:
+        execute(changes, done)
+        read()
+    return Outcome(changes, ids(), unreachable)
+
+
+def execute(changes: Iterable[ObjectChange], done: list[str] | None) -> None:
+    """Make the changes, and add each to ``done`` when it is made. Raises ApiError."""
+    for change in changes:
+        change.apply()
+        if done is not None:
+            done.append(change.action)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Return whether two values are the same JSON: Python takes true for 1, JSON does not."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(same(value, other[name]) for name, value in one.items())
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        return len(one) == len(other) and all(map(same, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
 
 
 def limit_field(limit: int | None) -> Fields:
