@@ -154,6 +154,8 @@ class ActionModule(ActionBase):
 
     def _check_value(self, name: str, value: Any, host: dict[str, Any], counts: bool = True) -> Iterator[str]:
         mistakes = list(check_value(name, value, self._specification.options[name]))
+        if name == "prefect_tenants" and not mistakes:
+            value, mistakes = self._with_deployments(value)
         alone = bool(mistakes) or not counts
         if name == "prefect_tenants" and counts and (flows_with := self._flows(host)):
             mistakes += check_code(value, flows_with)
@@ -179,6 +181,24 @@ class ActionModule(ActionBase):
             if (there := self._get(other, "extensions", host)) != value:
                 mistakes.append(f"{name} is {value!r}, but {other} is {there!r}: set both to the same schema.")
         yield from mistakes
+
+    def _with_deployments(self, tenants: Any) -> tuple[Any, list[str]]:
+        """Return the tenants with the deployments of their files, and what is wrong with these."""
+        mistakes = []
+        spec = self._specification.options["prefect_tenants"]["options"]["deployments"]
+        read = filter_loader.get("deployments_from").j2_function
+        for number, tenant in enumerate(tenants):
+            path = f"prefect_tenants[{number}].deployments"
+            try:
+                (whole,) = read([tenant])
+            except AnsibleError as error:
+                mistakes.append(f"{path}_from: {error}: correct the file, or declare it in deployments.")
+                continue
+            if "deployments_from" in tenant:
+                own = len(tenant.get("deployments", ()))
+                faults = check_value(path, whole["deployments"], spec, "prefect_tenants[].deployments")
+                mistakes += [f"{fault} (those from {own} on are of deployments_from)" for fault in faults]
+        return (tenants if mistakes else read(tenants)), mistakes
 
     def _check_tenants(self, tenants: Any, host: dict[str, Any]) -> Iterator[str]:
         resolved = filter_loader.get("prefect_tenants").j2_function(tenants)

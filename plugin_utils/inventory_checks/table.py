@@ -290,6 +290,7 @@ FORMS: dict[str, Form] = {
     "prefect_tenants[].deployments[].schedules[].timezone": forms.TIMEZONE,
     "prefect_tenants[].deployments[].schedules[].active": _BOOLEAN,
     "prefect_tenants[].deployments[].schedules[].parameters": forms.DATA,
+    "prefect_tenants[].deployments_from": forms.CONTROLLER_FILE,
     "prefect_tenants[].automations[].name": forms.NAME_OF_ANY_KIND,
     "prefect_tenants[].automations[].description": forms.PROSE,
     "prefect_tenants[].automations[].enabled": _BOOLEAN,
