@@ -23,7 +23,7 @@ _VIEWS = {
     "server": ("name", "schema", "migrator", "server", "port", "api_url", "ui_url", "event_retention"),
     "objects": (
         *("name", "api_url", "variables", "concurrency_limits", "work_pools", "deployments", "automations"),
-        *("planned_objects",),
+        *("planned_objects", "own_blocks"),
     ),
     "retention": ("name", "schema", "server", "migrator"),
     "proxy": ("name", "port", "ui_url"),
@@ -125,6 +125,13 @@ def _planned_objects(tenant: Mapping[str, Any]) -> dict[str, list[str]]:
     }
 
 
+def _own_blocks(tenant: Mapping[str, Any]) -> list[str]:
+    """Return the blocks that the site makes of a tenant's credentials, as type/name."""
+    tokens = [f"secret/git-{one['name']}" for one in tenant.get("git_credentials", ()) if one.get("token")]
+    registries = [f"docker-registry-credentials/registry-{one['name']}" for one in tenant.get("docker_registries", ())]
+    return tokens + registries
+
+
 def prefect_tenants(
     tenants: Sequence[Mapping[str, Any]],
     api_host: str = "127.0.0.1",
@@ -176,6 +183,7 @@ def prefect_tenants(
                 "deployments": [_without_environment(one) for one in tenant.get("deployments", [])],
                 **{key: list(tenant.get(key, ())) for key in ("variables", "concurrency_limits", "automations")},
                 "planned_objects": _planned_objects(tenant),
+                "own_blocks": _own_blocks(tenant),
             }
         )
     return resolved

@@ -263,3 +263,25 @@ def full_action(action: Mapping[str, Any]) -> Fields:
         value = action.get(name, key.default)
         full[name] = float(value) if name == "schedule_after" else value
     return full
+
+
+def short_trigger(trigger: Mapping[str, Any]) -> Fields:
+    """Return a full trigger without what follows from the defaults."""
+    if trigger["type"] not in TRIGGERS:
+        return dict(trigger)
+    short = _short(trigger, TRIGGERS[trigger["type"]])
+    if short.get("within") == _PROACTIVE_SECONDS and short.get("posture") == "Proactive":
+        del short["within"]
+    if "triggers" in short:
+        short["triggers"] = [short_trigger(inner) for inner in short["triggers"]]
+    return {name: value for name, value in short.items() if (name, value) != ("type", "event")}
+
+
+def short_action(action: Mapping[str, Any]) -> Fields:
+    """Return a full action without what follows from the defaults."""
+    return _short(action, ACTIONS.get(str(action["type"]), {}))
+
+
+def _short(fields: Mapping[str, Any], keys: Mapping[str, Key]) -> Fields:
+    defaults = {name: list(key.default) if key.default == () else key.default for name, key in keys.items()}
+    return {name: value for name, value in fields.items() if name not in defaults or value != defaults[name]}

@@ -18,7 +18,7 @@ from . import automation_schema as schema
 from .changes import Fields, ObjectChange, Outcome, create, duplicates, reconcile, refuse, update
 from .references import References
 
-_LISTS = ("actions", "actions_on_trigger", "actions_on_resolve")
+LISTS = ("actions", "actions_on_trigger", "actions_on_resolve")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Automation:
     @property
     def all_actions(self) -> list[tuple[str, dict[str, Any]]]:
         """All actions with their places."""
-        return [(f"{key}[{index}]", one) for key in _LISTS for index, one in enumerate(getattr(self, key))]
+        return [(f"{key}[{index}]", one) for key in LISTS for index, one in enumerate(getattr(self, key))]
 
     @property
     def references(self) -> list[tuple[str, str]]:
@@ -115,7 +115,7 @@ class AutomationStore:
         fields = {name: stored[name] for name in ("name", "description", "enabled")}
         fields["tags"] = sorted(stored["tags"])
         fields["trigger"] = schema.full_trigger(stored["trigger"])
-        for key in _LISTS:
+        for key in LISTS:
             fields[key] = [self._action_in_names(action) for action in stored[key]]
         return fields
 
@@ -159,7 +159,7 @@ class AutomationStore:
         """Return an automation as the API takes it. Raises ProblemError for an object that is not there any more."""
         return {
             **body,
-            **{key: [self._action_in_identifiers(body["name"], one) for one in body[key]] for key in _LISTS},
+            **{key: [self._action_in_identifiers(body["name"], one) for one in body[key]] for key in LISTS},
         }
 
     def _action_in_identifiers(self, automation: str, action: Mapping[str, Any]) -> Fields:
@@ -203,7 +203,7 @@ def apply(
 def _wanted_fields(declared: Automation) -> Fields:
     """Return a declared automation with all defaults; what is None is left as it is."""
     fields: Fields = {"tags": sorted(set(declared.tags)), "trigger": schema.full_trigger(declared.trigger)}
-    for key in _LISTS:
+    for key in LISTS:
         fields[key] = [_full_action(action) for action in getattr(declared, key)]
     optional = {"description": declared.description, "enabled": declared.enabled}
     return {**fields, **{name: value for name, value in optional.items() if value is not None}}

@@ -62,9 +62,12 @@ class BlockStore:
         self.stored = {f"{block['block_type']['slug']}/{block['name']}": block for block in found}
         self._is_read = True
 
-    def plan(self, declared: Sequence[Block]) -> Iterator[ObjectChange]:
-        """Yield what must be changed so that the stored blocks are as declared. Raises ObjectsError."""
-        if self._is_read:
+    def plan(self, declared: Sequence[Block], with_secrets: bool = True) -> Iterator[ObjectChange]:
+        """Yield what must be changed so that the stored blocks are as declared. Raises ObjectsError.
+
+        Without their secrets only what is in ``data`` is compared.
+        """
+        if self._is_read and with_secrets:
             refuse([fault for block in declared for fault in self._faults(block)])
         for block in declared:
             name, stored = f"block {block.full_name}", self.stored.get(block.full_name)
@@ -72,7 +75,7 @@ class BlockStore:
             if stored is None:
                 yield create(name, self._shown(block, wanted), partial(self._create, block))
                 continue
-            fields = {*wanted, *stored["data"]}
+            fields = {*wanted, *stored["data"]} if with_secrets else set(block.data)
             changed = sorted(one for one in fields if not _same_field(one, wanted, stored["data"]))
             if changed:
                 yield ObjectChange(
@@ -82,10 +85,6 @@ class BlockStore:
                     after=_only(changed, self._shown(block, wanted), HIDDEN),
                     request=partial(self._update, block, stored["id"]),
                 )
-
-    def secret_fields(self, slug: str) -> list[str]:
-        """Return the paths of a type's fields that are secret, as ``auth.token`` or ``headers.*``."""
-        return list(((self._schemas.get(slug) or {}).get("fields") or {}).get("secret_fields") or [])
 
     def _create(self, block: Block) -> Any:
         schema = self._schemas[block.type] or {}
@@ -100,7 +99,9 @@ class BlockStore:
 
     def _shown(self, block: Block, content: Mapping[str, Any]) -> Fields:
         """Return the top fields of a content, of which only those are shown that have no secret in them."""
-        hidden = {path.partition(".")[0] for path in self.secret_fields(block.type)} | set(block.secrets)
+        hidden = {path.partition(".")[0] for path in secret_fields(self._schemas.get(block.type) or {})} | set(
+            block.secrets
+        )
         known = self._is_read and self._schemas.get(block.type) is not None
         return {name: value if known and name not in hidden else HIDDEN for name, value in content.items()}
 
@@ -121,7 +122,7 @@ class BlockStore:
         for name in fields.get("required") or ():
             if name not in block.content:
                 yield f"{what}: the field {name} is missing, which the type {block.type} requires."
-        for path in self.secret_fields(block.type):
+        for path in secret_fields(self._schemas.get(block.type) or {}):
             if _has(block.data, path.split(".")):
                 yield f"{what}: {path} is a secret of the type {block.type}: move it from data to secrets."
 
@@ -145,6 +146,11 @@ def apply(
         dry_run=dry_run,
         done=done,
     )
+
+
+def secret_fields(schema: Mapping[str, Any]) -> list[str]:
+    """Return the paths of the fields that are secret in the schema of a type, as ``auth.token`` or ``headers.*``."""
+    return list((schema.get("fields") or {}).get("secret_fields") or [])
 
 
 def _faults(declared: Sequence[Block]) -> Iterator[str]:

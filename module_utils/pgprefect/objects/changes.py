@@ -51,8 +51,8 @@ class Outcome:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as a module does."""
-        before = {change.object: _shown(change.before) for change in self.changes if change.before is not None}
-        after = {change.object: _shown(change.after) for change in self.changes if change.after is not None}
+        before = {change.object: shown(change.before) for change in self.changes if change.before is not None}
+        after = {change.object: shown(change.after) for change in self.changes if change.after is not None}
         return {
             "changed": bool(self.changes),
             "actions": [change.action for change in self.changes],
@@ -148,5 +148,6 @@ def refuse(faults: list[str]) -> None:
         raise ObjectsError(" ".join(faults))
 
 
-def _shown(fields: Mapping[str, Any]) -> Fields:
+def shown(fields: Mapping[str, Any]) -> Fields:
+    """Return the fields of a change that are worth showing."""
     return {name: value for name, value in fields.items() if name not in _HIDDEN}

@@ -31,7 +31,7 @@ from .flows import FlowCode, FlowError, flow_problem
 from .git import GitError, GitMissing, GitSource, Repositories
 from .secret_blocks import SecretBlocks
 
-_ENTRYPOINT = re.compile(r"[\w-]+(?:/[\w-]+)*\.py:[A-Za-z_]\w*")
+ENTRYPOINT = re.compile(r"[\w-]+(?:/[\w-]+)*\.py:[A-Za-z_]\w*")
 _RULES = ("cron", "interval", "rrule")
 
 
@@ -395,7 +395,7 @@ def _faults(declared: Sequence[Deployment]) -> Iterator[str]:
         what = f"Deployment {deployment.full_name}"
         yield from name_faults(f"Flow of deployment {deployment.full_name}", deployment.flow)
         yield from name_faults(what, deployment.name)
-        if not _ENTRYPOINT.fullmatch(deployment.entrypoint):
+        if not ENTRYPOINT.fullmatch(deployment.entrypoint):
             yield (
                 f"{what}: the entrypoint {deployment.entrypoint!r} must read file.py:function, "
                 "with the file's path in the folder of the flows, or in the repository."

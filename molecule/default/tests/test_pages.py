@@ -33,6 +33,10 @@ def test_a_part_of_the_site(typed: Typed) -> None:
 def test_objects(typed: Typed) -> None:
     runs = typed("objects.md", "Prefect's objects as code", **{" --ask-become-pass": ""})
     assert [changed(run) for run in runs] == [[0], [0]], "".join(runs)
+    drift, said = typed("objects.md", "Drift", **{" --ask-become-pass": ""})
+    assert changed(drift) == [0] and "Objects of prefect: as declared" in said, said
+    (text,) = typed("objects.md", "Begin with what is there")
+    assert "flow: collect-market-data" in text and "work_pool: default" in text
 
 
 def test_old_runs(host: Host, typed: Typed) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
+import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +17,7 @@ import pytest
 from tests.support.hosts import changed
 from tests.support.project import ROOT, VIRTUALENV
 
+PLAYBOOK = ROOT / ".venv/bin/ansible-playbook"
 SECRET = "s3cret-hook"
 Play = Callable[..., str]
 TENANT = """
@@ -91,17 +95,18 @@ def name() -> str:
 
 
 @pytest.fixture
-def play(tmp_path: Path, api_arguments: dict[str, str]) -> Play:
+def play(tmp_path: Path, name: str, api_arguments: dict[str, str]) -> Play:
     """Run tasks of the role with a tenant, and return all that Ansible says."""
+    program(tmp_path, name, api_arguments)
 
-    def run(tenant: str, *arguments: str, tasks: str = "configure") -> str:
+    def run(tenant: str, *arguments: str, tasks: str = "configure", fails: bool = False) -> str:
         playbook, variables = tmp_path / "play.yml", tmp_path / "variables.yml"
         indented = tenant.replace("\n", "\n      ")
         places = {"virtualenv": VIRTUALENV, "flows": ROOT / "flows"}
         playbook.write_text(PLAY.format(tenants=indented, tasks=tasks, **places))
         password = api_arguments["api_auth_string"].partition(":")[2]
         # Nobody cannot run the virtualenv of a checkout, as it can that of a host.
-        user = "__prefect_objects_user: null"
+        user = f"__prefect_objects_user: null\n__prefect_objects_folder: {tmp_path}/etc"
         variables.write_text(f"url: {api_arguments['api_url']}\npassword: !unsafe '{password}'\n{user}\n")
         (tmp_path / "hosts").write_text("here ansible_connection=local ansible_python_interpreter=/usr/bin/python3\n")
         done = subprocess.run(
@@ -112,11 +117,14 @@ def play(tmp_path: Path, api_arguments: dict[str, str]) -> Play:
                 playbook,
                 "-e",
                 f"@{variables}",
-                "--diff",
-                "-vvv",
                 *arguments,
             ],
-            env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
+            env={
+                **os.environ,
+                "PATH": f"{tmp_path}:{os.environ['PATH']}",
+                "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+                "ANSIBLE_NOCOLOR": "1",
+            },
             cwd=ROOT,
             text=True,
             check=False,
@@ -124,27 +132,47 @@ def play(tmp_path: Path, api_arguments: dict[str, str]) -> Play:
             stderr=subprocess.STDOUT,
         )
         assert SECRET not in done.stdout and password not in done.stdout
-        assert done.returncode == 0, done.stdout
+        assert done.returncode == (2 if fails else 0), done.stdout
         return done.stdout
 
     return run
 
 
-def test_a_whole_tenant(play: Play, api: Callable[..., Any], name: str) -> None:
+def program(folder: Path, tenant: str, api_arguments: dict[str, str]) -> None:
+    """Give a host the command pgprefect, and what it needs to know of the site."""
+    etc, site = folder / "etc", {"login": {}, "database": "x", "tenants": [{"name": tenant, "schema": "prefect"}]}
+    etc.mkdir()
+    (etc / "pgprefect.json").write_text(json.dumps(site))
+    password = re.sub(r'(["\\])', r"\\\1", api_arguments["api_auth_string"])
+    settings = f'PREFECT_API_URL={api_arguments["api_url"]}\nPREFECT_API_AUTH_STRING="{password}"\n'
+    (etc / f"{tenant}.env").write_text(settings)
+    command = f'exec {sys.executable} -m pgprefect --config {etc}/pgprefect.json "$@"'
+    (folder / "pgprefect").write_text(f"#!/bin/sh\nexport PYTHONPATH={ROOT}/module_utils\n{command}\n")
+    (folder / "pgprefect").chmod(0o755)
+
+
+def test_a_whole_tenant(play: Play, api: Callable[..., Any], name: str, tmp_path: Path) -> None:
     tenant = TENANT.format(name=name, secret=SECRET)
-    foretold = play(tenant, "--check")
-    assert f"create automation run {name}" in foretold
-    assert changed(foretold) == [6], foretold
+    foretold = play(tenant, "--check", "--diff")
+    assert f"automation run {name}" in foretold
+    assert changed(foretold) == [7], foretold
     assert not [one for one in api("POST", "/variables/filter", {}) if one["name"].endswith(name)]
 
-    assert changed(play(tenant)) == [6]
+    assert changed(play(tenant, "--diff", "-vvv")) == [7]
     automations = {one["name"]: one for one in api("POST", "/automations/filter", {})}
     notify, pause = automations[f"report {name}"]["actions"]
     assert notify["body"] == "{{ flow_run.name }} failed"
     run, other = automations[f"run {name}"]["actions"]
     assert run["deployment_id"] == api("GET", f"/deployments/name/check-risk-limits/{name}")["id"]
     assert other["automation_id"] == automations[f"report {name}"]["id"] and pause["work_queue_id"]
+    written = tmp_path / f"etc/{name}-objects.json"
+    assert written.stat().st_mode & 0o777 == 0o600 and SECRET not in written.read_text()
 
-    assert changed(play(tenant)) == changed(play(tenant, "--check")) == [0]
-    another = play(tenant.replace(SECRET, f"{SECRET}2"))
-    assert changed(another) == [1] and f"update block slack-webhook/alerts-{name}: url" in another
+    assert changed(play(tenant)) == [0]
+    play(tenant, tasks="drift")
+    another = tenant.replace(SECRET, f"{SECRET}2")
+    said = play(another, "-vvv", tasks="drift", fails=True)
+    assert f"block slack-webhook/alerts-{name}" in said and "Apply the declaration with" in said
+    done = play(another, "--diff", "-vvv")
+    assert changed(done) == [1] and f"update block slack-webhook/alerts-{name}: url" in done
+    play(another, tasks="drift")

@@ -33,6 +33,7 @@ def test_one_line_is_a_whole_tenant() -> None:
         "concurrency_limits": [],
         "automations": [],
         "planned_objects": {"deployments": [], "work_pools": ["default"], "work_queues": [], "blocks": []},
+        "own_blocks": [],
     }
 
 
@@ -56,6 +57,7 @@ def test_a_second_tenant_is_two_lines() -> None:
         "concurrency_limits",
         "automations",
         "planned_objects",
+        "own_blocks",
     }
 
 
