@@ -18,7 +18,7 @@ attributes:
     description: >-
       Reports the same changes and makes none. An API that cannot be reached is taken for a server without limits, with
       a warning, so that the plan for a host on which nothing is installed yet can be shown.
-extends_documentation_fragment: [attributes.changes, api]
+extends_documentation_fragment: [attributes.changes, api, record]
 options:
   concurrency_limits:
     description: The limits.

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.module_support.failures import failures
 from ansible.module_utils.pgprefect.core.http import API_ARGUMENTS, PrefectApi
 from ansible.module_utils.pgprefect.core.options import from_options, options_of
+from ansible.module_utils.pgprefect.objects.changes import Outcome
+from ansible.module_utils.pgprefect.objects.record import remember
+
+# The options that all of them share.
+OBJECT_ARGUMENTS: dict[str, Any] = {**API_ARGUMENTS, "record": {"type": "path"}}
 
 
 def declared_arguments(name: str, declared: type[Any]) -> dict[str, Any]:
     """Return the argument spec of a module whose option ``name`` is a list of a dataclass."""
     return {
-        **API_ARGUMENTS,
+        **OBJECT_ARGUMENTS,
         name: {"type": "list", "elements": "dict", "required": True, "options": options_of(declared)},
     }
 
@@ -27,6 +33,13 @@ def apply_declared(
     module.params[name] = [one.name for one in listed]
     with failures(module) as done:
         outcome = apply(PrefectApi.from_arguments(module.params), listed, module.check_mode, done, **arguments)
-        if outcome.unreachable:
-            module.warn(f"{outcome.unreachable} Check mode takes it for a server without {name.replace('_', ' ')}.")
-        module.exit_json(**outcome.as_dict())
+        finish(module, outcome, name.replace("_", " "))
+
+
+def finish(module: AnsibleModule, outcome: Outcome, things: str) -> None:
+    """End a module with what it made, and remember what that is."""
+    if outcome.unreachable:
+        module.warn(f"{outcome.unreachable} Check mode takes it for a server without {things}.")
+    if module.params["record"]:
+        remember(Path(module.params["record"]), outcome.made)
+    module.exit_json(**outcome.as_dict())

@@ -333,6 +333,7 @@ FORMS: dict[str, Form] = {
     "prefect_minimum_disk_mb": _MEGABYTES,
     "prefect_virtualenv_seconds": _SECONDS,
     "prefect_objects_flows_directory": forms.DIRECTORY,
+    "prefect_objects_prune": _BOOLEAN,
     "prefect_server_extensions_schema": identifier("schema"),
     "prefect_server_pool_size": whole(1, 200),
     "prefect_server_migrate": _BOOLEAN,

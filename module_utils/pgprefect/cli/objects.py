@@ -12,10 +12,12 @@ from ..core.options import from_document
 from ..objects.changes import ObjectChange, shown
 from ..objects.drift import Declaration, Drift, find_drift
 from ..objects.export import export
+from ..objects.prune import plan_prune
+from ..objects.record import forget, read_record
 from ..objects.yaml_text import to_yaml
 from ..site.configuration import ConfigurationError
 from . import output
-from .common import absolute_path, add_command, add_group, load_site, tenant_api
+from .common import absolute_path, add_command, add_group, confirmed, load_site, tenant_api
 from .output import ATTENTION, FINE, counted
 
 _STDIN = Path("-")
@@ -28,9 +30,12 @@ def add_to(commands: Any) -> None:
     summary = "say what was changed by hand, what is missing, and what is not declared; changes nothing"
     diff = add_command(actions, "diff", _diff, summary, tenant=True, json=True)
     where = "what to compare with, in place of what was applied last; - for the standard input"
+    diff.add_argument("--declaration", type=_source, metavar="FILE", help=where)
+    summary = "delete what playbooks/objects.yml made and the inventory does not declare any more"
+    prune = add_command(actions, "prune", _prune, summary, tenant=True, json=True, dry_run=True, confirmed=True)
+    prune.add_argument("--declaration", type=_source, metavar="FILE", help=where)
     summary = "print what declares the objects that are there, as YAML for an inventory; changes nothing"
     add_command(actions, "export", _export, summary, tenant=True)
-    diff.add_argument("--declaration", type=_source, metavar="FILE", help=where)
 
 
 def _source(text: str) -> Path:
@@ -63,6 +68,27 @@ def _declaration(options: argparse.Namespace, tenant: str) -> Declaration:
         raise ConfigurationError(
             f"{where} is no declaration of objects ({error}): run playbooks/objects.yml."
         ) from error
+
+
+def _prune(options: argparse.Namespace) -> int:
+    tenant = load_site(options).tenant(options.tenant)
+    record = Path(options.config).parent / f"{tenant.name}-made.json"
+    changes = plan_prune(tenant_api(options, tenant), _declaration(options, tenant.name), read_record(record))
+    names = [change.object for change in changes]
+    does = bool(changes) and not options.dry_run
+    if does and not confirmed(options, f"Delete {', '.join(names)}?"):
+        does = False
+        output.refuse(f"Would delete {', '.join(names)}. With --yes it does.")
+    if does:
+        for change in changes:
+            change.apply()
+            forget(record, [change.object])
+    if options.json:
+        output.as_json({"tenant": tenant.name, "objects": names, "deleted": does})
+    else:
+        verb = "would delete" if changes and not does else "deleted"
+        output.verdict(f"Objects of {tenant.name}: {verb} {', '.join(names) or 'nothing'}")
+    return FINE if does or options.dry_run or not changes else ATTENTION
 
 
 def _export(options: argparse.Namespace) -> int:

@@ -12,6 +12,9 @@ from ..core.http import ApiError, ApiUnreachable
 # The schema of a flow's parameters is long and follows from the version, which is shown.
 _HIDDEN = frozenset({"parameter_openapi_schema"})
 
+# How the names of changes begin that are about objects with an identifier of their own.
+_KINDS = ("variable", "concurrency limit", "block", "work pool", "deployment", "automation")
+
 Fields = dict[str, Any]
 
 
@@ -48,6 +51,13 @@ class Outcome:
     changes: list[ObjectChange]
     ids: dict[str, str]
     unreachable: ApiUnreachable | None = None
+
+    @property
+    def made(self) -> dict[str, str]:
+        """The identifiers of the declared objects that were created, by the names that changes give them."""
+        created = {change.object for change in self.changes if change.before is None}
+        named = {f"{kind} {name}": identifier for kind in _KINDS for name, identifier in self.ids.items()}
+        return {name: identifier for name, identifier in named.items() if name in created}
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as a module does."""

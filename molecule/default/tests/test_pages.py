@@ -35,6 +35,8 @@ def test_objects(typed: Typed) -> None:
     assert [changed(run) for run in runs] == [[0], [0]], "".join(runs)
     drift, said = typed("objects.md", "Drift", **{" --ask-become-pass": ""})
     assert changed(drift) == [0] and "Objects of prefect: as declared" in said, said
+    runs = typed("objects.md", "Delete what is not declared any more", **{" --ask-become-pass": ""})
+    assert [changed(run) for run in runs] == [[0], [0]], "".join(runs)
     (text,) = typed("objects.md", "Begin with what is there")
     assert "flow: collect-market-data" in text and "work_pool: default" in text
 

@@ -181,8 +181,12 @@ def tenant_of(text: str) -> dict[str, Any]:
 def apply(run_module: Callable[..., Result], api: Api, tenant: dict[str, Any], **arguments: Any) -> list[str]:
     """Apply a tenant as the role does, and return what was done."""
     client: PrefectApi = api.__self__  # type: ignore[attr-defined]
-    given = declaration(prefect_tenants([tenant])[0], prefect_blocks([tenant])["prefect"], WORKER_KEYS, FLOWS, True)
-    own = {"deployments": {"flows_directory": FLOWS, "virtualenv": str(VIRTUALENV)}}
+    whole = prefect_tenants([tenant])[0]
+    given = declaration(whole, prefect_blocks([tenant])["prefect"], WORKER_KEYS, FLOWS, True)
+    own = {
+        "deployments": {"flows_directory": FLOWS, "virtualenv": str(VIRTUALENV)},
+        "automations": {"planned": whole["planned_objects"]},
+    }
     actions: list[str] = []
     for kind in KINDS:
         option = "pools" if kind == "work_pools" else kind
@@ -280,3 +284,66 @@ def test_what_is_no_declaration(copy: Api, pgprefect: Callable[..., tuple[int, s
     ):
         status, said = pgprefect(copy, "diff", "--declaration", "-", stdin=text)
         assert status == 3 and complaint in said, said
+
+
+def test_prune_deletes_what_was_made_here_and_nothing_else(
+    copy: Api, pgprefect: Callable[..., tuple[int, str]], run_module: Callable[..., Result], tmp_path: Path
+) -> None:
+    ours = {
+        "name": "prefect",
+        "variables": [{"name": "ours", "value": 1}, {"name": "kept", "value": 1}, {"name": "replaced", "value": 1}],
+        "concurrency_limits": [{"name": "ours", "limit": 1}],
+        "blocks": [{"name": "ours", "type": "secret", "secrets": {"value": "s3cret"}}],
+        "work_pools": [{"name": "ours"}],
+        "deployments": [{"name": "ours", "flow": "check-risk-limits", "entrypoint": RISK, "work_pool": "ours"}],
+        "automations": [
+            {
+                "name": "ours",
+                "trigger": {"posture": "Reactive", "expect": ["x"]},
+                "actions": [{"type": "run-deployment", "deployment": "check-risk-limits/ours"}],
+            }
+        ],
+    }
+    record = tmp_path / "prefect-made.json"
+    copy("POST", "/variables/", {"name": "adopted", "value": 1})
+    adopted = [*ours["variables"], {"name": "adopted", "value": 2}]
+    assert apply(run_module, copy, {**ours, "variables": adopted}, record=str(record), check=True)
+    assert not record.exists()
+    assert apply(run_module, copy, {**ours, "variables": adopted}, record=str(record))
+    assert record.stat().st_mode & 0o777 == 0o600 and "variable adopted" not in json.loads(record.read_text())
+    # Somebody deletes one of ours, and makes another of its name.
+    copy("DELETE", "/variables/name/replaced")
+    copy("POST", "/variables/", {"name": "replaced", "value": "by hand"})
+
+    kept = declaration(prefect_tenants([{"name": "prefect", "work_pools": []}])[0], [], WORKER_KEYS, FLOWS)
+    kept["variables"] = [{"name": "kept", "value": 1}]
+    expected = [
+        "automation ours",
+        "deployment check-risk-limits/ours",
+        "work pool ours",
+        "block secret/ours",
+        "concurrency limit ours",
+        "variable ours",
+    ]
+    # A deployment that somebody else put on our pool keeps the pool, and nothing is deleted.
+    flow = copy("GET", "/flows/name/check-risk-limits")["id"]
+    other = copy("POST", "/deployments/", {"flow_id": flow, "name": "others", "work_pool_name": "ours"})
+    status, said = pgprefect(copy, "prune", "--yes", declared=kept)
+    assert status == 2 and "work_pool_in_use" in said and "check-risk-limits/others" in said
+    copy("DELETE", f"/deployments/{other['id']}")
+
+    status, said = pgprefect(copy, "prune", "--json", "--dry-run", declared=kept)
+    assert (status, json.loads(said)) == (0, {"tenant": "prefect", "objects": expected, "deleted": False})
+    assert pgprefect(copy, "prune", declared=kept)[0] == 1  # nobody is asked, so nothing is done
+    assert pgprefect(copy, "prune", "--json", "--dry-run", declared=kept)[1] == said
+    before = {kind: len(copy("POST", f"/{kind}/filter", {})) for kind in ("variables", "deployments", "work_pools")}
+    status, said = pgprefect(copy, "prune", "--yes", declared=kept)
+    assert status == 0 and said == f"Objects of prefect: deleted {', '.join(expected)}\n"
+    after = {kind: len(copy("POST", f"/{kind}/filter", {})) for kind in before}
+    assert after == {kind: count - 1 for kind, count in before.items()}
+    for name, value in {"kept": 1, "adopted": 2, "replaced": "by hand"}.items():
+        assert copy("GET", f"/variables/name/{name}")["value"] == value
+    assert pgprefect(copy, "prune", "--yes", declared=kept) == (0, "Objects of prefect: deleted nothing\n")
+    record.write_text("[]")
+    status, said = pgprefect(copy, "prune", "--yes", declared=kept)
+    assert status == 3 and "is no record of objects" in said

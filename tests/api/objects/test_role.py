@@ -165,6 +165,7 @@ def test_a_whole_tenant(play: Play, api: Callable[..., Any], name: str, tmp_path
     run, other = automations[f"run {name}"]["actions"]
     assert run["deployment_id"] == api("GET", f"/deployments/name/check-risk-limits/{name}")["id"]
     assert other["automation_id"] == automations[f"report {name}"]["id"] and pause["work_queue_id"]
+    made = tmp_path / f"etc/{name}-made.json"
     written = tmp_path / f"etc/{name}-objects.json"
     assert written.stat().st_mode & 0o777 == 0o600 and SECRET not in written.read_text()
 
@@ -176,3 +177,15 @@ def test_a_whole_tenant(play: Play, api: Callable[..., Any], name: str, tmp_path
     done = play(another, "--diff", "-vvv")
     assert changed(done) == [1] and f"update block slack-webhook/alerts-{name}: url" in done
     play(another, tasks="drift")
+
+    renamed = another.replace(f"symbols_{name}", f"tickers_{name}")
+    assert changed(play(renamed)) == [2] and f"variable symbols_{name}" in made.read_text()
+    assert api("GET", f"/variables/name/symbols_{name}")
+    prune = ("-e", "prefect_objects_prune=true")
+    foretold = play(renamed, "--check", "-v", *prune)
+    assert changed(foretold) == [1] and f"variable symbols_{name}" in foretold
+    assert api("GET", f"/variables/name/symbols_{name}")
+    assert changed(play(renamed, *prune)) == [1] and changed(play(renamed, *prune)) == [0]
+    assert {one["name"] for one in api("POST", "/variables/filter", {}) if one["name"].endswith(name)} == {
+        f"tickers_{name}"
+    }

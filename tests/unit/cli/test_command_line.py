@@ -29,6 +29,7 @@ TAKES = {
     "runs recover": {"--tenant", "--json", "--dry-run", "--yes", "--quiet"},
     "workers scale": {"--json", "--dry-run", "--quiet"},
     "objects diff": {"--tenant", "--json", "--declaration"},
+    "objects prune": {"--tenant", "--json", "--dry-run", "--yes", "--declaration"},
     "objects export": {"--tenant"},
     "backup create": {"--tenant", "--json", "--dry-run", "--kind", "--safety", "--unless-verified"},
     "backup list": {"--json"},
