@@ -76,8 +76,8 @@ def _faults(given: Mapping[str, Any]) -> Iterator[str]:
         elif key not in _OURS:
             yield f"{key}: unknown key. Known keys: {', '.join(sorted(_OURS))}"
     rest = {key: value for key, value in given.items() if key not in ("build", "push")}
-    for place, text in _templates("", rest):
-        yield f"{place}: {text!r} has a template, which only Prefect's own command fills"
+    for place, template in _templates("", rest):
+        yield f"{place}: {template!r} has a template, which only Prefect's own command fills"
     pool = given.get("work_pool")
     if not isinstance(pool, Mapping):
         yield "work_pool: it must be a mapping with a name"
@@ -86,11 +86,11 @@ def _faults(given: Mapping[str, Any]) -> Iterator[str]:
     for one in _schedules(given):
         unknown = set(one) - set(_SCHEDULE) if isinstance(one, Mapping) else {"schedule"}
         yield from (f"schedules: {key} is unknown. Known keys: {', '.join(_SCHEDULE)}" for key in sorted(unknown))
-    steps = given.get("pull") or []
-    for name in _step_names(steps):
+    pulled = given.get("pull") or []
+    for name in _step_names(pulled):
         if name not in (_CLONE, _DIRECTORY):
             yield f"pull: the step {name} is unknown. Known steps: {_CLONE}, {_DIRECTORY}"
-    for clone in _steps(steps, _CLONE):
+    for clone in _steps(pulled, _CLONE):
         if not set(clone) <= {"repository", "branch", "commit_sha"} or not {"branch", "commit_sha"} & set(clone):
             yield f"pull: {_CLONE} takes a repository with a branch or a commit_sha; declare source for credentials"
 

@@ -110,6 +110,7 @@ def _print(tenant: str, drift: Drift, declaration: Declaration) -> None:
     )
     found = ", ".join(f"{count} {word}" for count, word in counts if count)
     output.verdict(f"Objects of {tenant}: {found or 'as declared'}", ATTENTION if differs else FINE)
+    rows: list[tuple[str, str, str | None]]
     rows = [("changed", one.object, line) for one in drift.changed for line in _lines(one)]
     rows += [("missing", name, None) for name in drift.missing]
     rows += [("not declared", name, None) for name in drift.undeclared]

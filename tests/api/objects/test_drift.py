@@ -38,7 +38,7 @@ class Loader(yaml.SafeLoader):
     """Reads Ansible's tag for texts that are no templates."""
 
 
-Loader.add_constructor("!unsafe", lambda loader, node: loader.construct_scalar(node))
+Loader.add_constructor("!unsafe", lambda _, node: node.value)
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +82,9 @@ def fill(api: Api) -> None:
     for queue, priority in (("late", 3), ("first", 1)):
         api("POST", f"/work_pools/{quote(pool['name'])}/queues", {"name": queue, "priority": priority})
     api("PATCH", f"/work_pools/{quote(pool['name'])}/queues/late", {"concurrency_limit": 2, "is_paused": True})
-    template = {"job_configuration": {"command": "{{ command }}"}, "variables": {"type": "object", "properties": {}}}
-    template["variables"]["properties"] = {"command": {"type": "string", "default": "echo {{ x }}"}}
+    properties = {"command": {"type": "string", "default": "echo {{ x }}"}}
+    variables = {"type": "object", "properties": properties}
+    template = {"job_configuration": {"command": "{{ command }}"}, "variables": variables}
     api("POST", "/work_pools/", {"name": "own", "type": "process", "base_job_template": template, "is_paused": True})
     flow = api("POST", "/flows/", {"name": "check-risk-limits"})["id"]
     common = {"flow_id": flow, "entrypoint": RISK, "work_pool_name": "Pool eins", "pull_steps": HERE}

@@ -63,7 +63,13 @@ def test_the_plain_part(read: Any) -> None:
         "schedules": [{"cron": "5 2 * * *", "timezone": "Europe/Berlin"}, {"slug": "often", "interval": 600}],
         "work_pool": {"name": "default", "work_queue_name": "q", "job_variables": {"env": {"A": "b"}}},
     }
-    project = {"name": "project", "prefect-version": "3.9.1", "build": None, "push": None, "pull": [{DIRECTORY: {}}]}
+    project: dict[str, Any] = {
+        "name": "project",
+        "prefect-version": "3.9.1",
+        "build": None,
+        "push": None,
+        "pull": [{DIRECTORY: {}}],
+    }
     assert read({**project, "deployments": [PLAIN, whole]}) == [
         {
             "name": "daily",
@@ -99,7 +105,7 @@ def test_a_repository_is_a_source(read: Any) -> None:
 
 
 def test_without_a_file_nothing_is_added() -> None:
-    tenants = [{"name": "a"}, {"name": "b", "deployments": []}]
+    tenants: list[dict[str, Any]] = [{"name": "a"}, {"name": "b", "deployments": []}]
     assert deployments_from(tenants) == tenants
 
 

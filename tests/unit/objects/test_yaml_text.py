@@ -13,7 +13,7 @@ class Loader(yaml.SafeLoader):
     """Reads Ansible's tag for texts that are no templates."""
 
 
-Loader.add_constructor("!unsafe", lambda loader, node: ("unsafe", loader.construct_scalar(node)))
+Loader.add_constructor("!unsafe", lambda _, node: ("unsafe", node.value))
 
 VALUES: list[Any] = [
     *(
