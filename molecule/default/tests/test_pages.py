@@ -34,7 +34,7 @@ def test_objects(typed: Typed) -> None:
     runs = typed("objects.md", "Prefect's objects as code", **{" --ask-become-pass": ""})
     assert [changed(run) for run in runs] == [[0], [0]], "".join(runs)
     drift, said = typed("objects.md", "Drift", **{" --ask-become-pass": ""})
-    assert changed(drift) == [0] and "Objects of prefect: as declared" in said, said
+    assert changed(drift) == [0] and said.startswith("Objects of prefect: "), said
     runs = typed("objects.md", "Delete what is not declared any more", **{" --ask-become-pass": ""})
     assert [changed(run) for run in runs] == [[0], [0]], "".join(runs)
     (text,) = typed("objects.md", "Begin with what is there")
