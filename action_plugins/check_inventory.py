@@ -32,6 +32,7 @@ try:
     from plugin_utils.inventory_checks.kubernetes import check_kubernetes, check_way_of_pods
     from plugin_utils.inventory_checks.libraries import check_libraries
     from plugin_utils.inventory_checks.managed import check_managed
+    from plugin_utils.inventory_checks.objects import check_blocks
     from plugin_utils.inventory_checks.proxy import check_api_urls, check_encryption, check_proxy
     from plugin_utils.inventory_checks.secrets import check_secrets
     from plugin_utils.inventory_checks.specification import read
@@ -153,6 +154,8 @@ class ActionModule(ActionBase):
 
     def _check_value(self, name: str, value: Any, host: dict[str, Any], counts: bool = True) -> Iterator[str]:
         mistakes = list(check_value(name, value, self._specification.options[name]))
+        if name == "prefect_tenants" and not mistakes:
+            value, mistakes = self._with_deployments(value)
         alone = bool(mistakes) or not counts
         if name == "prefect_tenants" and counts and (flows_with := self._flows(host)):
             mistakes += check_code(value, flows_with)
@@ -179,11 +182,30 @@ class ActionModule(ActionBase):
                 mistakes.append(f"{name} is {value!r}, but {other} is {there!r}: set both to the same schema.")
         yield from mistakes
 
+    def _with_deployments(self, tenants: Any) -> tuple[Any, list[str]]:
+        """Return the tenants with the deployments of their files, and what is wrong with these."""
+        mistakes = []
+        spec = self._specification.options["prefect_tenants"]["options"]["deployments"]
+        read = filter_loader.get("deployments_from").j2_function
+        for number, tenant in enumerate(tenants):
+            path = f"prefect_tenants[{number}].deployments"
+            try:
+                (whole,) = read([tenant])
+            except AnsibleError as error:
+                mistakes.append(f"{path}_from: {error}: correct the file, or declare it in deployments.")
+                continue
+            if "deployments_from" in tenant:
+                own = len(tenant.get("deployments", ()))
+                faults = check_value(path, whole["deployments"], spec, "prefect_tenants[].deployments")
+                mistakes += [f"{fault} (those from {own} on are of deployments_from)" for fault in faults]
+        return (tenants if mistakes else read(tenants)), mistakes
+
     def _check_tenants(self, tenants: Any, host: dict[str, Any]) -> Iterator[str]:
         resolved = filter_loader.get("prefect_tenants").j2_function(tenants)
         yield from check_environments(tenants)
         yield from check_sources(tenants)
         yield from check_docker(tenants)
+        yield from check_blocks(tenants)
         yield from check_libraries(tenants, self._release(host), REQUIREMENTS)
         yield from check_kubernetes(tenants)
         yield from check_tenants(resolved)

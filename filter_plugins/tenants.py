@@ -21,7 +21,10 @@ Groups = Mapping[str, Sequence[str]]
 _VIEWS = {
     "database": ("name", "schema", "owner", "migrator", "server"),
     "server": ("name", "schema", "migrator", "server", "port", "api_url", "ui_url", "event_retention"),
-    "objects": ("name", "api_url", "work_pools", "deployments"),
+    "objects": (
+        *("name", "api_url", "variables", "concurrency_limits", "work_pools", "deployments", "automations"),
+        *("planned_objects", "own_blocks"),
+    ),
     "retention": ("name", "schema", "server", "migrator"),
     "proxy": ("name", "port", "ui_url"),
     "monitoring": ("name", "schema", "api_url", "workers", "pool_workers", "scaled_pools"),
@@ -111,6 +114,24 @@ def _is_scaled(pool: Mapping[str, Any]) -> bool:
     return bool(pool["workers"] > pool["min_workers"])
 
 
+def _planned_objects(tenant: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the names of what is declared and an automation may name, as prefect_automations takes them."""
+    pools = _declared_pools(tenant)
+    return {
+        "deployments": [f"{one['flow']}/{one['name']}" for one in tenant.get("deployments", ())],
+        "work_pools": [pool["name"] for pool in pools],
+        "work_queues": [f"{pool['name']}/{queue['name']}" for pool in pools for queue in pool.get("queues", ())],
+        "blocks": [f"{one['type']}/{one['name']}" for one in tenant.get("blocks", ())],
+    }
+
+
+def _own_blocks(tenant: Mapping[str, Any]) -> list[str]:
+    """Return the blocks that the site makes of a tenant's credentials, as type/name."""
+    tokens = [f"secret/git-{one['name']}" for one in tenant.get("git_credentials", ()) if one.get("token")]
+    registries = [f"docker-registry-credentials/registry-{one['name']}" for one in tenant.get("docker_registries", ())]
+    return tokens + registries
+
+
 def prefect_tenants(
     tenants: Sequence[Mapping[str, Any]],
     api_host: str = "127.0.0.1",
@@ -160,6 +181,9 @@ def prefect_tenants(
                 "pool_workers": counts,
                 "scaled_pools": [pool["name"] for pool in pools if _is_scaled(pool)],
                 "deployments": [_without_environment(one) for one in tenant.get("deployments", [])],
+                **{key: list(tenant.get(key, ())) for key in ("variables", "concurrency_limits", "automations")},
+                "planned_objects": _planned_objects(tenant),
+                "own_blocks": _own_blocks(tenant),
             }
         )
     return resolved
@@ -229,6 +253,11 @@ def git_credentials(tenants: Sequence[Mapping[str, Any]]) -> dict[str, list[dict
 def docker_registries(tenants: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Return by tenant the registries of images, with the passwords, which `prefect_tenants` does not have."""
     return _with_secrets(tenants, "docker_registries")
+
+
+def prefect_blocks(tenants: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Return by tenant its blocks, with their secrets, which `prefect_tenants` does not have."""
+    return _with_secrets(tenants, "blocks")
 
 
 def cluster_namespaces(tenants: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
@@ -333,6 +362,7 @@ class FilterModule:
             "cluster_namespaces": cluster_namespaces,
             "pool_kubeconfigs": pool_kubeconfigs,
             "docker_registries": docker_registries,
+            "prefect_blocks": prefect_blocks,
             "git_credentials": git_credentials,
             "git_environments": git_environments,
             "git_keys": git_keys,

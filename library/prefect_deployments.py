@@ -25,7 +25,7 @@ attributes:
     description: >-
       Reports the same changes and makes none. An API that cannot be reached is taken for a server without deployments,
       with a warning, so that the plan for a host on which nothing is installed yet can be shown.
-extends_documentation_fragment: [attributes.changes, api]
+extends_documentation_fragment: [attributes.changes, api, record]
 options:
   flows_directory:
     description: Folder of the flows' code, the same on this host and on the workers'.
@@ -260,7 +260,8 @@ changes:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.module_support.failures import failures
-from ansible.module_utils.pgprefect.core.http import API_ARGUMENTS, PrefectApi
+from ansible.module_utils.module_support.objects import OBJECT_ARGUMENTS, finish
+from ansible.module_utils.pgprefect.core.http import PrefectApi
 from ansible.module_utils.pgprefect.core.options import from_options, options_of
 from ansible.module_utils.pgprefect.objects import deployments
 from ansible.module_utils.pgprefect.objects.flows import FlowCode
@@ -271,7 +272,7 @@ def main() -> None:
     options = options_of(deployments.Deployment)
     module = AnsibleModule(
         argument_spec={
-            **API_ARGUMENTS,
+            **OBJECT_ARGUMENTS,
             "flows_directory": {"type": "path", "required": True},
             "virtualenv": {"type": "path", "required": True},
             "pool_virtualenvs": {"type": "dict", "default": {}},
@@ -305,9 +306,7 @@ def main() -> None:
     )
     with failures(module) as done:
         outcome = deployments.apply(api, declared, code, module.check_mode, done, repositories)
-        if outcome.unreachable:
-            module.warn(f"{outcome.unreachable} Check mode takes it for a server without deployments.")
-        module.exit_json(**outcome.as_dict())
+        finish(module, outcome, "deployments")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ attributes:
     description: >-
       Reports the same changes and makes none. An API that cannot be reached is taken for a server without pools, with
       a warning, so that the plan for a host on which nothing is installed yet can be shown.
-extends_documentation_fragment: [attributes.changes, api]
+extends_documentation_fragment: [attributes.changes, api, record]
 options:
   pools:
     description: The work pools.
@@ -200,7 +200,8 @@ changes:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.module_support.failures import failures
-from ansible.module_utils.pgprefect.core.http import API_ARGUMENTS, PrefectApi
+from ansible.module_utils.module_support.objects import OBJECT_ARGUMENTS, finish
+from ansible.module_utils.pgprefect.core.http import PrefectApi
 from ansible.module_utils.pgprefect.core.options import from_options, options_of
 from ansible.module_utils.pgprefect.objects import work_pools
 from ansible.module_utils.pgprefect.objects.docker_jobs import DockerRegistry
@@ -210,7 +211,7 @@ def main() -> None:
     options = options_of(work_pools.WorkPool)
     module = AnsibleModule(
         argument_spec={
-            **API_ARGUMENTS,
+            **OBJECT_ARGUMENTS,
             "pools": {"type": "list", "elements": "dict", "required": True, "options": options},
             "registries": {"type": "list", "elements": "dict", "default": [], "options": options_of(DockerRegistry)},
         },
@@ -221,9 +222,7 @@ def main() -> None:
     api = PrefectApi.from_arguments(module.params)
     with failures(module) as done:
         outcome = work_pools.apply(api, pools, module.check_mode, done, registries)
-        if outcome.unreachable:
-            module.warn(f"{outcome.unreachable} Check mode takes it for a server without work pools.")
-        module.exit_json(**outcome.as_dict())
+        finish(module, outcome, "work pools")
 
 
 if __name__ == "__main__":

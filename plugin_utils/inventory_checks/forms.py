@@ -50,13 +50,14 @@ def _any(_value: Any) -> None:
 class Form:
     """What a value must be. ``check`` raises ValueError with a reason, which may be empty, for any other value.
 
-    ``empty`` allows an empty text, which says that there is none; ``lines`` allows ends of lines and tabs; the value of
-    a ``secret`` is never shown.
+    ``empty`` allows an empty text, which says that there is none; ``null`` allows null; ``lines`` allows ends of lines
+    and tabs; the value of a ``secret`` is never shown.
     """
 
     allowed: str
     check: Check = _any
     empty: bool = False
+    null: bool = False
     lines: bool = False
     secret: bool = False
 
@@ -412,6 +413,12 @@ def _mapping(value: Any) -> None:
         raise ValueError(f"JSON cannot have it: {error}") from error
 
 
+def _name_of_any_kind(value: Any) -> None:
+    text(value)
+    if len(str(value)) > 200:
+        raise ValueError("it has more than 200 characters")
+
+
 BOOLEAN = Form("true or false", _boolean)
 TEXT = Form("a text", text)
 PROSE = Form("a text, which may have several lines", lines=True)
@@ -453,5 +460,6 @@ TIMEZONE = Form("a time zone's name, as Europe/Berlin", _timezone)
 DURATION = Form("a duration of ISO 8601 above zero, as P90D or PT36H", _duration)
 MOMENT = Form("a time with its time zone, as 2026-01-31 15:04:05+00:00", _moment)
 PREFECT_NAME = Form("a name of at most 200 characters, without / % & > <", _prefect_name)
+NAME_OF_ANY_KIND = Form("a name of at most 200 characters", _name_of_any_kind)
 POOL_NAME = Form("a name of at most 200 characters, without / % & > <, that does not begin with prefect", _pool_name)
 NAME = matching(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", "a name of letters, digits, '_', '.' and '-'")

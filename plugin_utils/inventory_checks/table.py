@@ -14,7 +14,7 @@ from pgprefect.health.thresholds import Thresholds
 from pgprefect.runs.retention import Policy
 from pgprefect.schema.event_table import FIELDS
 
-from . import docker, environment, forms, git, kubernetes
+from . import docker, environment, forms, git, kubernetes, objects
 from .age import AGE_RECIPIENT
 from .forms import Entries, Form, identifier, matching, number, one_of, whole
 from .libraries import LIBRARIES
@@ -221,6 +221,17 @@ FORMS: dict[str, Form] = {
     "prefect_tenants[].docker_registries[].address": docker.ADDRESS,
     "prefect_tenants[].docker_registries[].username": matching(r"[A-Za-z0-9_][\w.+@$-]{0,199}", "a user's name"),
     "prefect_tenants[].docker_registries[].password": forms.SECRET,
+    "prefect_tenants[].variables[].name": objects.VARIABLE,
+    "prefect_tenants[].variables[].value": objects.VALUE,
+    "prefect_tenants[].variables[].tags": forms.TEXT,
+    "prefect_tenants[].concurrency_limits[].name": objects.LIMIT,
+    "prefect_tenants[].concurrency_limits[].limit": whole(0, 2**31 - 1),
+    "prefect_tenants[].concurrency_limits[].active": _BOOLEAN,
+    "prefect_tenants[].concurrency_limits[].slot_decay_per_second": objects.RATE,
+    "prefect_tenants[].blocks[].name": objects.SLUG,
+    "prefect_tenants[].blocks[].type": objects.SLUG,
+    "prefect_tenants[].blocks[].data": forms.DATA,
+    "prefect_tenants[].blocks[].secrets": replace(forms.DATA, secret=True),
     "prefect_tenants[].work_pools[].name": forms.POOL_NAME,
     "prefect_tenants[].work_pools[].type": matching(r"[a-z][a-z0-9-]{0,99}", "a type of Prefect's, as process"),
     "prefect_tenants[].work_pools[].description": forms.PROSE,
@@ -283,6 +294,15 @@ FORMS: dict[str, Form] = {
     "prefect_tenants[].deployments[].schedules[].timezone": forms.TIMEZONE,
     "prefect_tenants[].deployments[].schedules[].active": _BOOLEAN,
     "prefect_tenants[].deployments[].schedules[].parameters": forms.DATA,
+    "prefect_tenants[].deployments_from": forms.CONTROLLER_FILE,
+    "prefect_tenants[].automations[].name": forms.NAME_OF_ANY_KIND,
+    "prefect_tenants[].automations[].description": forms.PROSE,
+    "prefect_tenants[].automations[].enabled": _BOOLEAN,
+    "prefect_tenants[].automations[].tags": forms.TEXT,
+    "prefect_tenants[].automations[].trigger": objects.TRIGGER,
+    "prefect_tenants[].automations[].actions": objects.ACTION,
+    "prefect_tenants[].automations[].actions_on_trigger": objects.ACTION,
+    "prefect_tenants[].automations[].actions_on_resolve": objects.ACTION,
     # --- PostgreSQL
     "postgresql_memory_mb": whole(64, 16_777_216),
     "postgresql_minimum_memory_mb": _MEGABYTES,
@@ -317,6 +337,7 @@ FORMS: dict[str, Form] = {
     "prefect_minimum_disk_mb": _MEGABYTES,
     "prefect_virtualenv_seconds": _SECONDS,
     "prefect_objects_flows_directory": forms.DIRECTORY,
+    "prefect_objects_prune": _BOOLEAN,
     "prefect_server_extensions_schema": identifier("schema"),
     "prefect_server_pool_size": whole(1, 200),
     "prefect_server_migrate": _BOOLEAN,
@@ -448,13 +469,20 @@ FORMS: dict[str, Form] = {
 }
 
 # Lists that need an entry, and those in which one may stand twice.
-NEED_AN_ENTRY = ("prefect_tenants", "prefect_backup_kinds", "prefect_backup_restore_kinds")
+NEED_AN_ENTRY = (
+    *("prefect_tenants", "prefect_backup_kinds", "prefect_backup_restore_kinds"),
+    "prefect_tenants[].automations[].actions",
+)
 MAY_REPEAT = ("prefect_backup_copy_known_hosts", "pgbackrest_repository.known_hosts")
 # What must differ among the entries of a list, besides the whole entry.
 UNIQUE: dict[str, tuple[tuple[str, ...], ...]] = {
     "prefect_tenants": (("name",), ("port",), ("schema",)),
     "prefect_tenants[].git_credentials": (("name",),),
     "prefect_tenants[].docker_registries": (("name",),),
+    "prefect_tenants[].variables": (("name",),),
+    "prefect_tenants[].concurrency_limits": (("name",),),
+    "prefect_tenants[].blocks": (("type", "name"),),
+    "prefect_tenants[].automations": (("name",),),
     "prefect_tenants[].work_pools": (("name",),),
     "prefect_tenants[].work_pools[].queues": (("name",), ("priority",)),
     "prefect_tenants[].deployments": (("flow", "name"),),

@@ -19,7 +19,8 @@ def check_value(path: str, value: Any, spec: Spec, row: str = "") -> Iterator[st
     secret = bool(spec.get("no_log"))
     kind = spec.get("type", "str")
     if value is None:
-        yield refusal(path, None, _allowed(row, spec), secret=secret)
+        if row not in FORMS or not FORMS[row].null:
+            yield refusal(path, None, _allowed(row, spec), secret=secret)
     elif kind == "list":
         yield from _check_list(path, value, spec, row)
     elif "options" in spec:

@@ -46,6 +46,9 @@ FREE_TEXT = {
     "pgbackrest_s3_key": "a secret",
     "pgbackrest_s3_key_secret": "a secret",
     "prefect_tenants[].deployments[].tags": "Prefect takes any text",
+    "prefect_tenants[].automations[].tags": "Prefect takes any text",
+    "prefect_tenants[].variables[].tags": "Prefect takes any text",
+    "prefect_tenants[].variables[].value": "a value of JSON",
     "prefect_tenants[].git_credentials[].token": "a secret",
     "prefect_tenants[].docker_registries[].password": "a secret",
     "prefect_prometheus_mail[].username": "a mail server takes any text",
@@ -56,6 +59,7 @@ LINES = {row for row, form in FORMS.items() if form.lines}
 ALLOWED: dict[str, list[Any]] = {
     **{row: [""] for row, form in FORMS.items() if form.empty},
     **{row: ["", " "] for row in FORMS if row.endswith("description")},
+    "prefect_tenants[].variables[].value": [None, *NO_TEXT],
 }
 # PostgreSQL's and Prefect's names are texts of nearly any kind, in quotes wherever they are used.
 ANY_NAME = ["a b; touch /x", "$(id)", "{{ 7 * 7 }}", "{% raw %}", "-x", "ä, ö", "../../etc/passwd", "", " "]
@@ -319,6 +323,25 @@ WRONG: dict[str, list[Any]] = {
         "a=b".replace("=", "/"),
     ],
     "prefect_tenants[].event_retention": ["P0D", "PT0S", "P0W", "P", "PT", "7", 7, "P1Y", "-P1D", "P1.5D", "P9999999D"],
+    "prefect_tenants[].variables[].name": ["A", "a b", "ä", "a.b", "a" * 256],
+    "prefect_tenants[].variables[].value": ["x" * 4999, "ä" * 2500, ["x"] * 2000, float("nan"), {"a": float("inf")}],
+    "prefect_tenants[].concurrency_limits[].name": ["a/b", "deployment:1"],
+    "prefect_tenants[].concurrency_limits[].limit": [-1],
+    "prefect_tenants[].concurrency_limits[].slot_decay_per_second": [-0.5, "nan", "inf", 10**7],
+    "prefect_tenants[].blocks[].name": ["A", "a_b", "ä", "a" * 201],
+    "prefect_tenants[].blocks[].type": ["Slack Webhook", "a/b"],
+    "prefect_tenants[].automations[].trigger": [
+        {},
+        {"posture": "Reactive"},
+        {"posture": "Reactive", "expect": ["a"], "wihtin": 5},
+        {"posture": "Reactive", "expect": ["a\x1b[31m"]},
+    ],
+    "prefect_tenants[].automations[].actions": [
+        {},
+        {"type": "run-deployment"},
+        {"type": "do-nothing", "x": 1},
+        {"type": "run-deployment", "deployment_id": "3b2c4a52-0d6c-4d5e-9c4f-6e4f2a8a4b11"},
+    ],
     "prefect_tenants[].work_pools[].name": ["prefect-x", "a/b", "a%b"],
     "prefect_tenants[].work_pools[].concurrency_limit": [-4, -2],
     "prefect_tenants[].work_pools[].workers": [
@@ -474,12 +497,17 @@ def test_a_secret_is_never_shown() -> None:
     secrets = [row for row, spec in LEAVES.items() if spec.get("no_log")] + ["prefect_database_login_password"]
     assert len(secrets) > 4
     for row in secrets:
-        value: Any = {"a": "s3\ncret", "s3cret": ["s3cret"]} if LEAVES[row]["type"] == "dict" else "s3\ncret\0"
+        value: Any = {"a": "s3\ncret\0", "s3cret": ["s3cret"]} if LEAVES[row]["type"] == "dict" else "s3\ncret\0"
         mistakes = refusals(row, value)
         assert mistakes and "cret" not in str(mistakes).replace(row, "").replace("s3cret must", ""), mistakes
 
 
 DAILY = {"name": "a", "flow": "f", "entrypoint": "a.py:f", "work_pool": "default"}
+REPORT = {
+    "name": "report",
+    "trigger": {"posture": "Reactive", "expect": ["order.created"]},
+    "actions": [{"type": "run-deployment", "deployment": "f/a"}],
+}
 OUTSIDE = {"name": "a", "flow": "f", "entrypoint": "../../etc/passwd:x"}
 PREFECT = {"name": "prefect", "port": 4200}
 
@@ -496,6 +524,16 @@ TENANTS: list[tuple[Any, str]] = [
     ([{**PREFECT, "work_pools": [{"name": "default"}, {"name": "default"}]}], "work_pools[1]: it has the same name"),
     ([{**PREFECT, "work_pools": [{"name": "x", "queues": [{"name": "q"}, {"name": "q"}]}]}], "queues[1]: it has"),
     ([{**PREFECT, "deployments": None}], "prefect_tenants[0].deployments is null"),
+    ([{**PREFECT, "variables": [{"name": "a", "value": 1}] * 2}], "variables[1]: it has the same name"),
+    ([{**PREFECT, "variables": [{"name": "a"}]}], "variables[0].value: it is missing"),
+    ([{**PREFECT, "concurrency_limits": [{"name": "a", "limit": 1}] * 2}], "limits[1]: it has the same name"),
+    ([{**PREFECT, "blocks": [{"name": "a", "type": "secret"}] * 2}], "blocks[1]: it has the same type and name"),
+    ([{**PREFECT, "automations": [REPORT] * 2}], "automations[1]: it has the same name"),
+    ([{**PREFECT, "automations": [{**REPORT, "actions": []}]}], "automations[0].actions is []"),
+    (
+        [{**PREFECT, "automations": [{**REPORT, "trigger": {"posture": "Reactive", "expekt": []}}]}],
+        "prefect_tenants[0].automations[0].trigger.expekt: unknown key. Known keys: type, posture, expect",
+    ),
     ([{**PREFECT, "deployments": "all"}], "prefect_tenants[0].deployments is 'all'"),
     ([{**PREFECT, "deployments": [DAILY, DAILY]}], "deployments[1]: it has the same flow and name"),
     (
@@ -552,6 +590,18 @@ SITES: list[tuple[dict[str, Any], list[str]]] = [
         ["prefect_tenants[0].work_pools[0].concurrency_limit is -4"],
     ),
     ({"prefect_tenants": [{**PREFECT, "deployments": None}]}, ["prefect_tenants[0].deployments is null"]),
+    (
+        {
+            "prefect_tenants": [
+                {
+                    **PREFECT,
+                    "git_credentials": [{"name": "team", "token": "x"}],
+                    "blocks": [{"name": "git-team", "type": "secret", "secrets": {"value": "s3cret"}}],
+                }
+            ]
+        },
+        ["prefect_tenants[0].blocks[0].name is 'git-team', the block of one of the tenant's git_credentials"],
+    ),
     ({"prefect_tenants": [{**PREFECT, "deployments": "all"}]}, ["prefect_tenants[0].deployments is 'all'"]),
     (
         {"prefect_tenants": [{**PREFECT, "deployments": [OUTSIDE]}]},
@@ -605,7 +655,7 @@ SITES: list[tuple[dict[str, Any], list[str]]] = [
     ),
     ({"prefct_tenants": []}, ["nothing of this site reads this variable; did you mean prefect_tenants?"]),
     ({"__site_database": "x"}, ["the playbooks set this variable. Set app_database instead."]),
-    ({"app_database": "{{ no_such_variable }}"}, ["app_database (host line29): it cannot be worked out"]),
+    ({"app_database": "{{ no_such_variable }}"}, ["app_database (host line30): it cannot be worked out"]),
     ({"prefect_database_extensions_schema": "ext"}, ["but prefect_server_extensions_schema is 'extensions'"]),
     ({"prefect_secrets": {"mltrading_ap": "x"}}, ["nothing reads this secret; did you mean mltrading_app?"]),
     ({"prefect_secrets": {"prefect_api": "pässword"}}, ["prefect_secrets.prefect_api must be printable ASCII"]),

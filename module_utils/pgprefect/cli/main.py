@@ -23,7 +23,7 @@ from ..schema.plan import Blocked
 from ..schema.revision import RevisionError
 from ..site.configuration import ConfigurationError
 from ..site.environment import SettingMissing
-from . import backup, events, health, imports, internal, metrics, pitr, restore, runs, upgrade, verify, workers
+from . import backup, events, health, imports, internal, metrics, objects, pitr, restore, runs, upgrade, verify, workers
 from .common import COMPLETING, Parser, add_common_options, for_this_user
 from .output import BROKEN, UNKNOWN, in_two_lines, refuse
 
@@ -36,6 +36,7 @@ _EXAMPLES = """examples:
   pgprefect cleanup --days 30 --dry-run   what would be deleted
   pgprefect runs recover --dry-run        which runs are lost, and what proves it
   pgprefect workers scale --dry-run       how many workers this host wants, and why
+  pgprefect objects                       what was changed by hand, is missing, or is not declared
   pgprefect backup                        make a new set of what the site dumps, and prune old ones
   pgprefect backup list                   which sets there are, and which of them a drill has proved
   pgprefect restore --kind workflow       what that would replace; with --yes it does
@@ -109,7 +110,21 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"pgprefect {__version__}")
     add_common_options(parser, tenant=True, defaults=True)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for group in (health, metrics, verify, runs, workers, events, backup, restore, pitr, imports, upgrade, internal):
+    for group in (
+        health,
+        metrics,
+        verify,
+        runs,
+        workers,
+        objects,
+        events,
+        backup,
+        restore,
+        pitr,
+        imports,
+        upgrade,
+        internal,
+    ):
         group.add_to(commands)
     return parser
 

@@ -12,6 +12,9 @@ from ..core.http import ApiError, ApiUnreachable
 # The schema of a flow's parameters is long and follows from the version, which is shown.
 _HIDDEN = frozenset({"parameter_openapi_schema"})
 
+# How the names of changes begin that are about objects with an identifier of their own.
+_KINDS = ("variable", "concurrency limit", "block", "work pool", "deployment", "automation")
+
 Fields = dict[str, Any]
 
 
@@ -29,10 +32,10 @@ class ObjectChange:
     after: Mapping[str, Any] | None  # None for an object that is deleted
     request: Callable[[], Any]
 
-    def apply(self) -> None:
-        """Send the request. Raises ApiError."""
+    def apply(self) -> Any:
+        """Send the request and return its answer. Raises ApiError."""
         try:
-            self.request()
+            return self.request()
         except ApiError as error:
             message = f"Could not {self.action}. {error.problem.message}"
             raise ApiError(replace(error.problem, message=message)) from error
@@ -49,10 +52,17 @@ class Outcome:
     ids: dict[str, str]
     unreachable: ApiUnreachable | None = None
 
+    @property
+    def made(self) -> dict[str, str]:
+        """The identifiers of the declared objects that were created, by the names that changes give them."""
+        created = {change.object for change in self.changes if change.before is None}
+        named = {f"{kind} {name}": identifier for kind in _KINDS for name, identifier in self.ids.items()}
+        return {name: identifier for name, identifier in named.items() if name in created}
+
     def as_dict(self) -> dict[str, Any]:
         """Return the result as a module does."""
-        before = {change.object: _shown(change.before) for change in self.changes if change.before is not None}
-        after = {change.object: _shown(change.after) for change in self.changes if change.after is not None}
+        before = {change.object: shown(change.before) for change in self.changes if change.before is not None}
+        after = {change.object: shown(change.after) for change in self.changes if change.after is not None}
         return {
             "changed": bool(self.changes),
             "actions": [change.action for change in self.changes],
@@ -70,7 +80,7 @@ def update(
     name: str, current: Mapping[str, Any], wanted: Fields, request: Callable[[Fields], Any]
 ) -> Iterator[ObjectChange]:
     """Yield a change if any of the wanted fields differs; the request is given those that do."""
-    after = {field: value for field, value in wanted.items() if current.get(field) != value}
+    after = {field: value for field, value in wanted.items() if not same(current.get(field), value)}
     if after:
         before = {field: current.get(field) for field in after}
         action = f"update {name}: {', '.join(sorted(after))}"
@@ -80,6 +90,49 @@ def update(
 def delete(name: str, before: Fields, request: Callable[[], Any]) -> ObjectChange:
     """Return the change that deletes an object."""
     return ObjectChange(f"delete {name}", object=name, before=before, after=None, request=request)
+
+
+def reconcile(
+    read: Callable[[], Any],
+    plan: Callable[[], Iterable[ObjectChange]],
+    ids: Callable[[], dict[str, str]],
+    dry_run: bool,
+    done: list[str] | None,
+) -> Outcome:
+    """Read a server's objects, plan their changes, and make them unless it is a dry run.
+
+    Each change is added to ``done`` when it is made. A dry run takes a server that it cannot reach for an empty one.
+    Raises ApiError.
+    """
+    unreachable = None
+    try:
+        read()
+    except ApiUnreachable as error:
+        if not dry_run:
+            raise
+        unreachable = error
+    changes = list(plan())
+    if changes and not dry_run:
+        execute(changes, done)
+        read()
+    return Outcome(changes, ids(), unreachable)
+
+
+def execute(changes: Iterable[ObjectChange], done: list[str] | None) -> None:
+    """Make the changes, and add each to ``done`` when it is made. Raises ApiError."""
+    for change in changes:
+        change.apply()
+        if done is not None:
+            done.append(change.action)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Return whether two values are the same JSON: Python takes true for 1, JSON does not."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(same(value, other[name]) for name, value in one.items())
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        return len(one) == len(other) and all(map(same, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
 
 
 def limit_field(limit: int | None) -> Fields:
@@ -105,5 +158,6 @@ def refuse(faults: list[str]) -> None:
         raise ObjectsError(" ".join(faults))
 
 
-def _shown(fields: Mapping[str, Any]) -> Fields:
+def shown(fields: Mapping[str, Any]) -> Fields:
+    """Return the fields of a change that are worth showing."""
     return {name: value for name, value in fields.items() if name not in _HIDDEN}

@@ -14,12 +14,24 @@ from typing import Any, Optional
 from ..core.http import ApiUnreachable, PrefectApi
 from ..core.prefect import RESCHEDULE_TAG
 from ..core.problems import Problem
-from .changes import Fields, ObjectChange, Outcome, create, delete, duplicates, limit_field, name_faults, refuse, update
+from .changes import (
+    Fields,
+    ObjectChange,
+    Outcome,
+    create,
+    delete,
+    duplicates,
+    execute,
+    limit_field,
+    name_faults,
+    refuse,
+    update,
+)
 from .flows import FlowCode, FlowError, flow_problem
 from .git import GitError, GitMissing, GitSource, Repositories
 from .secret_blocks import SecretBlocks
 
-_ENTRYPOINT = re.compile(r"[\w-]+(?:/[\w-]+)*\.py:[A-Za-z_]\w*")
+ENTRYPOINT = re.compile(r"[\w-]+(?:/[\w-]+)*\.py:[A-Za-z_]\w*")
 _RULES = ("cron", "interval", "rrule")
 
 
@@ -134,10 +146,7 @@ def apply(
     secrets = {name: {"value": token} for name, token in tokens.items()}
     changes = [*blocks.plan(secrets), *plan(store, declared, code, repositories, may_lack_code=dry_run)]
     if changes and not dry_run:
-        for change in changes:
-            change.apply()
-            if done is not None:
-                done.append(change.action)
+        execute(changes, done)
         store.read(declared)
     names = [deployment.full_name for deployment in declared if deployment.full_name in store.deployments]
     return Outcome(changes, {name: store.deployments[name]["id"] for name in names}, unreachable)
@@ -386,7 +395,7 @@ def _faults(declared: Sequence[Deployment]) -> Iterator[str]:
         what = f"Deployment {deployment.full_name}"
         yield from name_faults(f"Flow of deployment {deployment.full_name}", deployment.flow)
         yield from name_faults(what, deployment.name)
-        if not _ENTRYPOINT.fullmatch(deployment.entrypoint):
+        if not ENTRYPOINT.fullmatch(deployment.entrypoint):
             yield (
                 f"{what}: the entrypoint {deployment.entrypoint!r} must read file.py:function, "
                 "with the file's path in the folder of the flows, or in the repository."

@@ -61,6 +61,10 @@ _CAUSES = (
         "Check the URL, and that this host and the workers reach it; a proxy is set in prefect_worker_environment.",
     ),
 )
+# The steps by which a worker gets the code.
+_CLONE = "prefect.deployments.steps.git_clone"
+_LOG_IN = "pgprefect.objects.pull_steps.log_in_to_git"
+_LOG_OUT = "pgprefect.objects.pull_steps.log_out_of_git"
 _UNKNOWN_COMMIT = "not our ref|couldn't find remote ref|unadvertised object|bad object"
 
 
@@ -179,7 +183,7 @@ class Repositories:
     def pull_steps(self, source: GitSource, commit: str) -> list[dict[str, Any]]:
         """Return the steps by which a worker gets the files of a commit."""
         fields = {"repository": source.git, "commit_sha": commit, "clone_directory_name": "repository"}
-        clone = {"prefect.deployments.steps.git_clone": fields}
+        clone = {_CLONE: fields}
         credentials = self._credentials_of(source)
         if credentials is None:
             return [clone]
@@ -190,8 +194,7 @@ class Repositories:
         else:
             key = os.path.join(self.keys_directory, credentials.name)
             login.update(key_file=key, known_hosts_file=f"{key}.known_hosts")
-        steps = "pgprefect.objects.pull_steps"
-        return [{f"{steps}.log_in_to_git": login}, clone, {f"{steps}.log_out_of_git": {}}]
+        return [{_LOG_IN: login}, clone, {_LOG_OUT: {}}]
 
     def resolve(self, source: GitSource) -> str:
         """Return the commit that a source's reference is. Raises GitError."""
@@ -251,6 +254,26 @@ class Repositories:
                 _write(known, "\n".join(credentials.known_hosts), identity)
                 environment["GIT_SSH_COMMAND"] = ssh_command(key, known)
             yield _Git(source, environment, identity, home)
+
+
+def source_of(steps: Sequence[Mapping[str, Any]]) -> Optional[dict[str, str]]:
+    """Return the source that pull steps clone, as a deployment declares it, or None for other steps.
+
+    The steps are ours, or Prefect's own git_clone of a branch or a commit without a login.
+    """
+    named = [(name, dict(values or {})) for step in steps for name, values in step.items()]
+    clones = [values for name, values in named if name == _CLONE]
+    logins = [values for name, values in named if name == _LOG_IN]
+    if len(clones) != 1 or len(logins) > 1 or any(name not in (_CLONE, _LOG_IN, _LOG_OUT) for name, _ in named):
+        return None
+    clone, login = clones[0], logins[0] if logins else {}
+    ref = clone.get("commit_sha") or clone.get("branch")
+    if not ref or not set(clone) <= {"repository", "branch", "commit_sha", "clone_directory_name"}:
+        return None
+    source = {"git": str(clone["repository"]), "ref": str(ref)}
+    secret = re.fullmatch(r"\{\{ prefect\.blocks\.secret\.git-(.+) \}\}", str(login.get("access_token", "")))
+    name = secret[1] if secret else os.path.basename(str(login.get("key_file", "")))
+    return {**source, "credentials": name} if name else source
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,18 @@ from urllib.parse import quote
 from ..core.errors import ProblemError
 from ..core.http import ApiUnreachable, PrefectApi
 from ..core.problems import Problem
-from .changes import Fields, ObjectChange, Outcome, create, duplicates, limit_field, name_faults, refuse, update
+from .changes import (
+    Fields,
+    ObjectChange,
+    Outcome,
+    create,
+    duplicates,
+    execute,
+    limit_field,
+    name_faults,
+    refuse,
+    update,
+)
 from .docker_jobs import IMAGES, DockerJob, DockerRegistry, image_fault, job_template
 from .kubernetes_jobs import POD_IMAGES, KubernetesJob, cluster_template, pod_image_fault
 from .secret_blocks import REGISTRY, SecretBlocks
@@ -84,10 +95,7 @@ def apply(
         stored, unreachable = StoredPools(), error
     changes = [*blocks.plan(credentials), *plan(api, pools, stored)]
     if changes and not dry_run:
-        for change in changes:
-            change.apply()
-            if done is not None:
-                done.append(change.action)
+        execute(changes, done)
         stored = read(api, pools)
     return Outcome(changes, {name: pool["id"] for name, pool in stored.pools.items()}, unreachable)
 

@@ -30,6 +30,17 @@ def test_a_part_of_the_site(typed: Typed) -> None:
     assert [changed(run) for run in runs] == [[0]] * len(runs), "".join(runs)
 
 
+def test_objects(typed: Typed) -> None:
+    runs = typed("objects.md", "Prefect's objects as code", **{" --ask-become-pass": ""})
+    assert [changed(run) for run in runs] == [[0], [0]], "".join(runs)
+    drift, said = typed("objects.md", "Drift", **{" --ask-become-pass": ""})
+    assert changed(drift) == [0] and said.startswith("Objects of prefect: "), said
+    runs = typed("objects.md", "Delete what is not declared any more", **{" --ask-become-pass": ""})
+    assert [changed(run) for run in runs] == [[0], [0]], "".join(runs)
+    (text,) = typed("objects.md", "Begin with what is there")
+    assert "flow: collect-market-data" in text and "work_pool: default" in text
+
+
 def test_old_runs(host: Host, typed: Typed) -> None:
     host.check_output("pgprefect cleanup --tenant prefect --yes")  # so that there is a record
     check, run, _, _, record, _ = typed("operate.md", "Delete old runs")

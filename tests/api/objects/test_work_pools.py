@@ -101,6 +101,20 @@ def test_priorities_can_be_swapped(apply: Apply, api: Callable[..., Any], name: 
     assert not apply(pool(default=1, first=3, second=2))["changed"]
 
 
+def test_queues_that_are_not_declared_make_room(apply: Apply, api: Callable[..., Any], name: str) -> None:
+    """The server moves those that have a priority or a later one; the second run must not move them on."""
+    apply({"name": name})
+    api("POST", path(name) + "/queues", {"name": "by hand", "priority": 1})
+    assert {queue: state[0] for queue, state in queue_state(api, name).items()} == {"by hand": 1, "default": 2}
+    declared = {"name": name, "queues": [{"name": "second", "priority": 2}, {"name": "first", "priority": 1}]}
+    assert apply(declared)["changed"]
+    moved = queue_state(api, name)
+    assert (moved["first"][0], moved["second"][0]) == (1, 2)
+    assert {moved["by hand"][0], moved["default"][0]} == {3, 4}
+    assert not apply(declared)["changed"]
+    assert queue_state(api, name) == moved
+
+
 def test_the_template_of_a_pool_is_kept_as_declared(apply: Apply, name: str) -> None:
     template = {
         "job_configuration": {"command": "{{ command }}", "env": "{{ env }}"},

@@ -28,6 +28,9 @@ TAKES = {
     "cleanup": {"--tenant", "--json", "--dry-run", "--yes", "--days", "--allow-zero-days"},
     "runs recover": {"--tenant", "--json", "--dry-run", "--yes", "--quiet"},
     "workers scale": {"--json", "--dry-run", "--quiet"},
+    "objects diff": {"--tenant", "--json", "--declaration"},
+    "objects prune": {"--tenant", "--json", "--dry-run", "--yes", "--declaration"},
+    "objects export": {"--tenant"},
     "backup create": {"--tenant", "--json", "--dry-run", "--kind", "--safety", "--unless-verified"},
     "backup list": {"--json"},
     "backup check": {"--json", "--set"},
@@ -143,7 +146,7 @@ def test_no_command_takes_the_options_of_others(name: str, capsys: pytest.Captur
         assert f"pgprefect {name}: unrecognized arguments: {option}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["", "backup", "pitr", "import", "runs", "workers", *TAKES])
+@pytest.mark.parametrize("name", ["", "backup", "pitr", "import", "runs", "workers", "objects", *TAKES])
 def test_each_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert refused(*name.split(), "--help") == 0
     text = capsys.readouterr().out

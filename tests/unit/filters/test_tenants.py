@@ -29,6 +29,11 @@ def test_one_line_is_a_whole_tenant() -> None:
         "pool_workers": {"default": 1},
         "scaled_pools": [],
         "deployments": [],
+        "variables": [],
+        "concurrency_limits": [],
+        "automations": [],
+        "planned_objects": {"deployments": [], "work_pools": ["default"], "work_queues": [], "blocks": []},
+        "own_blocks": [],
     }
 
 
@@ -48,6 +53,11 @@ def test_a_second_tenant_is_two_lines() -> None:
         "pool_workers",
         "scaled_pools",
         "deployments",
+        "variables",
+        "concurrency_limits",
+        "automations",
+        "planned_objects",
+        "own_blocks",
     }
 
 

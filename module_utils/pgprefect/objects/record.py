@@ -1,0 +1,50 @@
+"""The record of what was made here: objects of a server by their names, with the identifiers that they got.
+
+It is on this host, where only root writes it: whoever may use the API could change a mark on an object, or give another
+object the name of one of ours. What was deleted and made again by hand has another identifier, and does not count.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from ..core.errors import InputError
+
+Record = dict[str, str]
+
+
+def read_record(path: Path) -> Record:
+    """Return the objects that were made here; none where there is no record. Raises InputError."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {str(name): str(identifier) for name, identifier in content.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{path} is no record of objects ({error}): move it away, and nothing counts as ours."
+        ) from error
+
+
+def remember(path: Path, made: Mapping[str, str]) -> None:
+    """Add objects to the record. Raises InputError, OSError."""
+    if made:
+        _write(path, {**read_record(path), **made})
+
+
+def forget(path: Path, names: Collection[str]) -> None:
+    """Take objects out of the record. Raises InputError, OSError."""
+    if names:
+        _write(path, {name: identifier for name, identifier in read_record(path).items() if name not in names})
+
+
+def _write(path: Path, record: Record) -> None:
+    """Replace the record at once; only its owner reads it."""
+    number, new = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    with os.fdopen(number, "w", encoding="utf-8") as file:
+        json.dump(record, file, indent=2, sort_keys=True)
+    os.replace(new, path)
