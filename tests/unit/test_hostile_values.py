@@ -46,6 +46,7 @@ FREE_TEXT = {
     "pgbackrest_s3_key": "a secret",
     "pgbackrest_s3_key_secret": "a secret",
     "prefect_tenants[].deployments[].tags": "Prefect takes any text",
+    "prefect_tenants[].database_events[].condition": "SQL of the site's own",
     "prefect_tenants[].git_credentials[].token": "a secret",
     "prefect_tenants[].docker_registries[].password": "a secret",
 }
@@ -263,6 +264,11 @@ WRONG: dict[str, list[Any]] = {
     "site_other_variables": ["a-b", "1"],
     "prefect_tenants[].name": ["Prefect", "a-b", "1a", "a" * 25],
     "prefect_tenants[].port": [80, 0, 65536],
+    "prefect_tenants[].database_events[].name": ["Orders", "a-b", "event", "keep", "a" * 25],
+    "prefect_tenants[].database_events[].operations": ["truncate", "INSERT"],
+    "prefect_tenants[].database_events[].values": [{"a": []}, {"a": ["b", ""]}, {"a": {"b": "c"}}, {"a": "x" * 64}],
+    "prefect_tenants[].database_events[].deployment": ["flow", "a/b/c", "/b"],
+    "prefect_tenants[].database_events[].event": ["Orders", "prefect.flow-run.Failed", ".a", "a" * 201],
     "prefect_tenants[].git_credentials[].name": ["Team", "a_b", "-a", "a.b"],
     "prefect_tenants[].git_credentials[].known_hosts": [
         "git.example.com",

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from ..core.sql import Names, Statement, Value
-from ..schema.database_events import FAILED, REFUSED, TABLE
+from ..core.sql import Statement, Value
+from ..schema.outbox_sql import STATUS, names
 
 TRIES = 8  # a row that was refused so often is dead
 _LONGEST_PAUSE = 3600
@@ -16,6 +16,9 @@ UNCONFIRMED_SECONDS = 15  # so long after it was posted, an event that Prefect h
 DEAD_DAYS = 90
 MOST_SENT = 1_000_000  # rows that were sent and are still kept
 _BATCH = 5000
+
+
+DEAD_LETTER = ("id", "name", "occurred", "dead", "attempts", "error", "payload")
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,7 @@ class Outbox:
     def _execute(self, template: str, **values: Any) -> Any:
         arguments = {name: Value(value) for name, value in values.items()}
         cursor = self._connection.cursor()
-        names = {name: Names(((self._schema, name),)) for name in (TABLE, REFUSED, FAILED)}
-        Statement.named(template, {**names, **arguments}).execute(cursor)
+        Statement.named(template, {**names(self._schema), **arguments}).execute(cursor)
         return cursor
 
     def claim(self, most: int) -> list[Row]:
@@ -104,9 +106,8 @@ class Outbox:
 
     def dead_letters(self, most: int) -> list[dict[str, Any]]:
         """Return the newest dead letters."""
-        names = ("id", "name", "occurred", "dead", "attempts", "error", "payload")
         rows = self._execute(_DEAD, most=most).fetchall()
-        return [dict(zip(names, row)) for row in rows]
+        return [dict(zip(DEAD_LETTER, row)) for row in rows]
 
     def retry(self, identifiers: Sequence[str]) -> int:
         """Have dead letters sent again, all without identifiers; return their number."""
@@ -160,18 +161,9 @@ DELETE FROM {event} WHERE seq IN (
     UNION ALL
     (SELECT seq FROM {event} WHERE sent IS NOT NULL AND seq < (SELECT max(seq) FROM {event}) - {most} LIMIT {batch}))
 """
-STATUS = """
-SELECT count(*) FILTER (WHERE dead IS NULL),
-       coalesce(extract(epoch FROM clock_timestamp() - min(occurred) FILTER (WHERE dead IS NULL AND due <= now())), 0)
-           ::float8,
-       count(dead),
-       (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {refused}),
-       (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {failed})
-FROM {event} WHERE sent IS NULL
-"""
-_DEAD = """
-SELECT id::text, name, occurred, dead, attempts, error, payload FROM {event}
-WHERE sent IS NULL AND dead IS NOT NULL ORDER BY seq DESC LIMIT {most}
+_DEAD = f"""
+SELECT id::text, {", ".join(DEAD_LETTER[1:])} FROM {{event}}
+WHERE sent IS NULL AND dead IS NOT NULL ORDER BY seq DESC LIMIT {{most}}
 """
 _RETRY = """
 UPDATE {event} SET dead = NULL, attempts = 0, due = clock_timestamp(), error = NULL

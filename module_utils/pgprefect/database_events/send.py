@@ -15,6 +15,8 @@ from ..schema.database_events import DatabaseEvent
 from .outbox import Refusal, Row
 
 _THREADS = 4
+_STARTED_AT_ONCE = 25
+_TOO_FEW = 3  # to be started together
 _CONFIRMED_AT_ONCE = 50  # the most events that the API returns at once
 # Prefect drops an event of more than 1,500,000 bytes, and says nothing.
 _MOST_BYTES = 1_400_000
@@ -58,8 +60,16 @@ class Sender:
         runs: dict[int, str] = {}
         refusals: list[Refusal] = []
         outage: Outage | None = None
+        by_deployment: dict[str, list[Row]] = {}
+        for row in rows:
+            by_deployment.setdefault(self._events[row.name].deployment, []).append(row)
         with ThreadPoolExecutor(_THREADS) as threads:
-            for row, result in zip(rows, threads.map(self._try_to_start, rows)):
+            parts = [part for found in by_deployment.values() for part in _parts(found, _STARTED_AT_ONCE)]
+            started = list(threads.map(self._start_together, parts))
+            for found in started:
+                runs.update(found)
+            rest = [row for row in rows if row.seq not in runs]
+            for row, result in zip(rest, threads.map(self._try_to_start, rest)):
                 if isinstance(result, str):
                     runs[row.seq] = result
                 elif isinstance(result, Refusal):
@@ -67,6 +77,24 @@ class Sender:
                 else:
                     outage = result
         return runs, refusals, outage
+
+    def _start_together(self, rows: Sequence[Row]) -> dict[int, str]:
+        """Start the runs of several rows of one deployment with one request; nothing where that is not sure to work.
+
+        The server starts them in one transaction, in which one that fails may take the others with it, although it says
+        that they were created. Then each is asked for by itself, and those that are there come again.
+        """
+        if len(rows) < _TOO_FEW:
+            return {}
+        try:
+            deployment = self._deployment(self._events[rows[0].name].deployment)
+            path = f"/deployments/{deployment}/create_flow_run/bulk"
+            found = self._api.call("POST", path, list(map(_run, rows)), pauses=())["results"]
+        except ApiError:
+            return {}
+        if len(found) != len(rows) or any(one["status"] != "CREATED" for one in found):
+            return {}
+        return {row.seq: str(one["flow_run_id"]) for row, one in zip(rows, found)}
 
     def _try_to_start(self, row: Row) -> str | Refusal | Outage:
         try:
@@ -79,17 +107,19 @@ class Sender:
 
     def _start(self, row: Row) -> str:
         name = self._events[row.name].deployment
-        body = {"parameters": row.payload, "idempotency_key": row.id, "state": {"type": "SCHEDULED"}}
-        if name not in self._deployments:
-            path = "/".join(quote(part, safe="") for part in name.split("/"))
-            self._deployments[name] = str(self._api.call("GET", f"/deployments/name/{path}", pauses=())["id"])
-        path = f"/deployments/{self._deployments[name]}/create_flow_run"
+        path = f"/deployments/{self._deployment(name)}/create_flow_run"
         try:
-            return str(self._api.call("POST", path, body, pauses=())["id"])
+            return str(self._api.call("POST", path, _run(row), pauses=())["id"])
         except ApiRefused as error:
             if error.status == 404:  # it may have been created anew, which the next attempt finds
                 self._deployments.pop(name, None)
             raise
+
+    def _deployment(self, name: str) -> str:
+        if name not in self._deployments:
+            path = "/".join(quote(part, safe="") for part in name.split("/"))
+            self._deployments[name] = str(self._api.call("GET", f"/deployments/name/{path}", pauses=())["id"])
+        return self._deployments[name]
 
     def post(self, rows: Sequence[Row]) -> list[Row]:
         """Give rows to Prefect as events, and return those that were given. Raises Outage."""
@@ -123,8 +153,7 @@ class Sender:
     def stored(self, rows: Sequence[Row]) -> set[str]:
         """Return the identifiers of the rows that Prefect has as events in its database. Raises Outage."""
         found: set[str] = set()
-        for start in range(0, len(rows), _CONFIRMED_AT_ONCE):
-            part = rows[start : start + _CONFIRMED_AT_ONCE]
+        for part in _parts(rows, _CONFIRMED_AT_ONCE):
             day = timedelta(days=1)
             window = {
                 "since": (min(row.occurred for row in part) - day).isoformat(),
@@ -149,6 +178,14 @@ class Sender:
         ):
             raise Outage(error.problem)
         return error.problem.message
+
+
+def _run(row: Row) -> dict[str, Any]:
+    return {"parameters": row.payload, "idempotency_key": row.id, "state": {"type": "SCHEDULED"}}
+
+
+def _parts(rows: Sequence[Row], size: int) -> list[Sequence[Row]]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 def _has_template(value: Any) -> bool:

@@ -26,6 +26,7 @@ from ..site.configuration import Certificate, Site, Tenant
 from . import load, probes
 from .certificates import certificates
 from .leftovers import Place, leftovers, places
+from .outbox import database_events
 from .probes import Ask, Finding
 from .thresholds import Thresholds
 
@@ -123,7 +124,8 @@ def check_health(
     suffixes = {part.name: f":{part.name}" if index else "" for index, part in enumerate(parts)}
     for part in [part for part in parts if tenant in (None, part.name)]:
         suffix = suffixes[part.name]
-        checks = {probe.__name__ + suffix: partial(_tenant, probe, limits, part) for probe in probes.TENANT_PROBES}
+        own_probes = [*probes.TENANT_PROBES, *([database_events] if part.relay else [])]
+        checks = {probe.__name__ + suffix: partial(_tenant, probe, limits, part) for probe in own_probes}
         groups.append(Group(checks))
         groups.append(Group({f"api{suffix}": partial(_api, part=part, timeout=timeout / 2)}, database=False))
     own: dict[str, Callable[[Ask], Finding]] = {

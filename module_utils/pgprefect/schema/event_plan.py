@@ -5,11 +5,11 @@ A trigger is created by the owner of its table, its function by the owner of the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
-from ..core.connection import Login, connect
+from ..core.connection import ConnectionFailed, Login, connect
 from ..core.errors import InputError
 from ..core.problems import Problem
 from ..core.sql import Names, Statement, Value, quote
@@ -28,6 +28,10 @@ SELECT nspname, relname, relkind::text, pg_get_userbyid(relowner),
        ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped)
 FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
 WHERE (nspname, relname) IN (SELECT * FROM unnest(%(schemas)s::name[], %(tables)s::name[]))
+"""
+_OUTBOXES = """
+SELECT nspname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+WHERE nspname = ANY(%(outboxes)s::name[]) AND relname = %(table)s
 """
 _FUNCTIONS = """
 SELECT nspname, proname, prosrc, pg_get_userbyid(proowner), prosecdef, coalesce(proconfig, '{}')
@@ -81,13 +85,20 @@ def wanted_triggers(tenant: Tenant, event: DatabaseEvent) -> dict[str, Trigger]:
 def apply(login: Login, declaration: Declaration, dry_run: bool = False) -> list[Change]:
     """Apply the database events in one transaction, and return the changes; with ``dry_run`` those that it would make.
 
-    Raises Blocked and ConnectionFailed before anything is changed.
+    Tables of the application's script may be missing in a dry run: they come first. Raises Blocked, DeclarationError
+    and ConnectionFailed before anything is changed.
     """
-    connection = connect(login, declaration.database)
+    try:
+        connection = connect(login, declaration.database)
+    except ConnectionFailed as failed:
+        if not (dry_run and failed.problem.code == "database_missing"):
+            raise
+        return planned_anew(declaration)
+    coming = declaration.app_schema_tables if dry_run else ()
 
     def plan() -> Plan:
         with connection.cursor() as cursor:
-            return make_plan(cursor, declaration)
+            return make_plan(cursor, declaration, coming)
 
     try:
         return execute_plan(connection, declaration.database, plan, dry_run)
@@ -95,25 +106,66 @@ def apply(login: Login, declaration: Declaration, dry_run: bool = False) -> list
         connection.close()
 
 
-def make_plan(cursor: Any, declaration: Declaration) -> Plan:
-    """Compare the events with the database. Raises DeclarationError."""
+def planned_anew(declaration: Declaration) -> list[Change]:
+    """Return the changes for a database that does not exist yet."""
+    return list(_changes(declaration, _declared(declaration), _Found()))
+
+
+@dataclass
+class _Found:
+    """What the database has: outboxes, functions by schema and name, and triggers with the owners of their tables."""
+
+    outboxes: set[str] = field(default_factory=set)
+    functions: dict[tuple[str, str], tuple[Any, ...]] = field(default_factory=dict)
+    triggers: dict[Trigger, str] = field(default_factory=dict)
+
+
+Events = list[tuple[Tenant, tuple[DatabaseEvent, ...]]]
+
+
+def _declared(declaration: Declaration) -> Events:
     try:
-        events = [(tenant, events_of(tenant) if tenant.relay else ()) for tenant in declaration.tenants]
+        return [(tenant, events_of(tenant) if tenant.relay else ()) for tenant in declaration.tenants]
     except InputError as error:
         raise DeclarationError(str(error)) from error
+
+
+def make_plan(cursor: Any, declaration: Declaration, coming: Collection[str] = ()) -> Plan:
+    """Compare the events with the database. Raises DeclarationError.
+
+    ``coming`` are tables of the application's main schema that will be there before the changes are made.
+    """
+    events = _declared(declaration)
     # Who cannot become the owner, as the monitor, cannot try a condition.
     cursor.execute("SELECT pg_has_role(%s, 'MEMBER') FROM pg_roles WHERE rolname = %s", [declaration.app_owner] * 2)
-    becomes = (True,) in cursor.fetchall()
+    tries = (True,) in cursor.fetchall()
     tables = _read_tables(cursor, [event.table for _, found in events for event in found])
+    awaited = {(declaration.app_schema, table) for table in coming} - tables.keys()
     planned = Plan()
     for tenant, found in events:
         for event in found:
-            planned.blockers += _blockers(
-                cursor if becomes else None, declaration, tenant, event, tables.get(event.table)
-            )
+            if event.table not in awaited:
+                where = f"database event {event.name} of tenant {tenant.name}"
+                problem = _blocker(declaration, where, event, tables.get(event.table))
+                planned.blockers += [problem] if problem else []
+                if not problem and tries and event.condition:
+                    planned.blockers += _condition_blockers(cursor, declaration, where, event)
     if not planned.blockers:
-        planned.changes = list(_changes(cursor, declaration, events))
+        planned.changes = list(_changes(declaration, events, _read(cursor, declaration)))
     return planned
+
+
+def _read(cursor: Any, declaration: Declaration) -> _Found:
+    outboxes = {"outboxes": [tenant.outbox for tenant in declaration.tenants], "table": TABLE}
+    found = _Found()
+    cursor.execute(_OUTBOXES, outboxes)
+    found.outboxes = {outbox for (outbox,) in cursor}
+    cursor.execute(_FUNCTIONS, outboxes)
+    found.functions = {(outbox, name): tuple(rest) for outbox, name, *rest in cursor}
+    cursor.execute(_TRIGGERS, outboxes)
+    for schema, table, name, owner, *rest in cursor:
+        found.triggers[Trigger(schema, table, name, *rest)] = owner
+    return found
 
 
 def _read_tables(cursor: Any, names: list[tuple[str, str]]) -> dict[tuple[str, str], Table]:
@@ -121,27 +173,26 @@ def _read_tables(cursor: Any, names: list[tuple[str, str]]) -> dict[tuple[str, s
     return {(schema, name): Table(kind, owner, tuple(columns)) for schema, name, kind, owner, columns in cursor}
 
 
-def _blockers(
-    cursor: Any, declaration: Declaration, tenant: Tenant, event: DatabaseEvent, table: Table | None
-) -> Iterator[Problem]:
+def _blocker(declaration: Declaration, where: str, event: DatabaseEvent, table: Table | None) -> Problem | None:
     name = quote(event.table)
-    where = f"database event {event.name} of tenant {tenant.name}"
     if table is None or table.kind not in ("r", "p"):
         reason = "does not exist" if table is None else "is no table"
         remedy = "Create the table, or correct `table` of the event in the inventory."
-        yield Problem("database_event_table", where, f"The {where} names {name}, which {reason}.", remedy)
-        return
+        return Problem("database_event_table", where, f"The {where} names {name}, which {reason}.", remedy)
     if event.table[0] not in declaration.of_application or table.owner != declaration.app_owner:
         message = f"The {where} names {name}, which belongs to {table.owner} and is no table of {declaration.app_owner}"
         remedy = f"ALTER TABLE {name} OWNER TO {quote(declaration.app_owner)}; with its schema in app_schemas, or name "
         remedy += "another table: nobody but a table's owner gives it a trigger."
-        yield Problem("database_event_owner", where, f"{message}.", remedy)
-        return
+        return Problem("database_event_owner", where, f"{message}.", remedy)
     missing = [column for column in event.used_columns if column not in table.columns]
     if missing:
         message = f"The {where} names {', '.join(missing)}, which {name} has not; it has {', '.join(table.columns)}."
-        yield Problem("database_event_column", where, message, "Correct `values` or `columns` of the event.")
-    elif event.condition and cursor and (reason := _refused_condition(cursor, declaration, event)):
+        return Problem("database_event_column", where, message, "Correct `values` or `columns` of the event.")
+    return None
+
+
+def _condition_blockers(cursor: Any, declaration: Declaration, where: str, event: DatabaseEvent) -> Iterator[Problem]:
+    if reason := _refused_condition(cursor, declaration, event):
         message = f"The condition of the {where} cannot be used: {reason}"
         remedy = "Correct it: an expression about the columns of NEW, in deletes of OLD, in updates of rows of both."
         yield Problem("database_event_condition", where, message, remedy)
@@ -167,49 +218,39 @@ def _refused_condition(cursor: Any, declaration: Declaration, event: DatabaseEve
     return None
 
 
-def _changes(
-    cursor: Any, declaration: Declaration, events: list[tuple[Tenant, tuple[DatabaseEvent, ...]]]
-) -> Iterator[Change]:
-    outboxes = {"outboxes": [tenant.outbox for tenant in declaration.tenants]}
-    cursor.execute(_FUNCTIONS, outboxes)
-    functions = {(outbox, name): tuple(rest) for outbox, name, *rest in cursor}
-    cursor.execute(_TRIGGERS, outboxes)
-    triggers: dict[Trigger, str] = {}
-    for schema, table, name, owner, *rest in cursor:
-        triggers[Trigger(schema, table, name, *rest)] = owner
+def _changes(declaration: Declaration, events: Events, present: _Found) -> Iterator[Change]:
     wanted = {
         trigger: operation
         for tenant, found in events
         for event in found
         for operation, trigger in wanted_triggers(tenant, event).items()
     }
-    for trigger, owner in triggers.items():
+    for trigger, owner in present.triggers.items():
         if trigger not in wanted:
             yield _drop_trigger(trigger, owner)
     for tenant, found in events:
         if tenant.relay:
-            yield from _outbox(cursor, tenant)
-            yield from _functions(declaration, tenant, found, functions)
+            if tenant.outbox not in present.outboxes:
+                yield _create_outbox(tenant)
+            yield from _functions(declaration, tenant, found, present.functions)
         names = {(tenant.outbox, name) for name in (KEEP, *(event.name for event in found))}
-        for schema, name in sorted(key for key in functions if key[0] == tenant.outbox and key not in names):
+        for schema, name in sorted(key for key in present.functions if key[0] == tenant.outbox and key not in names):
             yield _drop_function(schema, name)
     for trigger, operation in wanted.items():
-        if trigger not in triggers:
+        if trigger not in present.triggers:
             yield _create_trigger(declaration, trigger, operation)
 
 
-def _outbox(cursor: Any, tenant: Tenant) -> Iterator[Change]:
-    cursor.execute("SELECT to_regclass(%s)", (quote((tenant.outbox, TABLE)),))
-    if cursor.fetchone()[0] is None:
-        name = quote((tenant.outbox, TABLE))
-        yield Change(
-            "outbox_missing",
-            f"table {name}",
-            f"The outbox {name} of the database events does not exist.",
-            _as_role(tenant.outbox, CREATE.replace("{outbox}", "{}"), *[tenant.outbox] * CREATE.count("{outbox}")),
-            "",
-            f"table {name}: the outbox of tenant {tenant.name}",
-        )
+def _create_outbox(tenant: Tenant) -> Change:
+    name = quote((tenant.outbox, TABLE))
+    return Change(
+        "outbox_missing",
+        f"table {name}",
+        f"The outbox {name} of the database events does not exist.",
+        _as_role(tenant.outbox, CREATE.replace("{outbox}", "{}"), *[tenant.outbox] * CREATE.count("{outbox}")),
+        "",
+        f"table {name}: the outbox of tenant {tenant.name}",
+    )
 
 
 def _functions(

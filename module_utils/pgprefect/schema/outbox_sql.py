@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..core.sql import quote, quote_literal
+from ..core.sql import Names, quote, quote_literal
 from .database_events import (
     FAILED,
     KEEP,
@@ -96,6 +96,22 @@ EXCEPTION WHEN OTHERS THEN
     END;
     RETURN NULL;
 END"""
+
+# What waits, the age of the oldest row that is due, what is dead; what a full outbox refused, and what triggers lost.
+STATUS = """
+SELECT count(*) FILTER (WHERE dead IS NULL),
+       coalesce(extract(epoch FROM clock_timestamp() - min(occurred) FILTER (WHERE dead IS NULL AND due <= now())), 0)
+           ::float8,
+       count(dead),
+       (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {refused}),
+       (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {failed})
+FROM {event} WHERE sent IS NULL
+"""
+
+
+def names(outbox: str) -> dict[str, Names]:
+    """Return the table of an outbox, and its counters, as arguments of a statement."""
+    return {name: Names(((outbox, name),)) for name in (TABLE, REFUSED, FAILED)}
 
 
 def keep_body(outbox: str, most: int = MOST_WAITING) -> str:

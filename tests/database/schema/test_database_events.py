@@ -74,12 +74,11 @@ def declared(site: Site, *events: dict[str, Any]) -> Any:
 
 def test_the_module(run_module: Callable[..., Result], prefect: Site) -> None:
     with with_events(prefect, ORDERS, apply=False) as site:
-        site.apply()
-        planned = run_module("prefect_database_events", check=True, **site.arguments())
-        done = run_module("prefect_database_events", **site.arguments())
+        planned = run_module("prefect_schema", check=True, **site.arguments())
+        done = run_module("prefect_schema", **site.arguments())
         assert done["changed"] and done["statements"] == planned["statements"]
         assert "after insert, for each row" in done["diff"]["after"]
-        assert run_module("prefect_database_events", **site.arguments())["changed"] is False
+        assert run_module("prefect_schema", **site.arguments())["changed"] is False
 
 
 def test_who_may_do_what(site: Site) -> None:
