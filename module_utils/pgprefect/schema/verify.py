@@ -562,7 +562,8 @@ def _owners(cursor: Any, declaration: Declaration) -> Iterator[Problem]:
 
 def _backups(cursor: Any, declaration: Declaration, not_checked: list[str]) -> Iterator[Problem]:
     """Report what no backup of this database can have, or what no restore can bring back."""
-    others = (*declaration.of_tenants, *declaration.of_outboxes, declaration.extensions_schema)
+    outboxes = [tenant.outbox for tenant in declaration.tenants]  # also where the events are declared no more
+    others = (*declaration.of_tenants, *outboxes, declaration.extensions_schema)
     found = app_schemas(cursor, others)
     schemas = declaration.of_application if declaration.app_schemas else found
     for schema in sorted(set(found) - set(schemas)):

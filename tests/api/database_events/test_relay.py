@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 import pytest
@@ -93,7 +94,7 @@ def test_an_event_is_sent_when_it_is_in_the_database(site: Site, relay: Program)
 
 def test_an_automation_runs_by_an_event(site: Site, server: PrefectServer, relay: Program) -> None:
     deployment = server.deployment(name="by-event")
-    action = {"type": "run-deployment", "source": "selected", "deployment_id": deployment}
+    action: dict[str, object] = {"type": "run-deployment", "source": "selected", "deployment_id": deployment}
     action["parameters"] = {"order": "{{ event.payload.client_order_id }}"}
     trigger = {"type": "event", "posture": "Reactive", "expect": ["orders.filled"], "threshold": 1, "within": 0}
     server.api.call("POST", "/automations/", {"name": "filled", "trigger": trigger, "actions": [action]})
@@ -143,7 +144,7 @@ def insert_orders(site: Site, prefix: str, many: int, pause: float) -> set[str]:
     One whose fate is not known, because the server died while it was committed, is looked up.
     """
     done: set[str] = set()
-    connection = None
+    connection: Any = None
     for number in range(many):
         name = f"{prefix}{number}"
         while True:

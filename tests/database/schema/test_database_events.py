@@ -56,6 +56,7 @@ def test_the_plan_is_idempotent_and_check_mode_is_true(prefect: Site) -> None:
         order(site, "first")
         changed = {**ORDERS, "condition": "NEW.quantity > 5"}
         site.declaration = declared(site, changed)
+        assert "database_event_function" in codes(site)
         assert len(apply(site)) == 1  # the function alone
         order(site, "second", quantity=5)
         assert len(rows(site)) == 1
@@ -63,6 +64,7 @@ def test_the_plan_is_idempotent_and_check_mode_is_true(prefect: Site) -> None:
         assert "database_event_trigger" in codes(site)
         assert len(apply(site)) == 2 and apply(site) == []
         site.declaration = declared(site)
+        assert "database_event_excess" in codes(site)
         assert len(apply(site)) == 2  # the trigger and its function; what waits is kept
         assert apply(site) == [] and len(rows(site)) == 1 and errors(site) == set()
 

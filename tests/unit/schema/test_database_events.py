@@ -23,7 +23,7 @@ def test_an_event_and_its_defaults() -> None:
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"nam": "x"}, "nam is no key"),
+    ({"colour": "x"}, "colour is no key"),
     ({"name": "event"}, "name is 'event'"),
     ({"table": "a.b.c"}, "table is 'a.b.c'"),
     ({"table": ""}, "table is ''"),
