@@ -58,6 +58,8 @@ class PrefectServer(Program):
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_API_URL": self.url,
             "PREFECT_SERVER_API_AUTH_STRING": AUTH_STRING,
+            # No worker takes the runs, and to mark thousands of them as late is a load of its own.
+            "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
             "HOME": str(home),
             "PREFECT_HOME": str(home),
         }

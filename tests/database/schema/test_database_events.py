@@ -14,7 +14,7 @@ from pgprefect.schema.plan import Blocked
 
 from tests.support.ansible import Result
 from tests.support.database_events import ORDERS, order, waiting, with_events
-from tests.support.site import PASSWORD, Site
+from tests.support.site import PASSWORD, TRADING_SQL, Site
 from tests.support.verification import codes, errors, refusal
 
 APP = "mltrading_app"
@@ -284,3 +284,20 @@ def test_a_partitioned_table(prefect: Site) -> None:
         site.sql("INSERT INTO measured_1 VALUES (1); INSERT INTO measured VALUES (2)", role=APP)
         assert [payload["n"] for _, payload, _ in rows(site)] == [1, 2]
         assert apply(site) == []
+
+
+def test_a_new_database_has_its_events_after_one_run(run_module: Callable[..., Result], clean: Site) -> None:
+    """The application's tables come in the same run, and check mode says all of it."""
+    tenant = replace(clean.tenant, relay="events_relay", database_events=(ORDERS,))
+    declaration = replace(clean.declaration, tenants=(tenant,))
+    clean.declaration = replace(declaration, passwords=dict.fromkeys(declaration.login_roles, PASSWORD))
+    arguments = {**clean.arguments(), "app_schema_sql": TRADING_SQL, "passwords": clean.declaration.passwords}
+    planned = run_module("prefect_schema", check=True, **arguments)
+    done = run_module("prefect_schema", **arguments)
+    assert done["statements"] == planned["statements"], done
+    assert run_module("prefect_schema", **arguments)["changed"] is False
+    wrong = {**ORDERS, "values": {"portfolios": ["portfolo"]}}
+    arguments |= {"tenants": [{**vars(tenant), "database_events": [wrong]}], "app_schemas": ["another"]}
+    refused = run_module("prefect_schema", **arguments)
+    assert refused["failed"] and [problem["code"] for problem in refused["problems"]] == ["database_event_column"]
+    assert clean.sql("SELECT to_regnamespace('another')") == [(None,)]
