@@ -16,6 +16,8 @@ options:
     description:
       - One dictionary for each Prefect server with C(name), C(schema), C(owner), C(migrator) and C(server), the last
         three being roles. Other keys are ignored.
+      - C(relay) is the role that reads the tenant's outbox, and C(database_events) are changes of the application's
+        rows that are written into it; see docs/database_events.md.
     type: list
     elements: dict
     required: true

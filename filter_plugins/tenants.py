@@ -19,18 +19,19 @@ _GIT_VARIABLES = (
 Groups = Mapping[str, Sequence[str]]
 # What each role gets of a tenant.
 _VIEWS = {
-    "database": ("name", "schema", "owner", "migrator", "server"),
+    "database": ("name", "schema", "owner", "migrator", "server", "relay", "database_events"),
     "server": ("name", "schema", "migrator", "server", "port", "api_url", "ui_url", "event_retention"),
     "objects": (
         *("name", "api_url", "variables", "concurrency_limits", "work_pools", "deployments", "automations"),
         *("planned_objects", "own_blocks"),
     ),
+    "events": ("name", "api_url", "relay", "outbox", "database_events"),
     "retention": ("name", "schema", "server", "migrator"),
     "proxy": ("name", "port", "ui_url"),
     "monitoring": ("name", "schema", "api_url", "workers", "pool_workers", "scaled_pools"),
     "pgprefect": (
         *("name", "schema", "owner", "migrator", "server", "api_url", "api_ca_file"),
-        *("workers", "pool_workers", "scaled_pools", "event_retention"),
+        *("workers", "pool_workers", "scaled_pools", "event_retention", "relay", "database_events"),
     ),
 }
 
@@ -168,6 +169,10 @@ def prefect_tenants(
                 "owner": f"{schema}_owner",
                 "migrator": f"{schema}_migrator",
                 "server": f"{schema}_server",
+                # Only for a tenant that has database events.
+                "relay": f"{schema}_relay" if tenant.get("database_events") else "",
+                "outbox": f"{schema}_outbox",
+                "database_events": list(tenant.get("database_events", [])),
                 "port": port,
                 "api_url": _api_url(tenant, api_host, port, local, own_ui_url if proxy else ""),
                 # Where a container with a network of its own reaches it: on no host by loopback.

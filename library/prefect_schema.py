@@ -15,6 +15,9 @@ description:
     the rights of such roles, and all data stay as they are.
   - Fails before anything is changed, with all problems that a person must decide, such as a database that belongs to
     another role or Prefect's tables in C(public).
+  - Creates the outboxes of tenants with database events, and the triggers on the application's tables, and removes
+    triggers that are not declared any more. What an outbox holds stays. A condition is SQL of the site's own; it is
+    parsed, and not executed.
   - Passwords are stored as SCRAM-SHA-256 verifiers which the module computes; no password reaches the server.
 version_added: "1.0.0"
 author: The ansible-prefect authors
@@ -89,6 +92,8 @@ from ansible.module_utils.module_support.failures import failures
 from ansible.module_utils.pgprefect.core.connection import LOGIN_ARGUMENTS, ConnectionFailed, Login, connect
 from ansible.module_utils.pgprefect.schema.catalog import clean_database
 from ansible.module_utils.pgprefect.schema.declaration import DECLARATION_ARGUMENTS, declare
+from ansible.module_utils.pgprefect.schema.event_plan import apply as apply_events
+from ansible.module_utils.pgprefect.schema.event_plan import planned_anew
 from ansible.module_utils.pgprefect.schema.plan import apply, make_plan
 
 
@@ -114,10 +119,13 @@ def main() -> None:
             )
             changes, compared = [], False
         elif module.check_mode and not is_installed(login):
-            changes = make_plan(clean_database(declaration), declaration, script).changes
+            changes = make_plan(clean_database(declaration), declaration, script).changes + planned_anew(declaration)
         else:
             try:
+                if not module.check_mode and any(tenant.relay for tenant in declaration.tenants):
+                    apply_events(login, declaration, dry_run=True)  # what blocks them is said before anything changes
                 changes = apply(login, declaration, script, module.check_mode, done)
+                changes += apply_events(login, declaration, module.check_mode)
             except ConnectionFailed as failed:
                 if not (module.check_mode and is_stopped(login, failed)):
                     raise

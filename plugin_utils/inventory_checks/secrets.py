@@ -23,7 +23,7 @@ def check_secrets(
     if not tenants:
         return
     apis = [f"{tenant['name']}_api" for tenant in tenants]
-    roles = [tenant[key] for tenant in tenants for key in ("server", "migrator")]
+    roles = [tenant[key] for tenant in tenants for key in ("server", "migrator", "relay") if tenant.get(key)]
     known = [*logins, "prefect_monitor", *roles, *apis, _REPOSITORY]
     for name, value in secrets.items():
         path = f"prefect_secrets.{name}"

@@ -12,6 +12,7 @@ from typing import Any
 
 from pgprefect.health.thresholds import Thresholds
 from pgprefect.runs.retention import Policy
+from pgprefect.schema.database_events import KEEP, NAME, OPERATIONS, TABLE
 from pgprefect.schema.event_table import FIELDS
 
 from . import docker, environment, forms, git, kubernetes, objects
@@ -152,6 +153,11 @@ def _event_column(value: Any) -> None:
         identifier("column").check(value)
 
 
+def _event_source(value: Any) -> None:
+    for column in value if isinstance(value, list) and value else [value]:
+        identifier("column").check(column)
+
+
 FORMS: dict[str, Form] = {
     # --- The site
     "app_database": identifier("database"),
@@ -211,6 +217,25 @@ FORMS: dict[str, Form] = {
     "prefect_tenants[].ui_url": forms.URL.or_empty(),
     "prefect_tenants[].api_url": forms.API_URL,
     "prefect_tenants[].event_retention": forms.DURATION,
+    "prefect_tenants[].database_events[].name": matching(
+        rf"(?!({TABLE}|{KEEP})\Z){NAME.pattern}", f"1 to 24 lower-case letters, digits and '_', not {TABLE} or {KEEP}"
+    ),
+    "prefect_tenants[].database_events[].table": identifier("table"),
+    "prefect_tenants[].database_events[].operations": one_of(*OPERATIONS),
+    "prefect_tenants[].database_events[].for_each": one_of("row", "statement"),
+    "prefect_tenants[].database_events[].columns": identifier("column"),
+    "prefect_tenants[].database_events[].condition": forms.TEXT,
+    "prefect_tenants[].database_events[].values": Entries(
+        "a mapping of names and columns",
+        key=Form("a name", forms.text),
+        value=Form("a column's name, or a list of them", _event_source),
+    ),
+    "prefect_tenants[].database_events[].deployment": matching(
+        "[^/]{1,200}/[^/]{1,200}", "FLOW/DEPLOYMENT, each a name of at most 200 characters"
+    ),
+    "prefect_tenants[].database_events[].event": matching(
+        r"(?!prefect\.)[a-z0-9][a-z0-9._-]{0,199}", "lower-case letters, digits, '.', '_' and '-', as orders.filled"
+    ),
     "prefect_tenants[].environment": environment.TENANT,
     "prefect_tenants[].git_credentials[].name": git.NAME,
     "prefect_tenants[].git_credentials[].token": forms.ASCII_SECRET,
@@ -438,6 +463,9 @@ FORMS: dict[str, Form] = {
     "pgbackrest_restore_end": _BOOLEAN,
     "pgbackrest_restore_beside": _BOOLEAN,
     "pgbackrest_restore_confirmed": _BOOLEAN,
+    # --- Database events
+    "prefect_events_rate": whole(1, 10_000),
+    "prefect_events_keep_days": whole(1, 3650),
     # --- Retention and monitoring
     "prefect_retention_policy": Settings("a policy", kind=Policy),
     "prefect_retention_enabled": _BOOLEAN,
@@ -477,6 +505,7 @@ MAY_REPEAT = ("prefect_backup_copy_known_hosts", "pgbackrest_repository.known_ho
 # What must differ among the entries of a list, besides the whole entry.
 UNIQUE: dict[str, tuple[tuple[str, ...], ...]] = {
     "prefect_tenants": (("name",), ("port",), ("schema",)),
+    "prefect_tenants[].database_events": (("name",),),
     "prefect_tenants[].git_credentials": (("name",),),
     "prefect_tenants[].docker_registries": (("name",),),
     "prefect_tenants[].variables": (("name",),),

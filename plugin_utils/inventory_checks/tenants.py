@@ -6,6 +6,9 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from pgprefect.core.errors import InputError
+from pgprefect.schema.database_events import DatabaseEvent
+
 from .code import Flows
 from .environment import WORKER
 from .suggestions import did_you_mean
@@ -42,6 +45,9 @@ def check_tenants(tenants: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for key in ("port", "schema"):
         yield from _check_twice(key, [tenant[key] for tenant in tenants])
     for number, tenant in enumerate(tenants):
+        yield from _check_database_events(
+            f"prefect_tenants[{number}].database_events", tenant.get("database_events", ())
+        )
         yield from _check_pools(f"prefect_tenants[{number}].work_pools", tenant["work_pools"])
         queues = {
             f"{pool['name']}/{queue}"
@@ -104,6 +110,14 @@ def _check_twice(key: str, values: Sequence[Any]) -> Iterator[str]:
                 f"prefect_tenants[{number}].{key} is {value!r}, as prefect_tenants[{first}] has it: "
                 f"give each tenant a {key} of its own."
             )
+
+
+def _check_database_events(path: str, events: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for index, event in enumerate(events):
+        try:
+            DatabaseEvent.from_arguments(event)
+        except InputError as error:
+            yield f"{path}[{index}]: {error} Correct it in the inventory."
 
 
 def _check_pools(path: str, pools: Sequence[Mapping[str, Any]]) -> Iterator[str]:

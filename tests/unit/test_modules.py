@@ -116,7 +116,7 @@ def test_a_host_gets_only_the_rooms_that_a_module_needs() -> None:
     assert rooms["prefect_schema"] == rooms["prefect_adopt"] == rooms["prefect_schema_verify"] == database
     assert rooms["prefect_cleanup"] == rooms["prefect_workflow_statistics"] == {"__init__.py", "core", "runs"}
     assert rooms["prefect_work_pools"] == rooms["prefect_deployments"] == {"__init__.py", "core", "objects"}
-    assert rooms["prefect_health_check"] == {"__init__.py", "core", "site", "health"}
+    assert rooms["prefect_health_check"] == {"__init__.py", "core", "site", "schema", "health"}
 
 
 CHECKED = {

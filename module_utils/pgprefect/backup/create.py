@@ -84,7 +84,8 @@ def wanted_parts(declaration: Declaration, kinds: Sequence[str], tenant: str | N
         raise InputError(f"There is no tenant {tenant!r}; there are: {', '.join(names)}.")
     parts = []
     if {APP, FULL} & set(kinds):
-        others = (*declaration.of_tenants, declaration.extensions_schema)
+        outboxes = [tenant.outbox for tenant in declaration.tenants]  # also where the events are declared no more
+        others = (*declaration.of_tenants, *outboxes, declaration.extensions_schema)
         parts.append(Wanted(APP, declaration.app_schema, schemas=declaration.app_schemas, others=others))
     if {WORKFLOW, FULL} & set(kinds):
         parts += [

@@ -17,8 +17,9 @@ from typing import Any
 from ..core.connection import Login
 from ..core.problems import Problem
 from ..core.process import ProcessFailed, error_lines
+from ..schema import event_plan
 from ..schema.declaration import Declaration
-from ..schema.plan import apply
+from ..schema.plan import Blocked, apply
 from . import unfinished
 from .contents import row_differences, structure_differences
 from .dependents import empty, lost
@@ -128,10 +129,20 @@ def restore(
             _load(login, target, path, parts, found, record)
         left = record.complete()
     apply(login, target)
+    if not into:
+        _recreate_event_triggers(login, target)
     if left:
         raise _incomplete(path.name, target.database, left)
     _log.info("Restored the set %s into %s in %.1f s.", path.name, target.database, time.monotonic() - began)
     return {f"{part.schema}.{table}": count for part in parts for table, count in part.rows.items()}
+
+
+def _recreate_event_triggers(login: Login, target: Declaration) -> None:
+    """Create the triggers of database events, which are in no dump. Where a table has changed since, verify says so."""
+    try:
+        event_plan.apply(login, target)
+    except Blocked as blocked:
+        _log.warning("The triggers of database events are not there: %s", blocked)
 
 
 def _load(

@@ -181,6 +181,8 @@ def remove_role(login: Login, databases: Sequence[str]) -> None:
 # What a list of pg_restore has for each object: number, catalog, number there, kind, schema, name, owner.
 _ENTRY = re.compile(rb"\d+; \d+ \d+ .*")
 _SCHEMA = re.compile(rb"\d+; \d+ \d+ SCHEMA - ")
+# A copy has not their functions. playbooks/database.yml creates them for whatever the tables are then.
+_EVENT_TRIGGER = re.compile(rb"\d+; \d+ \d+ TRIGGER .* pgprefect-")
 _RIGHTS = re.compile(rb"\d+; \d+ \d+ (DEFAULT )?ACL ")
 _DEFAULT_RIGHTS = re.compile(rb"\d+; \d+ \d+ DEFAULT ACL ")
 _OUTSIDE = re.compile(rb"\d+; \d+ \d+ [A-Z ]+ - ")
@@ -188,12 +190,15 @@ _OF_SCHEMA = re.compile(rb"\d+; \d+ \d+ [A-Z ]+ - SCHEMA (.*)")
 
 
 def contents(file: Path) -> list[bytes]:
-    """Return the table of contents of a dump, without the entries that create schemas. Raises ProcessFailed."""
+    """Return the table of contents of a dump, without the schemas and the triggers of database events.
+
+    Raises ProcessFailed.
+    """
     with tempfile.TemporaryFile() as listed, open(file, "rb") as source:
         Process([*decompression(file.name), ["pg_restore", "--list"]], stdin=source, stdout=listed).wait()
         listed.seek(0)
         lines = listed.read().splitlines()
-    return [line for line in lines if _ENTRY.match(line) and not _SCHEMA.match(line)]
+    return [line for line in lines if _ENTRY.match(line) and not _SCHEMA.match(line) and not _EVENT_TRIGGER.match(line)]
 
 
 @dataclass

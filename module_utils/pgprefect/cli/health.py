@@ -156,6 +156,9 @@ _FIGURES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "services": _services,
     "runs": _runs,
     "dead_runs": _dead_runs,
+    "database_events": lambda details: (
+        f"{counted(details['waiting'], 'row')} waiting, {counted(details['dead'], 'dead letter')}"
+    ),
     "leftovers": lambda details: counted(len(details["found"]), "thing") if details["found"] else "none",
     "certificates": _certificates,
     "api": lambda details: str(details["url"]),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from ..core.http import PrefectApi, is_ready
 from ..core.listeners import foreign_listener
 from ..core.units import kill_unit
 from ..core.users import user_number
+from ..database_events.relay import relay_of
 from ..runs.taken_runs import reason_of_end, report_start, resolve_taken_runs
 from ..schema import revision
 from ..schema.declaration import declaration_of
@@ -33,7 +36,7 @@ from .output import BROKEN, FINE, refuse
 
 _PAUSE_SECONDS = 0.2
 NAMES = (
-    *("revision", "revoke-secrets", "migrate", "hand-over", "take-up", "wait"),
+    *("revision", "revoke-secrets", "migrate", "hand-over", "take-up", "relay", "wait"),
     *("drill-unpack", "drill-prove", "drill-mark"),
 )
 
@@ -59,6 +62,9 @@ def add_to(commands: Any) -> None:
     command.description = "Resolve the runs that a worker had taken, before its unit starts or after it has stopped."
     command.add_argument("worker", help="the worker's name")
     command.add_argument("--stopped", action="store_true", help="it has stopped; SERVICE_RESULT says how")
+
+    command = add_command(commands, "relay", _relay, None)
+    command.description = "Send a tenant's database events until it is stopped."
 
     command = add_command(commands, "wait", _wait, None)
     command.description = "Wait until an address answers with success."
@@ -140,6 +146,17 @@ def _take_up(options: argparse.Namespace) -> int:
         print(f"{run.name} is {run.state} now: {reason}.")
     if not options.stopped:
         report_start(api, options.worker)
+    return FINE
+
+
+def _relay(_options: argparse.Namespace) -> int:
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    api = PrefectApi(
+        environment.setting(os.environ, "PREFECT_API_URL"), os.environ.get("PREFECT_API_AUTH_STRING", ""), timeout=60
+    )
+    relay_of(os.environ).run(api, stop, lambda text: print(text, flush=True))
     return FINE
 
 

@@ -23,7 +23,22 @@ from ..schema.plan import Blocked
 from ..schema.revision import RevisionError
 from ..site.configuration import ConfigurationError
 from ..site.environment import SettingMissing
-from . import backup, events, health, imports, internal, metrics, objects, pitr, restore, runs, upgrade, verify, workers
+from . import (
+    backup,
+    database_events,
+    events,
+    health,
+    imports,
+    internal,
+    metrics,
+    objects,
+    pitr,
+    restore,
+    runs,
+    upgrade,
+    verify,
+    workers,
+)
 from .common import COMPLETING, Parser, add_common_options, for_this_user
 from .output import BROKEN, UNKNOWN, in_two_lines, refuse
 
@@ -33,6 +48,7 @@ _EXAMPLES = """examples:
   pgprefect verify                        are both schemas, the roles' rights and the server as declared?
   pgprefect stats --days 7                what ran, how long it took, what failed
   pgprefect events --limit 20             the application's newest events
+  pgprefect database-events               what rows of the application start, and what waits
   pgprefect cleanup --days 30 --dry-run   what would be deleted
   pgprefect runs recover --dry-run        which runs are lost, and what proves it
   pgprefect workers scale --dry-run       how many workers this host wants, and why
@@ -118,6 +134,7 @@ def build_parser() -> Parser:
         workers,
         objects,
         events,
+        database_events,
         backup,
         restore,
         pitr,

@@ -37,6 +37,14 @@ class ApiError(ProblemError):
     """The API did not do what it was asked for."""
 
 
+class ApiRefused(ApiError):
+    """The API answered with an error, whose HTTP status is ``status``."""
+
+    def __init__(self, problem: Problem, status: int) -> None:
+        super().__init__(problem)
+        self.status = status
+
+
 class ApiUnreachable(ApiError):
     """Nothing answers HTTP at the API's address."""
 
@@ -76,7 +84,7 @@ class PrefectApi:
                 time.sleep(pauses[0])
                 pauses = pauses[1:]
             else:
-                raise ApiError(self._refusal(method, path, error.code, detail)) from error
+                raise ApiRefused(self._refusal(method, path, error.code, detail), error.code) from error
         return self.call(method, path, body, pauses)
 
     def filter(self, path: str, **filters: Any) -> list[dict[str, Any]]:

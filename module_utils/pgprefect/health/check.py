@@ -22,6 +22,7 @@ from . import load, probes
 from .api import api
 from .certificates import certificates
 from .leftovers import Place, leftovers, places
+from .outbox import database_events
 from .probes import Ask, Finding
 from .thresholds import Thresholds
 
@@ -119,7 +120,8 @@ def check_health(
     suffixes = {part.name: f":{part.name}" if index else "" for index, part in enumerate(parts)}
     for part in [part for part in parts if tenant in (None, part.name)]:
         suffix = suffixes[part.name]
-        checks = {probe.__name__ + suffix: partial(_tenant, probe, limits, part) for probe in probes.TENANT_PROBES}
+        own_probes = [*probes.TENANT_PROBES, *([database_events] if part.relay else [])]
+        checks = {probe.__name__ + suffix: partial(_tenant, probe, limits, part) for probe in own_probes}
         groups.append(Group(checks))
         groups.append(Group({f"api{suffix}": partial(_api, part, timeout / 2)}, database=False))
     own: dict[str, Callable[[Ask], Finding]] = {

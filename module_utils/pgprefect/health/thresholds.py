@@ -77,6 +77,9 @@ class Thresholds:
     late_mark_lag_s: Limit = Limit(120, 600)
     # How long a run that began or ended has had no event.
     events_lag_s: Limit = Limit(120, 900)
+    # How long a row has waited in an outbox, and rows that the relay gave up.
+    database_events_lag_s: Limit = Limit(300, 3600)
+    dead_letters: Limit = Limit(1, None)
     # Runs that are due, in one work queue.
     backlog: Limit = Limit(100, 1000)
     # Time in this state without a change: the process behind it may be gone.

@@ -11,11 +11,12 @@ from ..core.prefect import TERMINAL_STATES_SQL, prefect_tables
 from ..core.sql import Statement, Value
 from ..health import probes
 from ..health.dead_runs import dead_runs
+from ..health.outbox import database_events
 from ..health.probes import Ask, Finding
 from ..health.thresholds import Thresholds
 from ..runs.statistics import STATES
 from ..site.configuration import Tenant
-from .exposition import HISTOGRAM, Metric, Number, Sample
+from .exposition import COUNTER, HISTOGRAM, Metric, Number, Sample
 
 WINDOW_HOURS = 1
 # A flow or deployment more is a time series for each state and bucket; the rest are counted together.
@@ -58,6 +59,11 @@ EVENTS_LAG = Metric("pgprefect_events_lag_seconds", "Seconds by which stored eve
 SCHEDULER_LAG = Metric(
     "pgprefect_scheduler_lag_seconds", "Seconds for which an active schedule has had no planned run."
 )
+OUTBOX_WAITING = Metric("pgprefect_outbox_waiting", "Rows of an outbox of database events that wait to be sent.")
+OUTBOX_LAG = Metric("pgprefect_outbox_lag_seconds", "Seconds for which the oldest of them has waited since it was due.")
+OUTBOX_DEAD = Metric("pgprefect_outbox_dead_letters", "Rows of an outbox that the relay gave up.")
+OUTBOX_REFUSED = Metric("pgprefect_outbox_refused_total", "Changes of rows that a full outbox refused.", COUNTER)
+OUTBOX_FAILED = Metric("pgprefect_outbox_failed_total", "Changes of rows at which a trigger failed.", COUNTER)
 
 Question = Callable[[Ask], Iterator[Sample]]
 Probe = Callable[[Ask, Thresholds, Tenant], Finding]
@@ -76,6 +82,7 @@ def questions(tenant: Tenant, limits: Thresholds) -> dict[str, Question]:
         "dead_runs": partial(_probed, dead_runs, _dead, tenant, limits),
         "deployments": partial(deployments, tenant=tenant),
         "states": partial(states, tenant=tenant),
+        **({"outbox": partial(_probed, database_events, _outbox, tenant, limits)} if tenant.relay else {}),
     }
 
 
@@ -216,3 +223,14 @@ def _services(details: Mapping[str, Any], tenant: str) -> Iterator[Sample]:
 
 def _dead(details: Mapping[str, Any], tenant: str) -> Iterator[Sample]:
     yield from DEAD(len(details["dead"]), tenant=tenant)
+
+
+def _outbox(details: Mapping[str, Any], tenant: str) -> Iterator[Sample]:
+    for metric, name in (
+        (OUTBOX_WAITING, "waiting"),
+        (OUTBOX_LAG, "lag_s"),
+        (OUTBOX_DEAD, "dead"),
+        (OUTBOX_REFUSED, "refused"),
+        (OUTBOX_FAILED, "failed"),
+    ):
+        yield from metric(details[name], tenant=tenant)

@@ -99,7 +99,8 @@ class Declaration:
     def owners(self) -> dict[str, str]:
         """The owner of each schema that a declared role owns; the same role creates the objects in it."""
         applications = dict.fromkeys(self.of_application, self.app_owner)
-        return {**applications, **{tenant.schema: tenant.owner for tenant in self.tenants}}
+        outboxes = {schema: schema for schema in self.of_outboxes}
+        return {**applications, **{tenant.schema: tenant.owner for tenant in self.tenants}, **outboxes}
 
     @property
     def of_application(self) -> tuple[str, ...]:
@@ -112,20 +113,25 @@ class Declaration:
         return tuple(tenant.schema for tenant in self.tenants)
 
     @property
+    def of_outboxes(self) -> tuple[str, ...]:
+        """The schemas of the outboxes, of the tenants that have database events."""
+        return tuple(tenant.outbox for tenant in self.tenants if tenant.relay)
+
+    @property
     def schemas(self) -> tuple[str, ...]:
         """The declared schemas."""
-        return (*self.of_application, *self.of_tenants, self.extensions_schema)
+        return (*self.of_application, *self.of_tenants, *self.of_outboxes, self.extensions_schema)
 
     @property
     def login_roles(self) -> tuple[str, ...]:
         """The roles that may log in."""
-        services = [role for tenant in self.tenants for role in (tenant.migrator, tenant.server)]
+        services = [role for tenant in self.tenants for role in (tenant.migrator, tenant.server, tenant.relay) if role]
         return (self.app_login, *services, self.monitor, self.backup)
 
     @property
     def roles(self) -> tuple[str, ...]:
         """All declared roles."""
-        return (self.app_owner, *(tenant.owner for tenant in self.tenants), *self.login_roles)
+        return (self.app_owner, *(tenant.owner for tenant in self.tenants), *self.of_outboxes, *self.login_roles)
 
     def powers(self, role: str) -> frozenset[str]:
         """The attributes of a role beyond logging in: the backup reads what row security hides from others.
@@ -179,6 +185,13 @@ class Declaration:
                 Grant(tenant.owner, self.extensions_schema),
                 Grant(tenant.server, self.extensions_schema),
             ]
+            if tenant.relay:
+                rows += [
+                    Grant(tenant.relay, tenant.outbox, READ | {"UPDATE", "DELETE"}, READ),
+                    Grant(self.monitor, tenant.outbox, READ, READ),
+                    # Whoever creates a trigger must be allowed to execute its function.
+                    Grant(self.app_owner, tenant.outbox, functions=EXECUTE),
+                ]
         if self.administrator:
             rows += [Grant(self.backup, schema, READ, READ, secrets=True) for schema in self.owners]
         return tuple(rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..core.connection import ConnectionFailed, Login, connect
@@ -11,6 +11,7 @@ from ..core.prefect import ENUMS, NEWER, TABLES
 from ..core.problems import ERROR, WARNING, Problem
 from ..core.sql import quote, search_path_names
 from ..site.configuration import Site, Tenant
+from . import event_plan
 from .app_schemas import app_schemas, left_out, privileged, torn, torn_problem
 from .catalog import Catalog, Object, read
 from .declaration import PUBLIC, Declaration, declaration_of
@@ -241,6 +242,7 @@ def _verify(connection: Any, declaration: Declaration, report: Verification, vir
             *event_triggers(cursor),
             *_structure(cursor, catalog, declaration, revisions, report.not_checked),
             *_backups(cursor, declaration, report.not_checked),
+            *_database_events(cursor, declaration),
         ]
     migrations = _migrations(virtualenv, report.not_checked)
     report.search_path = report.search_paths.get(declaration.app_login)
@@ -560,7 +562,8 @@ def _owners(cursor: Any, declaration: Declaration) -> Iterator[Problem]:
 
 def _backups(cursor: Any, declaration: Declaration, not_checked: list[str]) -> Iterator[Problem]:
     """Report what no backup of this database can have, or what no restore can bring back."""
-    others = (*declaration.of_tenants, declaration.extensions_schema)
+    outboxes = [tenant.outbox for tenant in declaration.tenants]  # also where the events are declared no more
+    others = (*declaration.of_tenants, *outboxes, declaration.extensions_schema)
     found = app_schemas(cursor, others)
     schemas = declaration.of_application if declaration.app_schemas else found
     for schema in sorted(set(found) - set(schemas)):
@@ -585,6 +588,12 @@ def _backups(cursor: Any, declaration: Declaration, not_checked: list[str]) -> I
     kinds = left_out(cursor, [*found, *declaration.of_tenants], large_objects=True)
     for kind, names in kinds.items():
         not_checked.append(f"{kind} ({', '.join(names)}): they are in no backup set")
+
+
+def _database_events(cursor: Any, declaration: Declaration) -> Iterator[Problem]:
+    compared = event_plan.make_plan(cursor, declaration)
+    yield from compared.blockers
+    yield from (replace(change.as_problem(), remedy="Run playbooks/database.yml.") for change in compared.changes)
 
 
 def _structure(

@@ -24,7 +24,8 @@ class Tenant:
 
     ``pool_workers`` counts the workers of each work pool where that is known, and ``scaled_pools`` have more while they
     have more to do; ``event_retention`` is an ISO 8601 duration. ``api_ca_file`` has the authorities of the API's
-    certificate, where these are not the system's.
+    certificate, where these are not the system's. ``relay`` is the role that sends its ``database_events``, which are
+    as ``schema.database_events.DatabaseEvent`` takes them.
     """
 
     name: str
@@ -38,6 +39,13 @@ class Tenant:
     pool_workers: Mapping[str, int] = field(default_factory=dict)
     event_retention: str = ""
     scaled_pools: tuple[str, ...] = ()
+    relay: str = ""
+    database_events: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def outbox(self) -> str:
+        """The name of the schema of its outbox, and of the role that owns it; both are there if it has a relay."""
+        return f"{self.schema}_outbox"
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any]) -> Tenant:
@@ -49,13 +57,14 @@ class Tenant:
         return cls(
             name=str(arguments["name"]),
             schema=str(arguments["schema"]),
-            **{role: str(arguments.get(role) or "") for role in ("owner", "migrator", "server")},
+            **{role: str(arguments.get(role) or "") for role in ("owner", "migrator", "server", "relay")},
             api_url=str(arguments.get("api_url") or "").rstrip("/"),
             api_ca_file=str(arguments.get("api_ca_file") or ""),
             workers=int(arguments.get("workers") or sum(pools.values())),
             pool_workers=pools,
             event_retention=str(arguments.get("event_retention") or ""),
             scaled_pools=tuple(map(str, arguments.get("scaled_pools") or ())),
+            database_events=tuple(map(dict, arguments.get("database_events") or ())),
         )
 
 

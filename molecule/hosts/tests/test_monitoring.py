@@ -32,6 +32,12 @@ http.server.HTTPServer(("127.0.0.1", 9999), Handler).serve_forever()
 """
 
 
+@pytest.fixture(scope="session")
+def container() -> str:
+    """Where a person runs the command prefect."""
+    return container_of("server")
+
+
 @pytest.fixture(name="hosts", scope="module")
 def all_hosts() -> dict[str, Host]:
     return {name: testinfra.get_host(f"docker://{container_of(name)}") for name in HOSTS}
@@ -146,11 +152,15 @@ def test_a_worker_that_was_killed_is_told_of(hosts: dict[str, Host], posted: Any
 
 
 def test_a_site_that_is_watched_no_more_loses_the_units(hosts: dict[str, Host], playbook: Playbook) -> None:
+    kinds = ("metrics", "node", "prom", "alert")
+
     def units() -> set[str]:
-        found = (
-            "systemctl list-unit-files --no-legend 'prefect-metrics*' 'prefect-node-*' 'prefect-prom*' 'prefect-alert*'"
-        )
-        return {line.split()[0] for host in hosts.values() for line in host.check_output(found).splitlines()}
+        found = [
+            host.run(f"ls /etc/systemd/system/prefect-{kind}*").stdout.split()
+            for host in hosts.values()
+            for kind in kinds
+        ]
+        return {path for paths in found for path in paths}
 
     assert len(units()) == 5
     for changes in (True, False):

@@ -25,6 +25,9 @@ TAKES = {
     "verify": {"--tenant", "--json"},
     "stats": {"--tenant", "--json", "--csv", "--days"},
     "events": {"--json", "--workflow", "--days", "--limit"},
+    "database-events status": {"--tenant", "--json"},
+    "database-events dead": {"--tenant", "--json", "--limit"},
+    "database-events retry": {"--tenant", "--dry-run"},
     "cleanup": {"--tenant", "--json", "--dry-run", "--yes", "--days", "--allow-zero-days"},
     "runs recover": {"--tenant", "--json", "--dry-run", "--yes", "--quiet"},
     "workers scale": {"--json", "--dry-run", "--quiet"},
@@ -60,6 +63,7 @@ TAKES = {
     "hand-over": {"--tenant"},
     "revoke-secrets": set(),
     "take-up": {"--stopped"},
+    "relay": set(),
     "wait": {"--user"},
     "drill-unpack": set(),
     "drill-prove": set(),
@@ -67,7 +71,7 @@ TAKES = {
 }
 COMMON = {"--help", "--config", "--verbose"}
 UNITS = {
-    *("revision", "revoke-secrets", "migrate", "hand-over", "take-up", "wait"),
+    *("revision", "revoke-secrets", "migrate", "hand-over", "take-up", "relay", "wait"),
     *("drill-unpack", "drill-prove", "drill-mark"),
     *("import-copy", "import-examine", "import-rows"),
 }
@@ -146,7 +150,9 @@ def test_no_command_takes_the_options_of_others(name: str, capsys: pytest.Captur
         assert f"pgprefect {name}: unrecognized arguments: {option}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["", "backup", "pitr", "import", "runs", "workers", "objects", *TAKES])
+@pytest.mark.parametrize(
+    "name", ["", "backup", "pitr", "import", "runs", "workers", "objects", "database-events", *TAKES]
+)
 def test_each_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert refused(*name.split(), "--help") == 0
     text = capsys.readouterr().out

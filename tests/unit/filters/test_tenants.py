@@ -18,6 +18,9 @@ def test_one_line_is_a_whole_tenant() -> None:
         "owner": "prefect_owner",
         "migrator": "prefect_migrator",
         "server": "prefect_server",
+        "relay": "",
+        "outbox": "prefect_outbox",
+        "database_events": [],
         "port": 4200,
         "api_url": "http://127.0.0.1:4200/api",
         "container_api_url": "http://127.0.0.1:4200/api",
@@ -47,6 +50,8 @@ def test_a_second_tenant_is_two_lines() -> None:
     shared = {key for key in first if first[key] == second[key]}
     assert shared == {
         "api_ca_file",
+        "relay",
+        "database_events",
         "event_retention",
         "work_pools",
         "workers",
@@ -186,3 +191,11 @@ def test_workers_that_are_scaled_are_declared_and_not_expected() -> None:
     ]
     scaled = [worker["instance"] for worker in prefect_workers([tenant]) if worker["scaled"]]
     assert scaled == ["a-idle-1", "a-idle-2", "a-wide-2", "a-wide-3"]
+
+
+def test_a_tenant_with_database_events_has_a_relay() -> None:
+    event = {"name": "filled", "table": "orders", "operations": ["update"], "event": "orders.filled"}
+    [tenant] = prefect_tenants([{"name": "prefect", "schema": "flows", "database_events": [event]}])
+    assert (tenant["relay"], tenant["outbox"], tenant["database_events"]) == ("flows_relay", "flows_outbox", [event])
+    [view] = tenant_views([tenant])["events"]
+    assert set(view) == {"name", "api_url", "relay", "outbox", "database_events"}

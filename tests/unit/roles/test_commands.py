@@ -78,6 +78,6 @@ def test_the_shell_completes_commands_and_options(tmp_path: Path) -> None:
     done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == (
         "complete -o default -o nospace -F _pgprefect pgprefect\n[list]"
-        "[revision][revoke-secrets][migrate][hand-over][take-up][wait][drill-unpack][drill-prove][drill-mark]"
+        "[revision][revoke-secrets][migrate][hand-over][take-up][relay][wait][drill-unpack][drill-prove][drill-mark]"
         "[import-copy][import-examine][import-rows]"
     ), done.stderr

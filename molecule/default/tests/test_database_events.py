@@ -1,0 +1,85 @@
+"""Rows that start runs, on a site whose relay runs under systemd."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+
+import pytest
+from testinfra.host import Host
+
+from tests.support.hosts import changed
+from tests.support.scenario import PSQL, Playbook, Typed
+from tests.support.waiting import wait_for
+
+UNIT = "prefect-events@prefect"
+ORDER: dict[str, object] = {
+    "name": "new_order",
+    "table": "orders",
+    "operations": ["insert"],
+    "values": {"portfolios": ["portfolio"]},
+    "deployment": "check-risk-limits/daily",
+}
+INSERT = """
+INSERT INTO portfolios (name, currency, opening_cash, max_position_weight, max_exposure, max_order_value)
+VALUES ('events', 'EUR', 1000, 1, 1, 1000) ON CONFLICT DO NOTHING;
+INSERT INTO stock_info (symbol, name, currency, source) VALUES ('EVNT', 'x', 'EUR', 'x') ON CONFLICT DO NOTHING;
+INSERT INTO orders (client_order_id, portfolio, symbol, side, quantity) VALUES ('{}', 'events', 'EVNT', 'buy', 1)
+"""
+RUNS = "SELECT count(*) FROM prefect.flow_run WHERE parameters->'portfolios' = '[\"events\"]' {}"
+
+
+def arguments(*events: dict[str, object]) -> list[str]:
+    deployments = "{{ lookup('ansible.builtin.file', playbook_dir ~ '/../flows/deployments.yml') | from_yaml }}"
+    tenant = {"name": "prefect", "port": 4200, "deployments": deployments, "database_events": events}
+    return ["--extra-vars", json.dumps({"prefect_tenants": [tenant]})]
+
+
+def journal(host: Host) -> str:
+    return str(host.check_output("journalctl --unit %s --lines 40 --no-pager --output cat", UNIT))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def relayed(host: Host, playbook: Playbook) -> Iterator[None]:
+    """The site has an event meanwhile, and not afterwards."""
+    check = playbook("site.yml", "--check", *arguments(ORDER))
+    assert check.returncode == 0 and changed(check.stdout) != [0], check.stdout
+    done = playbook("site.yml", *arguments(ORDER))
+    assert done.returncode == 0, done.stdout
+    yield
+    done = playbook("site.yml")
+    assert done.returncode == 0, done.stdout
+    assert not host.service(UNIT).is_running and not host.file("/etc/prefect/events/prefect.env").exists
+    assert host.check_output(PSQL, "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'pgprefect-%'") == "0"
+
+
+def test_a_second_run_changes_nothing(host: Host, playbook: Playbook) -> None:
+    done = playbook("site.yml", *arguments(ORDER))
+    assert done.returncode == 0 and changed(done.stdout) == [0], done.stdout
+    assert host.service(UNIT).is_running and host.service(UNIT).is_enabled
+    assert host.file("/etc/prefect/events/prefect.env").mode == 0o600
+
+
+def test_an_order_starts_its_check_within_three_seconds(host: Host) -> None:
+    host.check_output(PSQL, INSERT.format("first"))
+    began = time.monotonic()
+    wait_for(lambda: host.check_output(PSQL, RUNS.format("")) != "0", lambda: journal(host))
+    assert time.monotonic() - began < 3
+    wait_for(lambda: host.check_output(PSQL, RUNS.format("AND state_type = 'COMPLETED'")) == "1", seconds=120)
+
+
+def test_a_killed_relay_comes_back_and_sends_what_waits(host: Host) -> None:
+    host.check_output("systemctl kill --signal KILL %s", UNIT)
+    host.check_output(PSQL, INSERT.format("second"))
+    wait_for(lambda: host.check_output(PSQL, RUNS.format("")) == "2", lambda: journal(host))
+
+
+def test_what_cannot_work_is_refused_before_anything_is_touched(playbook: Playbook) -> None:
+    done = playbook("site.yml", *arguments({**ORDER, "values": {"portfolios": ["portfolo"]}}))
+    assert done.returncode != 0 and "names portfolo" in done.stdout and changed(done.stdout) == [0], done.stdout
+
+
+def test_the_page(typed: Typed) -> None:
+    status, dead, *_ = typed("database_events.md", "Look")
+    assert "0 rows waiting to be sent, 0 dead letters." in status and "There is no dead letter." in dead
