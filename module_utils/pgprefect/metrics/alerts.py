@@ -57,6 +57,7 @@ def rules(limits: Thresholds) -> dict[str, Any]:
     alerts = [
         *_services(limits),
         *_flow_runs(limits),
+        *_outbox(limits),
         *_database(limits),
         *_replication(limits),
         *_jobs(limits),
@@ -150,6 +151,24 @@ def _flow_runs(limits: Thresholds) -> Iterator[Alert]:
     }
     yield from _all_limited(
         "PrefectRunsStuck", oldest, f"A run of {_TENANT} has been {{{{ $labels.state }}}} for {_SECONDS}."
+    )
+
+
+def _outbox(limits: Thresholds) -> Iterator[Alert]:
+    of_whom = f"the outbox of {_TENANT}"
+    yield from _limited(
+        "PrefectOutboxWaits",
+        _site(runs.OUTBOX_LAG),
+        limits.database_events_lag_s,
+        f"A row of {of_whom} has waited to be sent for {_SECONDS}.",
+    )
+    yield from _limited(
+        "PrefectDeadLetters", _site(runs.OUTBOX_DEAD), limits.dead_letters, f"{_VALUE} rows of {of_whom} were given up."
+    )
+    yield Alert(
+        "PrefectOutboxRefuses",
+        f"increase({runs.OUTBOX_REFUSED.name}[10m]) > 0",
+        f"{_VALUE} changes of rows were not written to {of_whom}, which is full.",
     )
 
 
