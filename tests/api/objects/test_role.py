@@ -10,6 +10,7 @@ import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import pytest
@@ -146,8 +147,8 @@ def program(folder: Path, tenant: str, api_arguments: dict[str, str]) -> None:
     password = re.sub(r'(["\\])', r"\\\1", api_arguments["api_auth_string"])
     settings = f'PREFECT_API_URL={api_arguments["api_url"]}\nPREFECT_API_AUTH_STRING="{password}"\n'
     (etc / f"{tenant}.env").write_text(settings)
-    command = f'exec {sys.executable} -m pgprefect --config {etc}/pgprefect.json "$@"'
-    (folder / "pgprefect").write_text(f"#!/bin/sh\nexport PYTHONPATH={ROOT}/module_utils\n{command}\n")
+    command = f'exec {quote(sys.executable)} -m pgprefect --config {etc}/pgprefect.json "$@"'
+    (folder / "pgprefect").write_text(f"#!/bin/sh\nexport PYTHONPATH={quote(str(ROOT / 'module_utils'))}\n{command}\n")
     (folder / "pgprefect").chmod(0o755)
 
 
