@@ -646,8 +646,9 @@ def _default_rights(catalog: Catalog, declaration: Declaration) -> Iterator[Chan
         for scope in ("", schema):
             for kind in ("table", "sequence", "function"):
                 have = catalog.default_rights.get(DefaultRights(creator, scope, kind), {})
-                if creator not in catalog.roles and not scope and kind == "function":
-                    have = {PUBLIC: {"EXECUTE": False}}  # PostgreSQL's default for a role that does not exist yet
+                is_new = creator not in catalog.roles or not catalog.database_exists
+                if is_new and not scope and kind == "function":
+                    have = {PUBLIC: {"EXECUTE": False}}  # PostgreSQL's default where nothing else was said yet
                 want = declaration.rights(kind, scope) if scope else {}
                 for verb, grantee, privileges in _deviations(declaration, have, want, creator):
                     if grantee == PUBLIC and creator == declaration.app_owner and not exclusive:

@@ -286,8 +286,13 @@ def test_a_partitioned_table(prefect: Site) -> None:
         assert apply(site) == []
 
 
-def test_a_new_database_has_its_events_after_one_run(run_module: Callable[..., Result], clean: Site) -> None:
+@pytest.mark.parametrize("roles_exist", [False, True])
+def test_a_new_database_has_its_events_after_one_run(
+    run_module: Callable[..., Result], clean: Site, roles_exist: bool
+) -> None:
     """The application's tables come in the same run, and check mode says all of it."""
+    if roles_exist:
+        clean.server.sql("postgres", "DO 'BEGIN CREATE ROLE prefect_outbox; EXCEPTION WHEN duplicate_object THEN END'")
     tenant = replace(clean.tenant, relay="events_relay", database_events=(ORDERS,))
     declaration = replace(clean.declaration, tenants=(tenant,))
     clean.declaration = replace(declaration, passwords=dict.fromkeys(declaration.login_roles, PASSWORD))
