@@ -43,6 +43,8 @@ def test_environments_are_for_their_readers_only(host: Host, tenants: list[str],
         expected[f"/etc/prefect/{tenant}.env"] = "640 root prefect"
         expected[f"/etc/prefect/{tenant}-server.env"] = "640 root prefect"
         expected[f"/etc/prefect/{tenant}-migrate.env"] = "600 root root"
+        # What is declared, and what the site has made.
+        expected[f"/etc/prefect/{tenant}-objects.json"] = expected[f"/etc/prefect/{tenant}-made.json"] = "600 root root"
     found = host.check_output("find /etc/prefect -type f -printf '%p=%m %u %g\\n'")
     assert dict(line.split("=") for line in found.splitlines()) == expected
 
