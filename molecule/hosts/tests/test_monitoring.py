@@ -150,6 +150,7 @@ def test_a_worker_that_was_killed_is_told_of(hosts: dict[str, Host], posted: Any
     wait_for(lambda: "resolved" in states("PrefectWorkersDown"), seconds=240)
 
 
+@pytest.mark.thorough
 def test_a_site_that_is_watched_no_more_loses_the_units(hosts: dict[str, Host], playbook: Playbook) -> None:
     kinds = ("metrics", "node", "prom", "alert")
 
