@@ -54,6 +54,7 @@ def relayed(host: Host, playbook: Playbook) -> Iterator[None]:
     assert host.check_output(PSQL, "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'pgprefect-%'") == "0"
 
 
+@pytest.mark.thorough
 def test_a_second_run_changes_nothing(host: Host, playbook: Playbook) -> None:
     done = playbook("site.yml", *arguments(ORDER))
     assert done.returncode == 0 and changed(done.stdout) == [0], done.stdout
