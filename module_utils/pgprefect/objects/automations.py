@@ -139,12 +139,7 @@ class AutomationStore:
                 continue
             if kind == schema.AUTOMATION.kind and name in known:
                 continue
-            what = kind.replace("_", " ")
-            message = f"Automation {one.name}: there is no {what} {name}."
-            remedy = f"Correct the name, or declare the {what}."
-            if kind == schema.AUTOMATION.kind:
-                remedy = "Correct the name, or declare that automation before this one."
-            yield Problem("automation_target_missing", f"automation {one.name}", message, remedy)
+            yield _target_missing(one.name, kind, name)
 
     def _create(self, body: Fields) -> Any:
         made = self.api.call("POST", "/automations/", self._in_identifiers(body))
@@ -169,10 +164,7 @@ class AutomationStore:
         fields = {name: value for name, value in action.items() if name != reference.kind}
         identifier = self.references.identifier(reference.kind, action[reference.kind])
         if identifier is None:
-            what = reference.kind.replace("_", " ")
-            message = f"Automation {automation}: there is no {what} {action[reference.kind]}."
-            remedy = f"Correct the name, or declare the {what}."
-            raise ProblemError(Problem("automation_target_missing", f"automation {automation}", message, remedy))
+            raise ProblemError(_target_missing(automation, reference.kind, action[reference.kind]))
         return {**fields, reference.field: identifier}
 
 
@@ -198,6 +190,15 @@ def apply(
         dry_run=dry_run,
         done=done,
     )
+
+
+def _target_missing(automation: str, kind: str, name: str) -> Problem:
+    what = kind.replace("_", " ")
+    message = f"Automation {automation}: there is no {what} {name}."
+    remedy = f"Correct the name, or declare the {what}."
+    if kind == schema.AUTOMATION.kind:
+        remedy = "Correct the name, or declare that automation before this one."
+    return Problem("automation_target_missing", f"automation {automation}", message, remedy)
 
 
 def _wanted_fields(declared: Automation) -> Fields:

@@ -113,17 +113,12 @@ def reconcile(
         unreachable = error
     changes = list(plan())
     if changes and not dry_run:
-        execute(changes, done)
+        for change in changes:
+            change.apply()
+            if done is not None:
+                done.append(change.action)
         read()
     return Outcome(changes, ids(), unreachable)
-
-
-def execute(changes: Iterable[ObjectChange], done: list[str] | None) -> None:
-    """Make the changes, and add each to ``done`` when it is made. Raises ApiError."""
-    for change in changes:
-        change.apply()
-        if done is not None:
-            done.append(change.action)
 
 
 def same(one: Any, other: Any) -> bool:

@@ -26,19 +26,37 @@ class Contents:
 
 def read_contents(api: PrefectApi) -> Contents:
     """Read all objects of a server. Raises ApiError."""
-    flows = {flow["id"]: flow["name"] for flow in api.filter("/flows/filter")}
     limits = api.filter("/v2/concurrency_limits/filter")
-    named = {"is_anonymous": {"eq_": False}}
-    blocks = api.filter("/block_documents/filter", block_documents=named)
-    queues = api.filter("/work_queues/filter")
-    deployments = api.filter("/deployments/filter")
     return Contents(
         variables={one["name"]: one for one in api.filter("/variables/filter")},
         # Those of deployments are fields of theirs.
         concurrency_limits={one["name"]: one for one in limits if not one["name"].startswith(DEPLOYMENTS)},
-        blocks={f"{one['block_type']['slug']}/{one['name']}": one for one in blocks},
-        work_pools={one["name"]: one for one in api.filter("/work_pools/filter")},
-        work_queues={f"{one['work_pool_name']}/{one['name']}": one for one in queues},
-        deployments={f"{flows[one['flow_id']]}/{one['name']}": one for one in deployments if one["flow_id"] in flows},
+        blocks=read_blocks(api),
+        work_pools=read_pools(api),
+        work_queues=read_queues(api),
+        deployments=read_deployments(api),
         automations=api.filter("/automations/filter"),
     )
+
+
+def read_blocks(api: PrefectApi) -> dict[str, Fields]:
+    """Read all blocks that have names, by type/name. Raises ApiError."""
+    found = api.filter("/block_documents/filter", block_documents={"is_anonymous": {"eq_": False}})
+    return {f"{one['block_type']['slug']}/{one['name']}": one for one in found}
+
+
+def read_pools(api: PrefectApi) -> dict[str, Fields]:
+    """Read all work pools by name. Raises ApiError."""
+    return {one["name"]: one for one in api.filter("/work_pools/filter")}
+
+
+def read_queues(api: PrefectApi) -> dict[str, Fields]:
+    """Read all work queues by pool/queue. Raises ApiError."""
+    return {f"{one['work_pool_name']}/{one['name']}": one for one in api.filter("/work_queues/filter")}
+
+
+def read_deployments(api: PrefectApi) -> dict[str, Fields]:
+    """Read all deployments by flow/deployment. Raises ApiError."""
+    flows = {flow["id"]: flow["name"] for flow in api.filter("/flows/filter")}
+    found = api.filter("/deployments/filter")
+    return {f"{flows[one['flow_id']]}/{one['name']}": one for one in found if one["flow_id"] in flows}

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 
-from ..core.http import ApiUnreachable, PrefectApi
+from ..core.http import PrefectApi
 from ..core.prefect import RESCHEDULE_TAG
 from ..core.problems import Problem
 from .changes import (
@@ -21,14 +21,14 @@ from .changes import (
     create,
     delete,
     duplicates,
-    execute,
     limit_field,
     name_faults,
+    reconcile,
     refuse,
     update,
 )
 from .flows import FlowCode, FlowError, flow_problem
-from .git import GitError, GitMissing, GitSource, Repositories
+from .git import WORKING_DIRECTORY, GitError, GitMissing, GitSource, Repositories
 from .secret_blocks import SecretBlocks
 
 ENTRYPOINT = re.compile(r"[\w-]+(?:/[\w-]+)*\.py:[A-Za-z_]\w*")
@@ -135,21 +135,21 @@ def apply(
     repositories = repositories or Repositories()
     refuse([*_faults(declared), *_source_faults(declared, repositories)])
     tokens = repositories.tokens([deployment.source for deployment in declared if deployment.source])
-    store, blocks, unreachable = DeploymentStore(api), SecretBlocks(api), None
-    try:
+    store, blocks = DeploymentStore(api), SecretBlocks(api)
+    secrets = {name: {"value": token} for name, token in tokens.items()}
+    names = [deployment.full_name for deployment in declared]
+
+    def read_all() -> None:
         store.read(declared)
         blocks.read(tokens)
-    except ApiUnreachable as error:
-        if not dry_run:
-            raise
-        unreachable = error
-    secrets = {name: {"value": token} for name, token in tokens.items()}
-    changes = [*blocks.plan(secrets), *plan(store, declared, code, repositories, may_lack_code=dry_run)]
-    if changes and not dry_run:
-        execute(changes, done)
-        store.read(declared)
-    names = [deployment.full_name for deployment in declared if deployment.full_name in store.deployments]
-    return Outcome(changes, {name: store.deployments[name]["id"] for name in names}, unreachable)
+
+    return reconcile(
+        read=read_all,
+        plan=lambda: [*blocks.plan(secrets), *plan(store, declared, code, repositories, may_lack_code=dry_run)],
+        ids=lambda: {name: store.deployments[name]["id"] for name in names if name in store.deployments},
+        dry_run=dry_run,
+        done=done,
+    )
 
 
 def plan(
@@ -283,8 +283,7 @@ def _place_of_code(
     """Return the fields that say where workers find a deployment's code, and its version, as far as they are known."""
     fields: Fields = {} if version is None else {"version": version}
     if deployment.source is None:
-        step = "prefect.deployments.steps.set_working_directory"
-        fields["pull_steps"] = [{step: {"directory": code.directory}}]
+        fields["pull_steps"] = [{WORKING_DIRECTORY: {"directory": code.directory}}]
     elif version is not None:
         fields["pull_steps"] = repositories.pull_steps(deployment.source, version)
     return fields

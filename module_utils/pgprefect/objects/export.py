@@ -18,12 +18,11 @@ from .blocks import BLOCK_NAME, secret_fields
 from .changes import Fields, duplicates, same
 from .contents import DEFAULT_QUEUE, Contents, read_contents
 from .deployments import ENTRYPOINT
-from .git import source_of
+from .git import WORKING_DIRECTORY, source_of
 from .variables import VARIABLE_NAME
 from .yaml_text import Template
 
 _TEMPLATES = "/collections/views/aggregate-worker-metadata"
-_WORKING_DIRECTORY = "prefect.deployments.steps.set_working_directory"
 
 
 @dataclass
@@ -172,7 +171,7 @@ def _place_of_code(what: str, one: Fields, found: Export) -> Fields | None:
     if not ENTRYPOINT.fullmatch(entrypoint):
         found.notes.append(f"{what}: its entrypoint is {entrypoint}, and file.py:function can be declared")
         return None
-    if [list(step) for step in steps] == [[_WORKING_DIRECTORY]]:
+    if [list(step) for step in steps] == [[WORKING_DIRECTORY]]:
         return {"entrypoint": entrypoint}
     source = source_of(steps)
     if source is None:

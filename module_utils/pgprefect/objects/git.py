@@ -62,6 +62,7 @@ _CAUSES = (
     ),
 )
 # The steps by which a worker gets the code.
+WORKING_DIRECTORY = "prefect.deployments.steps.set_working_directory"
 _CLONE = "prefect.deployments.steps.git_clone"
 _LOG_IN = "pgprefect.objects.pull_steps.log_in_to_git"
 _LOG_OUT = "pgprefect.objects.pull_steps.log_out_of_git"

@@ -6,8 +6,15 @@ from collections.abc import Collection, Mapping
 
 from ..core.http import PrefectApi
 from .automation_schema import BLOCK, DEPLOYMENT, WORK_POOL, WORK_QUEUE
+from .contents import read_blocks, read_deployments, read_pools, read_queues
 
 Names = dict[str, str]
+_READERS = {
+    DEPLOYMENT.kind: read_deployments,
+    WORK_POOL.kind: read_pools,
+    WORK_QUEUE.kind: read_queues,
+    BLOCK.kind: read_blocks,
+}
 
 
 class References:
@@ -20,15 +27,9 @@ class References:
 
     def read(self, kinds: Collection[str]) -> None:
         """Read those of some kinds from the server; automations are told by ``set_ids``. Raises ApiError."""
-        readers = {
-            DEPLOYMENT.kind: self._deployments,
-            WORK_POOL.kind: self._pools,
-            WORK_QUEUE.kind: self._queues,
-            BLOCK.kind: self._blocks,
-        }
         for kind in kinds:
-            if kind in readers:
-                self.set_ids(kind, readers[kind]())
+            if kind in _READERS:
+                self.set_ids(kind, {name: one["id"] for name, one in _READERS[kind](self._api).items()})
 
     def set_ids(self, kind: str, ids: Mapping[str, str]) -> None:
         """Say which objects of a kind there are."""
@@ -46,20 +47,3 @@ class References:
     def name(self, kind: str, identifier: str) -> str | None:
         """Return the name of an object, or None if there is none with this identifier."""
         return self._names.get(kind, {}).get(identifier)
-
-    def _deployments(self) -> Names:
-        flows = {flow["id"]: flow["name"] for flow in self._api.filter("/flows/filter")}
-        found = self._api.filter("/deployments/filter")
-        return {f"{flows[one['flow_id']]}/{one['name']}": one["id"] for one in found if one["flow_id"] in flows}
-
-    def _pools(self) -> Names:
-        return {pool["name"]: pool["id"] for pool in self._api.filter("/work_pools/filter")}
-
-    def _queues(self) -> Names:
-        queues = self._api.filter("/work_queues/filter")
-        return {f"{queue['work_pool_name']}/{queue['name']}": queue["id"] for queue in queues}
-
-    def _blocks(self) -> Names:
-        named = {"is_anonymous": {"eq_": False}}
-        blocks = self._api.filter("/block_documents/filter", block_documents=named)
-        return {f"{block['block_type']['slug']}/{block['name']}": block["id"] for block in blocks}

@@ -12,7 +12,7 @@ from typing import Any, Optional, Union
 from urllib.parse import quote
 
 from ..core.errors import ProblemError
-from ..core.http import ApiUnreachable, PrefectApi
+from ..core.http import PrefectApi
 from ..core.problems import Problem
 from .changes import (
     Fields,
@@ -20,9 +20,9 @@ from .changes import (
     Outcome,
     create,
     duplicates,
-    execute,
     limit_field,
     name_faults,
+    reconcile,
     refuse,
     update,
 )
@@ -85,19 +85,20 @@ def apply(
     refuse([*_faults(pools), *_docker_faults(pools, registries), *_kubernetes_faults(pools)])
     used = {pool.docker.registry for pool in pools if pool.docker}
     credentials = {registry.block: registry.data for registry in registries if registry.name in used}
-    blocks, unreachable = SecretBlocks(api, REGISTRY), None
-    try:
+    blocks, stored = SecretBlocks(api, REGISTRY), StoredPools()
+
+    def read_all() -> None:
+        nonlocal stored
         stored = read(api, pools)
         blocks.read(credentials)
-    except ApiUnreachable as error:
-        if not dry_run:
-            raise
-        stored, unreachable = StoredPools(), error
-    changes = [*blocks.plan(credentials), *plan(api, pools, stored)]
-    if changes and not dry_run:
-        execute(changes, done)
-        stored = read(api, pools)
-    return Outcome(changes, {name: pool["id"] for name, pool in stored.pools.items()}, unreachable)
+
+    return reconcile(
+        read=read_all,
+        plan=lambda: [*blocks.plan(credentials), *plan(api, pools, stored)],
+        ids=lambda: {name: pool["id"] for name, pool in stored.pools.items()},
+        dry_run=dry_run,
+        done=done,
+    )
 
 
 def read(api: PrefectApi, pools: Sequence[WorkPool]) -> StoredPools:
