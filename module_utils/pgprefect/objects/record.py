@@ -7,12 +7,11 @@ object the name of one of ours. What was deleted and made again by hand has anot
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from ..core.errors import InputError
+from ..core.files import replace_file
 
 Record = dict[str, str]
 
@@ -43,8 +42,5 @@ def forget(path: Path, names: Collection[str]) -> None:
 
 
 def _write(path: Path, record: Record) -> None:
-    """Replace the record at once; only its owner reads it."""
-    number, new = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    with os.fdopen(number, "w", encoding="utf-8") as file:
-        json.dump(record, file, indent=2, sort_keys=True)
-    os.replace(new, path)
+    """Replace the record; only its owner reads it."""
+    replace_file(path, json.dumps(record, indent=2, sort_keys=True), 0o600)
