@@ -10,9 +10,8 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
+from pgprefect.core.http import is_ready
 from pgprefect.health.thresholds import Thresholds
 from pgprefect.metrics.alerts import JOB, rules
 
@@ -70,15 +69,7 @@ def watched(text: Callable[[], str], ui_urls: dict[str, str], folder: Path) -> I
         ]
         with subprocess.Popen(command, cwd=folder) as prometheus:
             try:
-                wait_for(lambda: _answers(f"http://127.0.0.1:{port}/-/ready"))
+                wait_for(lambda: is_ready(f"http://127.0.0.1:{port}/-/ready"))
                 yield f"http://127.0.0.1:{port}/user/"
             finally:
                 prometheus.terminate()
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urlopen(url, timeout=5) as answer:
-            return bool(answer.status == 200)
-    except (URLError, OSError):
-        return False

@@ -9,20 +9,14 @@ import ssl
 from datetime import UTC, datetime, timedelta
 
 import pytest
-import testinfra
 from cryptography.x509 import Certificate, load_der_x509_certificate, load_pem_x509_certificate
 from testinfra.host import Host
 
 from tests.support.hosts import changed
-from tests.support.scenario import PSQL, SCENARIO, Playbook, Typed, container_of
+from tests.support.scenario import PSQL, SCENARIO, Playbook, Typed
 
 FOLDER = SCENARIO / "inventory/.secrets/tls"
 OWN = FOLDER / "database.postgresql.pem"
-
-
-@pytest.fixture(scope="module")
-def database() -> Host:
-    return testinfra.get_host(f"docker://{container_of('database')}")
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +43,14 @@ def days_left(certificate: Certificate) -> float:
     return (certificate.not_valid_after_utc - datetime.now(UTC)) / timedelta(days=1)
 
 
-def test_the_keys_are_where_they_are_needed_and_nowhere_else(database: Host) -> None:
+def test_the_keys_are_where_they_are_needed_and_nowhere_else(database: Host, server: Host, worker: Host) -> None:
     files = database.check_output("find /etc/prefect/tls -type f -name '[!.]*' -printf '%f %m %u %g\n'")
     assert set(files.splitlines()) == {
         "ca.pem 644 root root",
         "postgresql.pem 644 root root",
         "postgresql.key 640 root ssl-cert",
     }
-    hosts = [database, *(testinfra.get_host(f"docker://{container_of(name)}") for name in ("server", "worker"))]
+    hosts = [database, server, worker]
     for key, holders in ((FOLDER / "ca.key", []), (FOLDER / "database.postgresql.key", [database])):
         assert key.stat().st_mode & 0o777 == 0o600
         line = key.read_text().splitlines()[1]

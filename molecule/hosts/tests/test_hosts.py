@@ -9,7 +9,6 @@ import time
 
 import psycopg2
 import pytest
-import testinfra
 from testinfra.host import Host
 
 from tests.support.hosts import start_run
@@ -17,27 +16,6 @@ from tests.support.scenario import PSQL, Playbook, container_of, state_of
 from tests.support.waiting import wait_for
 
 WORKER = "/etc/prefect/worker/prefect-default-1.env"
-
-
-@pytest.fixture(scope="session")
-def container() -> str:
-    """Where a person runs the command prefect."""
-    return container_of("server")
-
-
-@pytest.fixture(scope="module")
-def database() -> Host:
-    return testinfra.get_host(f"docker://{container_of('database')}")
-
-
-@pytest.fixture(scope="module")
-def server() -> Host:
-    return testinfra.get_host(f"docker://{container_of('server')}")
-
-
-@pytest.fixture(scope="module")
-def worker() -> Host:
-    return testinfra.get_host(f"docker://{container_of('worker')}")
 
 
 def address(host: Host) -> str:

@@ -8,14 +8,12 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-import testinfra
 from testinfra.host import Host
 
 from tests.support.hosts import changed
-from tests.support.scenario import PSQL, Playbook, container_of
+from tests.support.scenario import PSQL, Playbook
 from tests.support.waiting import wait_for
 
-HOSTS = ("database", "server", "worker")
 UNIT = "prefect-worker@prefect-default-1.service"
 POSTED = "/run/posted"
 # Who is told of alerts: prints a line for each alert that is posted.
@@ -32,20 +30,14 @@ http.server.HTTPServer(("127.0.0.1", 9999), Handler).serve_forever()
 """
 
 
-@pytest.fixture(scope="session")
-def container() -> str:
-    """Where a person runs the command prefect."""
-    return container_of("server")
-
-
 @pytest.fixture(name="hosts", scope="module")
-def all_hosts() -> dict[str, Host]:
-    return {name: testinfra.get_host(f"docker://{container_of(name)}") for name in HOSTS}
+def all_hosts(database: Host, server: Host, worker: Host) -> dict[str, Host]:
+    return {"database": database, "server": server, "worker": worker}
 
 
 @pytest.fixture(name="watcher", scope="module")
-def host_of_prometheus(hosts: dict[str, Host]) -> Host:
-    return hosts["server"]
+def host_of_prometheus(server: Host) -> Host:
+    return server
 
 
 def fetch(watcher: Host, path: str, **parameters: str) -> Any:
@@ -76,9 +68,9 @@ def receiver_of_alerts(watcher: Host) -> Iterator[Any]:
     watcher.check_output("systemctl stop receiver; rm -f " + POSTED)
 
 
-def test_prometheus_asks_all_hosts(watcher: Host) -> None:
+def test_prometheus_asks_all_hosts(watcher: Host, hosts: dict[str, Host]) -> None:
     wait_for(
-        lambda: {labels["instance"] for labels, value in ask(watcher, "up") if value == 1} == set(HOSTS), seconds=30
+        lambda: {labels["instance"] for labels, value in ask(watcher, "up") if value == 1} == set(hosts), seconds=30
     )
     wait_for(lambda: len(ask(watcher, "pgprefect_info")) == 2, seconds=30)
     assert {labels["instance"] for labels, _ in ask(watcher, "pgprefect_info")} == {"database", "server"}

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import testinfra
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.expected_conditions import element_to_be_clickable, text_to_be_present_in_element
@@ -22,7 +21,7 @@ from tests.support.browser import log_in, running_browser
 from tests.support.hosts import start_run
 from tests.support.project import DEFAULT
 from tests.support.proxy import write_configuration
-from tests.support.scenario import PSQL, Playbook, Typed, container_of
+from tests.support.scenario import PSQL, Playbook, Typed
 from tests.support.waiting import wait_for
 
 WORKER = "/etc/prefect/worker/prefect-default-1.env"
@@ -30,30 +29,10 @@ AUTHORITY = "/etc/prefect/tls/ca.pem"
 PERSON = "anna:correct horse"  # prefect_proxy_people of the scenario
 
 
-def host_of(name: str) -> Host:
-    return testinfra.get_host(f"docker://{container_of(name)}")
-
-
-@pytest.fixture(scope="session")
-def container() -> str:
-    """Where a person runs the command prefect."""
-    return container_of("server")
-
-
-@pytest.fixture(scope="module")
-def server() -> Host:
-    return host_of("server")
-
-
 @pytest.fixture(scope="module")
 def host(server: Host) -> Host:
     """Where `typed` types what is not for the controller."""
     return server
-
-
-@pytest.fixture(scope="module")
-def worker() -> Host:
-    return host_of("worker")
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +79,7 @@ def browser() -> Iterator[webdriver.Chrome]:
 
 
 def test_a_worker_of_another_host_speaks_tls_alone(
-    server: Host, worker: Host, address: str, completed_run: str
+    database: Host, server: Host, worker: Host, address: str, completed_run: str
 ) -> None:
     environment = worker.check_output("cat %s", WORKER)
     assert f'PREFECT_API_URL="https://{address}/api"' in environment
@@ -108,7 +87,7 @@ def test_a_worker_of_another_host_speaks_tls_alone(
     assert f"Flow run '{completed_run}' - Finished in state Completed()" in journal
     # The flow's own events came by a WebSocket.
     heartbeats = "SELECT count(*) > 0 FROM prefect.events WHERE event = 'prefect.flow-run.heartbeat'"
-    assert host_of("database").check_output(PSQL, heartbeats) == "t"
+    assert database.check_output(PSQL, heartbeats) == "t"
     connect = f"import socket; socket.create_connection(({address!r}, 4200), 5)"
     assert "ConnectionRefusedError" in worker.run("python3 -c %s", connect).stderr
     listening = server.check_output("ss --no-header --listening --tcp --numeric 'sport = 4200'")
