@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 
 import pytest
 from testinfra.host import Host
@@ -27,6 +26,7 @@ VALUES ('events', 'EUR', 1000, 1, 1, 1000) ON CONFLICT DO NOTHING;
 INSERT INTO stock_info (symbol, name, currency, source) VALUES ('EVNT', 'x', 'EUR', 'x') ON CONFLICT DO NOTHING;
 INSERT INTO orders (client_order_id, portfolio, symbol, side, quantity) VALUES ('{}', 'events', 'EVNT', 'buy', 1)
 """
+TRIGGERS = "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'pgprefect-%'"
 RUNS = "SELECT count(*) FROM prefect.flow_run WHERE parameters->'portfolios' = '[\"events\"]' {}"
 
 
@@ -40,24 +40,7 @@ def journal(host: Host) -> str:
     return str(host.check_output("journalctl --unit %s --lines 40 --no-pager --output cat", UNIT))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def relayed(host: Host, playbook: Playbook) -> Iterator[None]:
-    """The site has an event meanwhile, and not afterwards."""
-    check = playbook("site.yml", "--check", *arguments(ORDER))
-    assert check.returncode == 0 and changed(check.stdout) != [0], check.stdout
-    done = playbook("site.yml", *arguments(ORDER))
-    assert done.returncode == 0, done.stdout
-    yield
-    done = playbook("site.yml")
-    assert done.returncode == 0, done.stdout
-    assert not host.service(UNIT).is_running and not host.file("/etc/prefect/events/prefect.env").exists
-    assert host.check_output(PSQL, "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'pgprefect-%'") == "0"
-
-
-@pytest.mark.thorough
-def test_a_second_run_changes_nothing(host: Host, playbook: Playbook) -> None:
-    done = playbook("site.yml", *arguments(ORDER))
-    assert done.returncode == 0 and changed(done.stdout) == [0], done.stdout
+def test_the_relay_is_a_service_and_its_secret_is_its_own(host: Host) -> None:
     assert host.service(UNIT).is_running and host.service(UNIT).is_enabled
     assert host.file("/etc/prefect/events/prefect.env").mode == 0o600
 
@@ -84,3 +67,17 @@ def test_what_cannot_work_is_refused_before_anything_is_touched(playbook: Playbo
 def test_the_page(typed: Typed) -> None:
     status, dead, *_ = typed("database_events.md", "Look")
     assert "0 rows waiting to be sent, 0 dead letters." in status and "There is no dead letter." in dead
+
+
+@pytest.mark.thorough
+def test_an_event_that_is_removed_and_comes_back(host: Host, playbook: Playbook) -> None:
+    done = playbook("site.yml", *arguments())
+    assert done.returncode == 0, done.stdout
+    assert not host.service(UNIT).is_running and not host.file("/etc/prefect/events/prefect.env").exists
+    assert host.check_output(PSQL, TRIGGERS) == "0"
+    check = playbook("site.yml", "--check")
+    assert check.returncode == 0 and changed(check.stdout) != [0], check.stdout
+    for changes in (True, False):
+        done = playbook("site.yml")
+        assert done.returncode == 0 and (changed(done.stdout) != [0]) is changes, done.stdout
+    assert host.service(UNIT).is_running and host.check_output(PSQL, TRIGGERS) != "0"

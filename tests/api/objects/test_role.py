@@ -152,6 +152,7 @@ def program(folder: Path, tenant: str, api_arguments: dict[str, str]) -> None:
     (folder / "pgprefect").chmod(0o755)
 
 
+@pytest.mark.thorough
 def test_a_whole_tenant(play: Play, api: Callable[..., Any], name: str, tmp_path: Path) -> None:
     tenant = TENANT.format(name=name, secret=SECRET)
     foretold = play(tenant, "--check", "--diff")
