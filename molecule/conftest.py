@@ -110,6 +110,13 @@ def container() -> str:
     return str(name) + os.environ.get("MOLECULE_SUFFIX", "")
 
 
+@pytest.fixture(scope="module")
+def address(container: str) -> str:
+    """Where Docker publishes the first tenant."""
+    published = subprocess.run(["docker", "port", container, "4200"], check=True, text=True, capture_output=True).stdout
+    return f"http://{published.split()[0]}"
+
+
 @pytest.fixture(scope="session")
 def completed_run(container: str) -> str:
     """Run the sample deployment on the real worker and return the run's name."""

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from .analytics.report import Report, make_report
 from .core.connection import Login, connect
 from .core.errors import PgprefectError
 from .events.buffer import EventBuffer
@@ -253,6 +254,11 @@ class PrefectDatabaseManager(DatabaseManager):
         """Return totals, and figures of the last days; see ``runs.statistics``. Raises StatisticsUnavailable."""
         with self.prefect_session() as session:
             return workflow_statistics(session.driver, self.schema, days).as_dict()
+
+    def get_workflow_report(self, days: float = 7) -> Report:
+        """Return what ``analytics.report`` writes as Markdown or HTML. Raises InputError and StatisticsUnavailable."""
+        with self.prefect_session() as session:
+            return make_report(session.driver, self.schema, days)
 
     def health_check(self, timeout: float = 4.0) -> dict[str, Any]:
         """Ask the database, the servers and the workers, within so many seconds; see ``health.check``.

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..backup import copy, create, sandbox, sets
 from ..backup.sets import Dump, Manifest
+from ..core.formats import ago, counted, duration, size
 from ..core.jobs import record
 from ..core.process import ProcessFailed
 from ..health.leftovers import leftovers, places
@@ -20,7 +21,7 @@ from ..schema.declaration import declaration_of
 from ..site.configuration import Backups, ConfigurationError, CopyTarget, Site
 from . import output
 from .common import absolute_path, add_command, add_group, clear_remains, load_site, number, this_program
-from .output import FINE, ago, counted, duration, refuse, size
+from .output import FINE, refuse
 
 _SET = "the set's name; else the newest"
 

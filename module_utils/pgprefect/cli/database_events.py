@@ -7,12 +7,13 @@ import re
 from typing import Any
 
 from ..core.errors import InputError
+from ..core.formats import ago, counted, duration
 from ..database_events.outbox import Outbox
 from ..schema.database_events import MOST_WAITING, events_of
 from ..site.configuration import Site, Tenant
 from . import output
 from .common import add_command, add_group, load_site, number, open_connection
-from .output import ATTENTION, FINE, ago, counted, duration
+from .output import ATTENTION, FINE
 
 _ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 

@@ -7,11 +7,12 @@ import os
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from ..core.formats import ago, counted
 from ..events.read import read_events
 from ..schema.event_table import EventTable
 from . import output
 from .common import add_command, days, load_site, number, open_connection
-from .output import FINE, ago, counted
+from .output import FINE
 
 _MOST = 100_000
 

@@ -6,10 +6,11 @@ import argparse
 from collections.abc import Mapping
 from typing import Any, Callable
 
+from ..core.formats import age, ago, counted, size
 from ..health.check import DEGRADED, HEALTHY, UNHEALTHY, Check, Health, check_site
 from . import output
 from .common import add_command, for_this_user, load_site, number
-from .output import ATTENTION, BROKEN, FINE, UNKNOWN, age, ago, counted, size
+from .output import ATTENTION, BROKEN, FINE, UNKNOWN
 
 _STATUSES = {HEALTHY: FINE, DEGRADED: ATTENTION, UNHEALTHY: BROKEN}
 

@@ -8,6 +8,7 @@ import sys
 import time
 from typing import Any
 
+from ..core.formats import counted, duration
 from ..core.jobs import Job
 from ..imports import source
 from ..imports.expiry import Retention
@@ -18,7 +19,7 @@ from ..runs.policy import Policy
 from ..site.configuration import ConfigurationError, Site
 from . import output
 from .common import absolute_path, add_command, add_group, confirmed, load_site, this_program
-from .output import BROKEN, FINE, counted, duration, refuse
+from .output import BROKEN, FINE, refuse
 
 NAMES = ("import-copy", "import-examine", "import-rows")
 _NOUNS = {"work_pool": "work pool", "deployment": "deployment", "flow_run": "scheduled run", "events": "event"}

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ..core.formats import counted
 from ..core.options import from_document
 from ..objects.changes import ObjectChange, shown
 from ..objects.drift import Declaration, Drift, find_drift
@@ -18,7 +19,7 @@ from ..objects.yaml_text import to_yaml
 from ..site.configuration import ConfigurationError
 from . import output
 from .common import absolute_path, add_command, add_group, confirmed, load_site, tenant_api
-from .output import ATTENTION, FINE, counted
+from .output import ATTENTION, FINE
 
 _STDIN = Path("-")
 _SHOWN = 60  # characters of a value

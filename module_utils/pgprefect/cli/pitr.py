@@ -7,6 +7,7 @@ import os
 from datetime import datetime, timezone
 from typing import Any
 
+from ..core.formats import ago, size
 from ..core.jobs import record
 from ..pitr import repository as history
 from ..pitr import restore
@@ -14,7 +15,7 @@ from ..pitr.repository import Cluster, RecoveryTarget, Repository
 from ..site.configuration import ConfigurationError, Site
 from . import output
 from .common import add_command, add_group, clear_remains, confirmed, load_site
-from .output import FINE, ago, refuse, size
+from .output import FINE, refuse
 
 
 def add_to(commands: Any) -> None:

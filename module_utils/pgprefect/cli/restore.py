@@ -13,13 +13,14 @@ from ..backup.examine import examine
 from ..backup.restore_table import put_back, restore_table
 from ..backup.sets import BackupError, Dump
 from ..core.errors import InputError
+from ..core.formats import ago, counted
 from ..pitr.repository import find_cluster, set_restore_point
 from ..schema.declaration import declaration_of
 from ..site.configuration import Site
 from . import output
 from .backup import site_with_backups
 from .common import add_command, confirmed, this_program
-from .output import ATTENTION, FINE, ago, counted, refuse
+from .output import ATTENTION, FINE, refuse
 
 
 def add_to(commands: Any) -> None:

@@ -1,4 +1,4 @@
-"""The commands about flow runs: ``pgprefect stats``, ``pgprefect cleanup`` and ``pgprefect runs``."""
+"""The commands that end or delete flow runs: ``pgprefect cleanup`` and ``pgprefect runs``."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..core.errors import InputError
+from ..core.formats import counted, duration, size
 from ..core.http import PrefectApi
 from ..core.jobs import record
 from ..runs.recovery import CONFIRM_SECONDS, Lost, confirm, find_lost, recover
 from ..runs.retention import CleanupPlan, CleanupResult, Policy, clean_up, named, plan
-from ..runs.statistics import Figures, Statistics, to_csv, workflow_statistics
 from ..site.configuration import Site, Tenant
 from . import output
 from .common import (
@@ -21,23 +21,16 @@ from .common import (
     add_group,
     clear_remains,
     confirmed,
-    days,
     load_site,
     number,
     open_connection,
     tenant_api,
 )
-from .output import FINE, ago, counted, duration, refuse, size
+from .output import FINE, refuse
 
 
 def add_to(commands: Any) -> None:
     """Add the commands to what argparse's ``add_subparsers`` returned."""
-    command = add_command(commands, "stats", _stats, "count and time the flow runs", tenant=True)
-    command.add_argument("--days", type=days, default=30.0, help="the window, up to now (%(default)g)")
-    form = command.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="print one JSON document")
-    form.add_argument("--csv", action="store_true", help="print one line for each flow and deployment")
-
     summary = "delete old flow runs with all that belongs to them"
     command = add_command(commands, "cleanup", _cleanup, summary, tenant=True, json=True, dry_run=True, confirmed=True)
     command.add_argument(
@@ -49,71 +42,6 @@ def add_to(commands: Any) -> None:
     summary = "name the runs that nothing runs any more, with the evidence; end them, or schedule them again"
     command = add_command(actions, "recover", _recover, summary, tenant=True, json=True, dry_run=True, confirmed=True)
     command.add_argument("--quiet", action="store_true", help="say nothing where no run is lost")
-
-
-def _stats(options: argparse.Namespace) -> int:
-    site = load_site(options)
-    tenant = site.tenant(options.tenant)
-    with open_connection(site.observer, site.database) as connection:
-        found = workflow_statistics(connection, tenant.schema, options.days)
-    if options.json:
-        output.as_json(found.as_dict())
-    elif options.csv:
-        print(to_csv(found), end="")
-    else:
-        _print_statistics(found, tenant)
-    return FINE
-
-
-def _print_statistics(found: Statistics, tenant: Tenant) -> None:
-    runs = sum(map(_begun, found.flows))
-    completed, failed = (sum(map(count, found.flows)) for count in (_completed, lambda group: group.failed))
-    window = f"in the last {counted(found.days, 'day')}"
-    if runs:
-        output.verdict(
-            f"Tenant {tenant.name}: {counted(runs, 'run')} {window}, {completed} completed, {failed} failed."
-        )
-    else:
-        output.verdict(f"Tenant {tenant.name}: nothing to show, no run {window}.")
-    total = found.total_runs - found.scheduled_runs
-    print(
-        f"Of all time: {counted(found.total_flows, 'flow')}, {counted(total, 'run')}, {found.successful_runs:,} "
-        f"completed, {found.failed_runs:,} failed; {found.scheduled_runs:,} scheduled."
-    )
-    columns = ["flow", "deployment", "runs", "success", "p50", "p95", "p99", "late by", "retries"]
-    output.table(columns, [_row(group) for group in _groups(found) if _begun(group)], "By flow and deployment")
-    trend = [
-        (f"{day.day:%F}", runs, day.successful_runs, day.failed_runs, duration(day.average_duration))
-        for day in found.trend
-        if (runs := day.runs - day.scheduled_runs)
-    ]
-    output.table(["day", "runs", "completed", "failed", "average"], trend, "By day, in UTC")
-    tasks = [(task.task_key, task.runs, task.failed_runs, duration(task.p95_duration)) for task in found.slowest_tasks]
-    output.table(["task", "runs", "failed", "p95"], tasks, "Slowest tasks")
-    newest = [
-        (run.name, run.flow, run.state_name, ago(run.end_time), duration(run.duration)) for run in found.recent_activity
-    ]
-    output.table(["run", "flow", "state", "ended", "took"], newest, "Newest runs")
-
-
-def _groups(found: Statistics) -> list[Figures]:
-    """Return the deployments, and the whole of each flow that has more than one."""
-    parts = [group.flow for group in found.deployments]
-    return [*(group for group in found.flows if parts.count(group.flow) > 1), *found.deployments]
-
-
-def _begun(group: Figures) -> int:
-    return group.runs - group.states["SCHEDULED"]
-
-
-def _completed(group: Figures) -> int:
-    return group.states["COMPLETED"]
-
-
-def _row(group: Figures) -> tuple[Any, ...]:
-    rate = None if group.success_rate is None else f"{group.success_rate:.1%}".replace(".0%", "%")
-    times = (group.p50_duration, group.p95_duration, group.p99_duration, group.average_lateness)
-    return (group.flow, group.deployment, _begun(group), rate, *map(duration, times), group.retries)
 
 
 def _cleanup(options: argparse.Namespace) -> int:

@@ -7,12 +7,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ..core.formats import counted, size
 from ..core.problems import ERROR
 from ..upgrade.canary import run_canary
 from ..upgrade.checks import UpgradeCheck, check_upgrade
 from . import output
 from .common import add_command, add_group, load_site, number, open_connection, tenant_api
-from .output import BROKEN, FINE, counted, size
+from .output import BROKEN, FINE
 
 
 def add_to(commands: Any) -> None:

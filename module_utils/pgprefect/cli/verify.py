@@ -7,13 +7,14 @@ import re
 from dataclasses import asdict, replace
 from typing import Any
 
+from ..core.formats import counted
 from ..core.problems import ERROR, NOTICE, WARNING, Problem
 from ..schema.declaration import declaration_of
 from ..schema.verify import SchemaReport, Verification, verify_site
 from ..site.configuration import Site
 from . import output
 from .common import add_command, for_this_user, load_site
-from .output import ATTENTION, BROKEN, FINE, UNKNOWN, counted, refuse
+from .output import ATTENTION, BROKEN, FINE, UNKNOWN, refuse
 
 
 def add_to(commands: Any) -> None:

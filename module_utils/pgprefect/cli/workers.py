@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..core.formats import counted
 from ..core.http import ApiError, PrefectApi
 from ..workers.host import (
     CONFIGURATION,
@@ -23,7 +24,7 @@ from ..workers.load import read_load
 from ..workers.scale import Load, ScaledPool, Scaling, Step, after, next_step
 from . import output
 from .common import add_command, add_group, api_of
-from .output import FINE, counted
+from .output import FINE
 
 _API_SECONDS = 10  # for each answer, so that a look is over before the next one is due
 

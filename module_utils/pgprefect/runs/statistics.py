@@ -141,10 +141,10 @@ def _plain(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime.date) else value
 
 
-_WHEN = "coalesce(start_time, expected_start_time)"  # the expression of Prefect's own index
-_WINDOW = f"{_WHEN} >= {{since}} AND {_WHEN} <= {{until}}"
+WHEN = "coalesce(start_time, expected_start_time)"  # the expression of Prefect's own index
+WINDOW = f"{WHEN} >= {{since}} AND {WHEN} <= {{until}}"
 # Subtracting epochs takes half the time of taking the epoch of an interval.
-_SECONDS = "date_part('epoch', end_time) - date_part('epoch', start_time)"
+SECONDS = "date_part('epoch', end_time) - date_part('epoch', start_time)"
 # As Prefect computes it: a run that should have started is late until now, or a dead worker would look prompt.
 _UNFINISHED = f"state_type NOT IN {TERMINAL_STATES_SQL}"
 _LATENESS = f"""CASE WHEN start_time IS NOT NULL
@@ -161,7 +161,7 @@ _SETTINGS = (
 
 _TOTALS = f"""
 SELECT (SELECT count(*) FROM {{flow}}), count(*), count(*) FILTER (WHERE state_type = 'COMPLETED'),
-       count(*) FILTER (WHERE state_type IN ('FAILED', 'CRASHED')), avg({_SECONDS}),
+       count(*) FILTER (WHERE state_type IN ('FAILED', 'CRASHED')), avg({SECONDS}),
        count(*) FILTER (WHERE state_type = 'SCHEDULED')
 FROM {{flow_run}}
 """
@@ -170,7 +170,7 @@ FROM {{flow_run}}
 _RECENT = f"""
 SELECT r.id::text, f.name, d.name, r.name, r.state_type::text, r.state_name, r.start_time, r.end_time,
        round(r.seconds::numeric, 3)::float8
-FROM (SELECT id, flow_id, deployment_id, name, state_type, state_name, start_time, end_time, {_SECONDS} AS seconds
+FROM (SELECT id, flow_id, deployment_id, name, state_type, state_name, start_time, end_time, {SECONDS} AS seconds
       FROM {{flow_run}} WHERE end_time IS NOT NULL ORDER BY end_time DESC LIMIT {{limit}}) AS r
      JOIN {{flow}} f ON f.id = r.flow_id LEFT JOIN {{deployment}} d ON d.id = r.deployment_id
 ORDER BY r.end_time DESC
@@ -181,21 +181,21 @@ ORDER BY r.end_time DESC
 _COUNTS = f"""
 SELECT flow_id::text, deployment_id::text, coalesce(state_type::text, 'NONE'), date '1970-01-01' + day, runs, retries,
        ended, seconds, due, lateness, most
-FROM (SELECT flow_id, deployment_id, state_type, floor(date_part('epoch', {_WHEN}) / 86400)::int AS day,
+FROM (SELECT flow_id, deployment_id, state_type, floor(date_part('epoch', {WHEN}) / 86400)::int AS day,
              count(*) AS runs, coalesce(sum(run_count - 1) FILTER (WHERE run_count > 1), 0) AS retries,
              count(*) FILTER (WHERE start_time IS NOT NULL AND end_time IS NOT NULL) AS ended,
-             sum({_SECONDS}) AS seconds,
+             sum({SECONDS}) AS seconds,
              count(*) FILTER (WHERE start_time IS NOT NULL OR {_UNFINISHED} AND expected_start_time IS NOT NULL) AS due,
              sum({_LATENESS}) AS lateness, max({_LATENESS}) AS most
-      FROM {{flow_run}} WHERE {_WINDOW} GROUP BY 1, 2, 3, 4) AS groups
+      FROM {{flow_run}} WHERE {WINDOW} GROUP BY 1, 2, 3, 4) AS groups
 """
 
 # One sort of the narrowest rows serves both grouping sets.
 _PERCENTILES = f"""
 SELECT flow_id::text, deployment_id::text, whole_flow, percentiles
 FROM (SELECT flow_id, deployment_id, grouping(deployment_id) = 1 AS whole_flow,
-             percentile_cont(ARRAY[0.5, 0.95, 0.99]) WITHIN GROUP (ORDER BY {_SECONDS}) AS percentiles
-      FROM {{flow_run}} WHERE {_WINDOW} AND end_time IS NOT NULL AND start_time IS NOT NULL
+             percentile_cont(ARRAY[0.5, 0.95, 0.99]) WITHIN GROUP (ORDER BY {SECONDS}) AS percentiles
+      FROM {{flow_run}} WHERE {WINDOW} AND end_time IS NOT NULL AND start_time IS NOT NULL
       GROUP BY GROUPING SETS ((flow_id, deployment_id), (flow_id))) AS groups
 """
 
@@ -206,7 +206,7 @@ SELECT id::text, name FROM {flow} UNION ALL SELECT id::text, name FROM {deployme
 _SLOWEST = f"""
 SELECT task_key, count(*), count(*) FILTER (WHERE state_type IN ('FAILED', 'CRASHED')), avg(seconds),
        percentile_cont(0.95) WITHIN GROUP (ORDER BY seconds) AS p95, max(seconds)
-FROM (SELECT task_key, state_type, {_SECONDS} AS seconds FROM {{task_run}}
+FROM (SELECT task_key, state_type, {SECONDS} AS seconds FROM {{task_run}}
       WHERE start_time >= {{since}} AND start_time <= {{until}} AND end_time IS NOT NULL
       ORDER BY start_time DESC LIMIT {{newest}}) AS runs
 GROUP BY task_key ORDER BY p95 DESC, task_key LIMIT {{limit}}
@@ -228,15 +228,15 @@ def workflow_statistics(
     tasks and deployments. The connection keeps larger sort memory until the end of its transaction. Raises InputError
     for a number that is not allowed, and StatisticsUnavailable.
     """
-    _check(days, recent=recent, slowest=slowest, failing=failing)
+    check_numbers(days, recent=recent, slowest=slowest, failing=failing)
     until = now or datetime.datetime.now(datetime.timezone.utc)
-    queries = _Queries(connection, schema, until - datetime.timedelta(days=days), until)
+    queries = Queries(connection, schema, until - datetime.timedelta(days=days), until)
     statistics = Statistics(days, queries.since)
-    with _explained(schema):
+    with explained(schema):
         [(flows, runs, successful, failed, seconds, statistics.scheduled_runs)] = queries.run(_TOTALS)
         statistics.total_flows, statistics.total_runs = flows, runs
         statistics.successful_runs, statistics.failed_runs = successful, failed
-        statistics.average_duration = _rounded(seconds)
+        statistics.average_duration = rounded(seconds)
         statistics.recent_activity = [Run(*row) for row in queries.run(_RECENT, recent)]
         _add_window(statistics, queries)
         statistics.slowest_tasks = [
@@ -315,18 +315,18 @@ class _Sum:
             states=self.states,
             success_rate=round(completed / (completed + self.failed), 4) if completed + self.failed else None,
             average_duration=self.average_duration,
-            p50_duration=_rounded(p50),
-            p95_duration=_rounded(p95),
-            p99_duration=_rounded(p99),
+            p50_duration=rounded(p50),
+            p95_duration=rounded(p95),
+            p99_duration=rounded(p99),
             average_lateness=round(self.lateness / self.due, 3) if self.due else None,
-            max_lateness=_rounded(self.most),
+            max_lateness=rounded(self.most),
             retries=self.retries,
         )
 
 
-def _add_window(statistics: Statistics, queries: _Queries) -> None:
+def _add_window(statistics: Statistics, queries: Queries) -> None:
     """Fill in the window by flow, by deployment (a run may have none) and by day, from one pass over the runs."""
-    names: dict[str, str] = dict(queries.run(_NAMES))
+    names = Names(queries)
     flows: dict[str, _Sum] = defaultdict(_Sum)
     deployments: dict[tuple[str, str | None], _Sum] = defaultdict(_Sum)
     days: dict[datetime.date, _Sum] = defaultdict(_Sum)
@@ -338,15 +338,10 @@ def _add_window(statistics: Statistics, queries: _Queries) -> None:
         for flow, deployment, whole_flow, values in queries.run(_PERCENTILES)
     }
     statistics.flows = _most_first(
-        group.figures(names.get(flow, flow), None, percentiles.get((flow, None))) for flow, group in flows.items()
+        group.figures(*names.of(flow), percentiles.get((flow, None))) for flow, group in flows.items()
     )
     statistics.deployments = _most_first(
-        # Of a deployment that was deleted only the id is left, in its runs.
-        group.figures(
-            names.get(flow, flow),
-            names.get(deployment, deployment) if deployment else None,
-            percentiles.get((flow, (deployment,))),
-        )
+        group.figures(*names.of(flow, deployment), percentiles.get((flow, (deployment,))))
         for (flow, deployment), group in deployments.items()
     )
     day, last = (time.astimezone(datetime.timezone.utc).date() for time in (queries.since, queries.until))
@@ -370,7 +365,7 @@ def _most_first(groups: Iterable[Figures]) -> list[Figures]:
 
 
 @dataclass(frozen=True)
-class _Queries:
+class Queries:
     """Queries of Prefect's tables, with the window as parameters."""
 
     connection: Any
@@ -378,10 +373,10 @@ class _Queries:
     since: datetime.datetime
     until: datetime.datetime
 
-    def run(self, query: str, limit: int = 0) -> list[tuple[Any, ...]]:
-        """Run a query on the schema's tables and return its rows."""
-        values = {"since": Value(self.since), "until": Value(self.until), "limit": Value(limit)}
-        values["newest"] = Value(MOST_TASK_RUNS)
+    def run(self, query: str, limit: int = 0, **more: Any) -> list[tuple[Any, ...]]:
+        """Run a query on the schema's tables and return its rows. It may name the window and further values."""
+        given = {"since": self.since, "until": self.until, "limit": limit, "newest": MOST_TASK_RUNS, **more}
+        values = {name: Value(value) for name, value in given.items()}
         text = f"{_SETTINGS} {query}"
         with self.connection.cursor() as cursor:
             Statement.named(text, {**prefect_tables(self.schema), **values}).execute(cursor)
@@ -389,11 +384,24 @@ class _Queries:
         return rows
 
 
-def _rounded(seconds: float | None) -> float | None:
+class Names:
+    """The names of one server's flows and deployments. Of one that was deleted only the id is left."""
+
+    def __init__(self, queries: Queries) -> None:
+        self._names: dict[str, str] = dict(queries.run(_NAMES))
+
+    def of(self, flow: str, deployment: str | None = None) -> tuple[str, str | None]:
+        """Return the names of a flow and of a deployment of it, if one is given."""
+        return self._names.get(flow, flow), deployment and self._names.get(deployment, deployment)
+
+
+def rounded(seconds: float | None) -> float | None:
+    """Round seconds to milliseconds."""
     return None if seconds is None else round(seconds, 3)
 
 
-def _check(days: float, **counts: int) -> None:
+def check_numbers(days: float, **counts: int) -> None:
+    """Raise InputError for days or counts that are not allowed."""
     if not isinstance(days, (int, float)) or isinstance(days, bool) or not 0 < days <= MOST_DAYS:
         raise InputError(f"days is {days!r}; it must be a number above 0, and {MOST_DAYS} at most.")
     for name, count in counts.items():
@@ -402,7 +410,8 @@ def _check(days: float, **counts: int) -> None:
 
 
 @contextmanager
-def _explained(schema: str) -> Iterator[None]:
+def explained(schema: str) -> Iterator[None]:
+    """Raise StatisticsUnavailable where the schema's tables are missing or may not be read."""
     from psycopg2 import errors
 
     try:

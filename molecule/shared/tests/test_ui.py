@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -21,13 +20,6 @@ from tests.support.browser import log_in, running_browser
 def browser() -> Iterator[webdriver.Chrome]:
     with running_browser() as driver:
         yield driver
-
-
-@pytest.fixture(scope="module")
-def address(container: str) -> str:
-    """Where Docker publishes the first tenant."""
-    published = subprocess.run(["docker", "port", container, "4200"], check=True, text=True, capture_output=True).stdout
-    return f"http://{published.split()[0]}"
 
 
 def test_the_completed_run_is_there_by_name(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import io
 import json
 import re
@@ -18,6 +19,7 @@ from pgprefect.cli.output import Progress
 from pgprefect.runs.retention import Batch
 
 from bench.data import fill
+from tests.support.history import insert, insert_run
 from tests.support.site import TRADING_SQL, TRADING_TABLES, Site, declaration_of, disposable, pgprefect
 
 
@@ -204,6 +206,32 @@ def test_statistics(prefect: Site, site_file: Path, capsys: pytest.CaptureFixtur
     assert json.loads(capsys.readouterr().out)["total_runs"] == 60
     assert run(site_file, "stats", "--csv") == 0
     assert capsys.readouterr().out.startswith("kind,flow,deployment,runs,")
+
+
+def test_what_the_history_says(prefect: Site, site_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(site_file, "stats", "compare") == 0
+    assert "nothing to compare" in capsys.readouterr().out
+    flow, now = insert(prefect, "flow", name="collect"), datetime.datetime.now(datetime.UTC)
+    for place in range(10):
+        for days, seconds in ((10, 5), (3, 50)):
+            due = now - datetime.timedelta(days=days, minutes=place)
+            values: dict[str, Any] = {"seconds": seconds, "tags": '["nightly"]', "run_count": 2}
+            last = insert_run(prefect, flow, due, "COMPLETED", **values)
+    assert run(site_file, "stats", "compare") == 0
+    headline, _, columns, row = capsys.readouterr().out.splitlines()
+    assert "last 7 days compared with those before: 1 worse, 0 better" in headline and columns.endswith("IS")
+    assert row.split()[2:5] == ["duration", "5", "s"] and row.endswith("worse")
+    assert run(site_file, "stats", "compare", "--all") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 6
+    for action, words in (("flaky", "1 deployment succeeded at"), ("costs", "nightly"), ("path", "50 s, of which 0 s")):
+        assert run(site_file, "stats", action, *([last] if action == "path" else [])) == 0
+        assert words in capsys.readouterr().out
+        assert run(site_file, "stats", action, *([last] if action == "path" else []), "--json") == 0
+        assert json.loads(capsys.readouterr().out)
+    assert run(site_file, "stats", "report") == 0 and "# Flow runs of the last 7 days" in capsys.readouterr().out
+    assert run(site_file, "stats", "report", "--html") == 0 and "<!doctype html>" in capsys.readouterr().out
+    assert run(site_file, "stats", "path", "nonsense") == 3
+    assert "no id of a flow run" in capsys.readouterr().err
 
 
 def test_events(prefect: Site, site_file: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,13 +8,11 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pgprefect import __version__
-from pgprefect.cli import output
 from pgprefect.cli.common import Parser, add_command, confirmed
 from pgprefect.cli.main import build_parser, main
 
@@ -23,7 +21,12 @@ TAKES = {
     "health": {"--tenant", "--json", "--timeout"},
     "metrics": {"--alerts", "--textfile", "--timeout"},
     "verify": {"--tenant", "--json"},
-    "stats": {"--tenant", "--json", "--csv", "--days"},
+    "stats show": {"--tenant", "--json", "--csv", "--days"},
+    "stats compare": {"--tenant", "--json", "--days", "--all"},
+    "stats flaky": {"--tenant", "--json", "--days"},
+    "stats costs": {"--tenant", "--json", "--days"},
+    "stats report": {"--tenant", "--html", "--days"},
+    "stats path": {"--tenant", "--json"},
     "events": {"--json", "--workflow", "--days", "--limit"},
     "database-events status": {"--tenant", "--json"},
     "database-events dead": {"--tenant", "--json", "--limit"},
@@ -131,6 +134,7 @@ def test_each_command_takes_what_it_needs() -> None:
 @pytest.mark.parametrize("name", TAKES)
 def test_no_command_takes_the_options_of_others(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     needed = {
+        "stats path": ["x"],
         "pitr point": ["x"],
         "upgrade check": ["x"],
         "take-up": ["x"],
@@ -286,19 +290,3 @@ def test_a_person_at_a_terminal_is_asked(answer: str, wanted: bool, monkeypatch:
         monkeypatch.setattr(sys, "stdout", stdout)
         keys.write(answer.encode() or b"\x04")
         assert confirmed(argparse.Namespace(yes=False), "This deletes them.") is wanted
-
-
-def test_words_for_people() -> None:
-    assert [output.counted(count, "run") for count in (0, 1, 2, 1234, 0.5)] == [
-        "0 runs", "1 run", "2 runs", "1,234 runs", "0.5 runs",
-    ]  # fmt: skip
-    assert [output.size(count) for count in (0, 1023, 1024, 5 << 20, 3 << 30, 7 << 40, 2048 << 40)] == [
-        "0 bytes", "1,023 bytes", "1.0 KiB", "5.0 MiB", "3.0 GiB", "7.0 TiB", "2,048.0 TiB",
-    ]  # fmt: skip
-    assert [output.duration(seconds) for seconds in (None, 0, 0.3521, 99.94, 150, 7200, 200000)] == [
-        None, "0 s", "0.35 s", "99.9 s", "2.5 min", "2.0 h", "2.3 d",
-    ]  # fmt: skip
-    assert [output.age(seconds) for seconds in (-3, 0, 100, 130, 7300, 180000)] == [
-        "0 s", "0 s", "100 s", "2 min", "2 h", "2 d",
-    ]  # fmt: skip
-    assert output.ago(datetime.now(UTC) - timedelta(hours=5)) == "5 h ago"

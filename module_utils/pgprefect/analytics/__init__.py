@@ -1,0 +1,1 @@
+"""What the history of the runs says: changes between two windows, unreliable flows, costs, critical paths, reports."""
