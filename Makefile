@@ -1,7 +1,7 @@
 # `make` lists the targets. Each one is a script or a few commands that also work without make.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help up down test test-all test-kubernetes lint unit api database molecule bench image lock doc
+.PHONY: help up down test test-all test-kubernetes lint unit api database molecule bench image lock doc screenshots
 export BOX_NAME BOX_PORT FORCE
 
 PYTEST = .venv/bin/pytest --junitxml .cache/reports/$@.xml
@@ -66,3 +66,6 @@ doc: ## write the roles' READMEs from their argument specs, and the dashboards f
 	@box/controller
 	@.venv/bin/python docs/roles.py
 	@.venv/bin/python docs/grafana.py
+
+screenshots: ## take the pictures in docs/images, of a box of its own with monitoring
+	@box/screenshots
