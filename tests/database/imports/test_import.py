@@ -80,7 +80,8 @@ def test_the_api_lists_what_it_listed_before(
     assert secrets == [{"value": f"hush {number}"} for number in range(3)]
 
 
-@pytest.mark.parametrize("release", [pytest.param(RELEASES[0], marks=pytest.mark.thorough), *RELEASES[1:]])
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.thorough
 def test_an_older_file_in_each_release(of_3_2: Path, order: Orders, released: Site, release: str) -> None:
     before = of_3_2.read_bytes()
     plan, done = run_import(order(of_3_2, released, virtualenv=str(virtualenv_of(release))))

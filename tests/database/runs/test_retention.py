@@ -364,6 +364,7 @@ clean_up(connection, "prefect", policy, lambda batch: print(batch.phase, flush=T
     assert {table: before[table] - middle[table] + rest[table] for table in CLEANED_TABLES} == expected
 
 
+@pytest.mark.thorough
 def test_a_server_that_restarts_in_the_middle(tmp_path: Path) -> None:
     with running_postgresql() as server:
         site = migrated_site(server, "restarted", tmp_path)

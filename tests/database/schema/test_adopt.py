@@ -476,6 +476,7 @@ def host(tmp_path: Path) -> Iterator[tuple[Naive, Callable[..., str]]]:
         yield site, play
 
 
+@pytest.mark.thorough
 def test_the_playbook(host: tuple[Naive, Callable[..., str]]) -> None:
     site, play = host
     before, untouched = rows(site), (everything(site), placed(site))
