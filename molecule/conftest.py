@@ -89,6 +89,13 @@ def workers(host: Host) -> list[str]:
 
 
 @pytest.fixture(scope="module")
+def relays(host: Host) -> list[str]:
+    """The tenants of the host that have database events."""
+    units = host.check_output("systemctl list-units --plain --no-legend 'prefect-events@*'").splitlines()
+    return [line.split(".")[0].partition("@")[2] for line in units]
+
+
+@pytest.fixture(scope="module")
 def sql(host: Host, secrets: dict[str, str]) -> Sql:
     """Run a statement over TCP as a login role, with its real password."""
 

@@ -40,11 +40,6 @@ def journal(host: Host) -> str:
     return str(host.check_output("journalctl --unit %s --lines 40 --no-pager --output cat", UNIT))
 
 
-def test_the_relay_is_a_service_and_its_secret_is_its_own(host: Host) -> None:
-    assert host.service(UNIT).is_running and host.service(UNIT).is_enabled
-    assert host.file("/etc/prefect/events/prefect.env").mode == 0o600
-
-
 def test_an_order_starts_its_check_within_three_seconds(host: Host) -> None:
     host.check_output(PSQL, INSERT.format("first"))
     began = time.monotonic()

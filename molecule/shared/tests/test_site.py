@@ -15,20 +15,22 @@ from tests.support.scenario import PREFECT, Playbook, Sql
 SECRET_TABLES = ("automation", "block_document", "configuration", "csrf_token", "flow_run_input", "variable")
 
 
-def units(tenants: list[str], workers: list[str]) -> list[str]:
-    """The units of the tenants' servers and of the workers."""
-    return [f"prefect-server@{name}" for name in tenants] + [f"prefect-worker@{name}" for name in workers]
+@pytest.fixture(scope="module")
+def units(tenants: list[str], workers: list[str], relays: list[str]) -> list[str]:
+    """The units of the tenants' servers, of the workers, and of the relays."""
+    kinds = {"server": tenants, "worker": workers, "events": relays}
+    return [f"prefect-{kind}@{name}" for kind, names in kinds.items() for name in names]
 
 
-def test_units_run_and_start_at_boot(host: Host, tenants: list[str], workers: list[str]) -> None:
-    for unit in units(tenants, workers):
+def test_units_run_and_start_at_boot(host: Host, units: list[str]) -> None:
+    for unit in units:
         assert host.service(unit).is_running, unit
         assert host.service(unit).is_enabled, unit
     assert host.run("systemctl is-system-running").stdout.strip() == "running"
 
 
-def test_units_are_hardened(host: Host, tenants: list[str], workers: list[str]) -> None:
-    for unit in units(tenants, workers):
+def test_units_are_hardened(host: Host, units: list[str]) -> None:
+    for unit in units:
         exposure = host.check_output("systemd-analyze security --no-pager %s | tail -n 1", f"{unit}.service")
         match = re.search(r": ([0-9.]+) ", exposure)
         assert match and float(match[1]) <= 3.0, exposure
@@ -36,8 +38,11 @@ def test_units_are_hardened(host: Host, tenants: list[str], workers: list[str]) 
         assert len(limits) == 2 and all(limit.isdecimal() for limit in limits), limits
 
 
-def test_environments_are_for_their_readers_only(host: Host, tenants: list[str], workers: list[str]) -> None:
-    expected = {f"/etc/prefect/worker/{name}.env": "600 root root" for name in workers}
+def test_environments_are_for_their_readers_only(
+    host: Host, tenants: list[str], workers: list[str], relays: list[str]
+) -> None:
+    own = (*(f"worker/{name}" for name in workers), *(f"events/{name}" for name in relays))
+    expected = {f"/etc/prefect/{name}.env": "600 root root" for name in own}
     expected["/etc/prefect/pgprefect.json"] = "644 root root"  # without secrets
     for tenant in tenants:
         expected[f"/etc/prefect/{tenant}.env"] = "640 root prefect"
@@ -74,7 +79,7 @@ def test_what_listens(host: Host, workers: list[str], tenants: list[str]) -> Non
     assert len(set(ports)) == len(workers) and {f"127.0.0.1:{port}" for port in ports} <= sockets
 
 
-def test_tables_are_where_they_belong(host: Host) -> None:
+def test_tables_are_where_they_belong(host: Host, relays: list[str]) -> None:
     query = """
         SELECT schemaname, tableowner, count(*) FROM pg_tables
         WHERE schemaname NOT IN ('pg_catalog', 'information_schema') GROUP BY 1, 2 ORDER BY 1, 2"""
@@ -83,6 +88,7 @@ def test_tables_are_where_they_belong(host: Host) -> None:
     schemas = {schema: (owner, int(count)) for schema, owner, count in rows}
     assert len(rows) == len(schemas), rows
     assert schemas.pop("public") == ("mltrading_owner", 6)
+    assert [schemas.pop(f"{name}_outbox") for name in relays] == [(f"{name}_outbox", 1) for name in relays]
     assert schemas.pop("prefect") == ("prefect_owner", PREFECT_TABLES)
     assert all(entry == (f"{schema}_owner", PREFECT_TABLES) for schema, entry in schemas.items()), schemas
 
@@ -180,8 +186,9 @@ def test_the_run_says_where_its_data_came_from(sql: Sql, completed_run: str) -> 
     assert "sample" in sql("mltrading_app", query).stdout
 
 
-def test_no_telemetry(host: Host, tenants: list[str], workers: list[str]) -> None:
-    for unit in units(tenants, workers):
+def test_no_telemetry(host: Host, units: list[str]) -> None:
+    # A relay has nothing of Prefect's that would send any.
+    for unit in (unit for unit in units if not unit.startswith("prefect-events@")):
         process = host.check_output("systemctl show --property MainPID --value %s", unit)
         environment = host.check_output(f"tr '\\0' '\\n' < /proc/{int(process)}/environ")
         assert "PREFECT_SERVER_ANALYTICS_ENABLED=false" in environment, unit
