@@ -102,6 +102,7 @@ def poll(site: Site, server: PrefectServer, deployment: str, stop: threading.Eve
 def latency(site: Site, minutes: int, burst: int) -> None:
     """Measure from the insert of an order to its run, with both on the same orders, and the rate of a burst."""
     declare(site, ORDERS)
+    site.sql("TRUNCATE prefect_outbox.event")
     with tempfile.TemporaryDirectory() as home:
         server = PrefectServer(site, Path(home))
         with running(server), running(relay_of(site, server.url, Path(home) / "relay.log")):

@@ -48,6 +48,15 @@ def test_an_order_starts_its_check_within_three_seconds(host: Host) -> None:
     wait_for(lambda: host.check_output(PSQL, RUNS.format("AND state_type = 'COMPLETED'")) == "1", seconds=120)
 
 
+def test_new_prices_become_signals(host: Host) -> None:
+    prices = "SELECT 'EVNT', date '2024-01-01' + n, 1, 1, 1, 1, 1, 0, 'x' FROM generate_series(0, 40) n"
+    host.check_output(PSQL, f"INSERT INTO market_data {prices}")
+    signals = "SELECT count(*) > 0 FROM trading_signals WHERE symbol = 'EVNT'"
+    wait_for(lambda: host.check_output(PSQL, signals) == "t", lambda: journal(host), seconds=120)
+    runs = "SELECT count(*) FROM prefect.flow_run WHERE parameters->'symbols' = '[\"EVNT\"]'"
+    assert host.check_output(PSQL, runs) == "1"
+
+
 def test_a_killed_relay_comes_back_and_sends_what_waits(host: Host) -> None:
     host.check_output("systemctl kill --signal KILL %s", UNIT)
     host.check_output(PSQL, INSERT.format("second"))
@@ -62,6 +71,21 @@ def test_what_cannot_work_is_refused_before_anything_is_touched(playbook: Playbo
 def test_the_page(typed: Typed) -> None:
     status, dead, *_ = typed("database_events.md", "Look")
     assert "0 rows waiting to be sent, 0 dead letters." in status and "There is no dead letter." in dead
+
+
+def test_an_application_that_listens_is_told_of_a_run_s_events(host: Host, typed: Typed) -> None:
+    typed("flows.md", "An application that is told")
+    listen = "psql --dbname mltrading --command 'LISTEN workflow_events' --command 'SELECT pg_sleep(1)'"
+    again = " --command 'SELECT pg_sleep(1)'" * 60
+    host.check_output(f"systemd-run --uid postgres --unit listener -p StandardOutput=file:/tmp/heard {listen}{again}")
+    wait_for(lambda: "LISTEN" in host.file("/tmp/heard").content_string)
+    host.check_output("prefect deployment run check-risk-limits/daily --watch 2>&1")
+    heard = 'Asynchronous notification "workflow_events" with payload "{"id" : '
+    wait_for(lambda: heard in host.file("/tmp/heard").content_string, seconds=60)
+    said = host.file("/tmp/heard").content_string
+    assert '"type" : "risk_limits_checked", "status" : "success"' in said, said
+    host.check_output("systemctl stop listener")
+    host.check_output(PSQL, "DROP TRIGGER notify_event ON system_logs; DROP FUNCTION notify_event()")
 
 
 @pytest.mark.thorough
