@@ -7,8 +7,12 @@ import contextlib
 import http.client
 import itertools
 import json
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
+from pgprefect.analytics.comparison import compare_windows
+from pgprefect.analytics.costs import tag_costs
+from pgprefect.analytics.flaky import flaky_deployments
 from pgprefect.runs.statistics import workflow_statistics
 
 from bench.support import database_of_runs, prefect_server, show, timed
@@ -17,8 +21,8 @@ from tests.support.site import Site
 PAGES = 20  # of 200 runs, fetched over the REST API
 
 
-def ours(site: Site, days: float) -> float:
-    """Return the seconds of one call with its connection, the best of three."""
+def ours(site: Site, days: float, *questions: Callable[..., object]) -> float:
+    """Return the seconds of one call with its connection, or of one of each question; the best of three."""
     best = []
     for _ in range(3):
         role = site.declaration.monitor
@@ -28,7 +32,8 @@ def ours(site: Site, days: float) -> float:
                 site.server.connect(site.database, role, site.declaration.passwords[role])
             ) as connection,
         ):
-            workflow_statistics(connection, site.tenant.schema, days=days)
+            for question in questions or (workflow_statistics,):
+                question(connection, site.tenant.schema, days)
         best += seconds
     return min(best)
 
@@ -54,6 +59,7 @@ def main() -> None:
     for runs in options.runs:
         with database_of_runs(runs) as site:
             window, everything = ours(site, 30), ours(site, 120)
+            compared, judged = ours(site, 30, compare_windows), ours(site, 30, flaky_deployments, tag_costs)
             with prefect_server(site) as url:
                 rest = over_rest(url)
         rows += [
@@ -65,6 +71,8 @@ def main() -> None:
                 rest * runs / window,
             ),
             (f"{runs:,} runs: statistics of all 120 days", everything, "", None),
+            (f"{runs:,} runs: 30 days compared with the 30 before", compared, "", None),
+            (f"{runs:,} runs: flaky deployments and hours by tag, 30 days", judged, "", None),
         ]
         calls.append(window)
     show("Statistics", rows)

@@ -32,3 +32,8 @@ def server() -> Host:
 @pytest.fixture(scope="session")
 def worker() -> Host:
     return host_of("worker")
+
+
+@pytest.fixture(scope="session")
+def watcher() -> Host:
+    return host_of("watcher")

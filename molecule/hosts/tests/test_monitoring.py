@@ -1,17 +1,19 @@
-"""Prometheus on one host of the site: it asks the others, its figures are the database's, and its alerts arrive."""
+"""Prometheus on a host of its own: it asks the others, its figures are the database's, and its alerts arrive."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+import yaml
 from testinfra.host import Host
 
 from tests.support.hosts import changed
-from tests.support.scenario import PSQL, Playbook
+from tests.support.scenario import PSQL, SCENARIO, on_the_controller
 from tests.support.waiting import wait_for
 
 UNIT = "prefect-worker@prefect-default-1.service"
@@ -31,13 +33,8 @@ http.server.HTTPServer(("127.0.0.1", 9999), Handler).serve_forever()
 
 
 @pytest.fixture(name="hosts", scope="module")
-def all_hosts(database: Host, server: Host, worker: Host) -> dict[str, Host]:
-    return {"database": database, "server": server, "worker": worker}
-
-
-@pytest.fixture(name="watcher", scope="module")
-def host_of_prometheus(server: Host) -> Host:
-    return server
+def all_hosts(database: Host, server: Host, worker: Host, watcher: Host) -> dict[str, Host]:
+    return {"database": database, "server": server, "worker": worker, "watcher": watcher}
 
 
 def fetch(watcher: Host, path: str, **parameters: str) -> Any:
@@ -112,11 +109,16 @@ def test_no_service_of_the_packages_runs(hosts: dict[str, Host]) -> None:
 
 
 @pytest.mark.parametrize(
-    "unit", ["prefect-metrics", "prefect-node-exporter", "prefect-prometheus", "prefect-alertmanager"]
+    ("unit", "host"),
+    [
+        ("prefect-metrics", "server"),
+        ("prefect-node-exporter", "server"),
+        ("prefect-prometheus", "watcher"),
+        ("prefect-alertmanager", "watcher"),
+    ],
 )
-def test_the_units_may_do_little(hosts: dict[str, Host], unit: str) -> None:
-    host = hosts["server"]
-    judged = host.check_output("systemd-analyze security --no-pager %s.service | tail -n 1", unit)
+def test_the_units_may_do_little(hosts: dict[str, Host], unit: str, host: str) -> None:
+    judged = hosts[host].check_output("systemd-analyze security --no-pager %s.service | tail -n 1", unit)
     assert float(judged.split(": ")[1].split()[0]) < (
         2 if unit in ("prefect-prometheus", "prefect-alertmanager") else 5.5
     ), judged
@@ -143,22 +145,26 @@ def test_a_worker_that_was_killed_is_told_of(hosts: dict[str, Host], posted: Any
 
 
 @pytest.mark.thorough
-def test_a_site_that_is_watched_no_more_loses_the_units(hosts: dict[str, Host], playbook: Playbook) -> None:
-    kinds = ("metrics", "node", "prom", "alert")
+def test_a_site_that_is_watched_no_more_loses_the_units(hosts: dict[str, Host], tmp_path: Path) -> None:
+    """A host that left the inventory with its group keeps what it has, and docs/monitoring.md says so."""
+    watched = ("database", "server", "worker")
 
     def units() -> set[str]:
-        found = [
-            host.run(f"ls /etc/systemd/system/prefect-{kind}*").stdout.split()
-            for host in hosts.values()
-            for kind in kinds
-        ]
-        return {path for paths in found for path in paths}
+        kinds = ("metrics", "node", "prom", "alert")
+        listed = [f"/etc/systemd/system/prefect-{kind}*" for kind in kinds]
+        return {path for name in watched for path in hosts[name].run(f"ls {' '.join(listed)}").stdout.split()}
 
-    assert len(units()) == 5
+    assert len(units()) == 3
+    inventory = yaml.safe_load((SCENARIO / "inventory/hosts.yml").read_text())
+    del inventory["all"]["children"]["monitoring"], inventory["all"]["hosts"]["watcher"]
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump(inventory))
+    for name in ("group_vars", ".secrets"):
+        (tmp_path / name).symlink_to(SCENARIO / "inventory" / name)
     for changes in (True, False):
-        done = playbook("playbooks/monitoring.yml", "-e", "site_monitoring=false")
+        done = on_the_controller(
+            ".venv/bin/ansible-playbook", "-i", str(tmp_path / "hosts.yml"), "playbooks/monitoring.yml"
+        )
         assert done.returncode == 0 and (sum(changed(done.stdout)) > 0) == changes, done.stdout
     assert units() == set()
     assert not hosts["server"].file("/var/lib/prefect-metrics/pgprefect.prom").exists
-    # The figures of the past stay.
-    assert hosts["server"].file("/var/lib/prefect-prometheus/wal").exists
+    assert hosts["watcher"].service("prefect-prometheus").is_running
