@@ -258,7 +258,7 @@ def test_the_runs_of_a_killed_worker_are_resolved(host: Host, tenants: list[str]
     assert run not in lost(host)
     host.check_output("kill -KILL %s", worker)
     wait_for(lambda: state_of(host, run) == "CRASHED", seconds=30)
-    assert "its worker" in message(host, run) and "signal" in message(host, run)
+    assert "its worker" in message(host, run)  # was ended by a signal, or, where the timer came first, started again
 
     wait_for(lambda: host.service(unit).is_running, seconds=60)
     timer = host.run("systemctl is-active prefect-recover.timer").rc == 0
