@@ -143,6 +143,22 @@ def test_a_worker_that_was_killed_is_told_of(hosts: dict[str, Host], posted: Any
 
 
 @pytest.mark.thorough
+def test_a_unit_that_failed(watcher: Host, hosts: dict[str, Host]) -> None:
+    def failed() -> set[str]:
+        return {
+            labels["name"] for labels, _ in ask(watcher, 'ALERTS{alertname="PrefectUnitFailed", alertstate="firing"}')
+        }
+
+    assert failed() == set()
+    hosts["worker"].run("systemd-run --unit prefect-fault --wait false")
+    try:
+        wait_for(lambda: failed() == {"prefect-fault.service"}, seconds=240)
+    finally:
+        hosts["worker"].check_output("systemctl reset-failed prefect-fault.service")
+    wait_for(lambda: failed() == set(), seconds=60)
+
+
+@pytest.mark.thorough
 def test_a_site_that_is_watched_no_more_loses_the_units(hosts: dict[str, Host], playbook: Playbook) -> None:
     kinds = ("metrics", "node", "prom", "alert")
 
