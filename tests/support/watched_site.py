@@ -71,8 +71,10 @@ class Collector:
     @contextlib.contextmanager
     def stopped(self) -> Iterator[None]:
         self._at_work.clear()
-        yield
-        self._at_work.set()
+        try:
+            yield
+        finally:
+            self._at_work.set()
 
     def _run(self) -> None:
         while not self._ended.wait(0.3):

@@ -57,34 +57,50 @@ def one_watched_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch
         yield site
 
 
+def ended_anyway(make: Callable[[WatchedSite], Iterator[None]]) -> Make:
+    """Have what makes a fault, yields and ends it end it also where a test fails meanwhile."""
+
+    @contextlib.contextmanager
+    def managed(site: WatchedSite) -> Iterator[None]:
+        steps = make(site)
+        next(steps)
+        try:
+            yield
+        finally:
+            next(steps, None)
+
+    return managed
+
+
 # Services, and flow runs as Prefect writes them
 
 
-@contextlib.contextmanager
+@ended_anyway
 def server_killed(site: WatchedSite) -> Iterator[None]:
     site.server.kill()
     yield
     site.server.start()
 
 
-@contextlib.contextmanager
-def workers_gone(site: WatchedSite, count: int) -> Iterator[None]:
-    """Have the last heartbeat of workers be a day old."""
-    statement = "UPDATE prefect.worker SET last_heartbeat_time = now() - %s WHERE name <= %s"
-    site.sql(statement, timedelta(days=1), f"worker-{count}")
+@ended_anyway
+def worker_gone(site: WatchedSite) -> Iterator[None]:
+    hear_from(site, "worker-1", ago=timedelta(days=1))
     yield
-    site.sql(statement, timedelta(), f"worker-{count}")
+    hear_from(site, "worker-1", ago=timedelta())
 
 
-def worker_gone(site: WatchedSite) -> contextlib.AbstractContextManager[None]:
-    return workers_gone(site, 1)
+@ended_anyway
+def all_workers_gone(site: WatchedSite) -> Iterator[None]:
+    hear_from(site, "worker-%", ago=timedelta(days=1))
+    yield
+    hear_from(site, "worker-%", ago=timedelta())
 
 
-def all_workers_gone(site: WatchedSite) -> contextlib.AbstractContextManager[None]:
-    return workers_gone(site, 2)
+def hear_from(site: WatchedSite, workers: str, ago: timedelta) -> None:
+    site.sql("UPDATE prefect.worker SET last_heartbeat_time = now() - %s WHERE name LIKE %s", ago, workers)
 
 
-@contextlib.contextmanager
+@ended_anyway
 def events_stopped(site: WatchedSite) -> Iterator[None]:
     """Have runs end after the last event."""
     add_event(site, "prefect.flow-run.Completed", "x", ago=900)
@@ -93,7 +109,7 @@ def events_stopped(site: WatchedSite) -> Iterator[None]:
     forget(site)
 
 
-@contextlib.contextmanager
+@ended_anyway
 def scheduler_stopped(site: WatchedSite) -> Iterator[None]:
     """Have an active schedule, which nothing plans runs of."""
     site.sql(
@@ -128,21 +144,21 @@ def forget(site: WatchedSite) -> None:
     site.sql("DELETE FROM prefect.flow_run; DELETE FROM prefect.events")
 
 
-@contextlib.contextmanager
+@ended_anyway
 def run_late(site: WatchedSite) -> Iterator[None]:
     add_due(site, 1, ago=600)
     yield
     forget(site)
 
 
-@contextlib.contextmanager
+@ended_anyway
 def backlog(site: WatchedSite) -> Iterator[None]:
     add_due(site, 5, ago=1)
     yield
     forget(site)
 
 
-@contextlib.contextmanager
+@ended_anyway
 def backlog_growing(site: WatchedSite) -> Iterator[None]:
     ended = threading.Event()
 
@@ -152,15 +168,13 @@ def backlog_growing(site: WatchedSite) -> Iterator[None]:
 
     thread = threading.Thread(target=grow)
     thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-        forget(site)
+    yield
+    ended.set()
+    thread.join()
+    forget(site)
 
 
-@contextlib.contextmanager
+@ended_anyway
 def runs_failed(site: WatchedSite) -> Iterator[None]:
     add_runs(site.site, site.flow, 3, state="COMPLETED", seconds=5)
     add_runs(site.site, site.flow, 2, state="FAILED", seconds=5)
@@ -169,7 +183,7 @@ def runs_failed(site: WatchedSite) -> Iterator[None]:
     forget(site)
 
 
-@contextlib.contextmanager
+@ended_anyway
 def run_dead(site: WatchedSite) -> Iterator[None]:
     """Have a worker start again after it had taken a run."""
     add_runs(site.site, site.flow, state="RUNNING", ago=600)
@@ -179,7 +193,7 @@ def run_dead(site: WatchedSite) -> Iterator[None]:
     forget(site)
 
 
-@contextlib.contextmanager
+@ended_anyway
 def runs_stuck(site: WatchedSite) -> Iterator[None]:
     for state in ("RUNNING", "PENDING", "CANCELLING"):
         add_runs(site.site, site.flow, state=state, ago=90_000)
@@ -190,14 +204,14 @@ def runs_stuck(site: WatchedSite) -> Iterator[None]:
 # The outbox, of which no relay sends
 
 
-@contextlib.contextmanager
+@ended_anyway
 def relay_stopped(site: WatchedSite) -> Iterator[None]:
     order(site.site, "waits")
     yield
     empty_outbox(site)
 
 
-@contextlib.contextmanager
+@ended_anyway
 def row_given_up(site: WatchedSite) -> Iterator[None]:
     """Have the relay give a row up that Prefect refused."""
     order(site.site, "refused")
@@ -210,7 +224,7 @@ def row_given_up(site: WatchedSite) -> Iterator[None]:
     empty_outbox(site)
 
 
-@contextlib.contextmanager
+@ended_anyway
 def outbox_full(site: WatchedSite) -> Iterator[None]:
     """Change rows until the outbox, whose rows are counted every other second, refuses one."""
     for number in range(100):
@@ -230,13 +244,11 @@ def empty_outbox(site: WatchedSite) -> None:
 # The database
 
 
-@contextlib.contextmanager
+@ended_anyway
 def database_frozen(site: WatchedSite) -> Iterator[None]:
     docker("pause", site.site.server.container)
-    try:
-        yield
-    finally:
-        docker("unpause", site.site.server.container)
+    yield
+    docker("unpause", site.site.server.container)
 
 
 @contextlib.contextmanager
@@ -267,7 +279,7 @@ def at_work(site: WatchedSite, statement: str) -> Iterator[None]:
             thread.join()
 
 
-@contextlib.contextmanager
+@ended_anyway
 def connections_taken(site: WatchedSite) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for _ in range(4):
@@ -279,13 +291,13 @@ def transaction_open(site: WatchedSite) -> contextlib.AbstractContextManager[Non
     return at_work(site, "SELECT pg_sleep(600)")
 
 
-@contextlib.contextmanager
+@ended_anyway
 def transaction_idle(site: WatchedSite) -> Iterator[None]:
     with session(site):
         yield
 
 
-@contextlib.contextmanager
+@ended_anyway
 def lock_waited_for(site: WatchedSite) -> Iterator[None]:
     with session(site) as cursor:
         cursor.execute("LOCK TABLE orders")
@@ -293,14 +305,14 @@ def lock_waited_for(site: WatchedSite) -> Iterator[None]:
             yield
 
 
-@contextlib.contextmanager
+@ended_anyway
 def transaction_ids_used(site: WatchedSite) -> Iterator[None]:
     """Use up transaction IDs. No vacuum by hand reaches template0, so they stay old."""
     site.sql(f"DO $$ BEGIN FOR n IN 1..{XIDS} LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$")
     yield
 
 
-@contextlib.contextmanager
+@ended_anyway
 def rows_dead(site: WatchedSite) -> Iterator[None]:
     """Have a schema that nothing vacuums consist of dead rows."""
     site.sql("CREATE TABLE public.dead AS SELECT n FROM generate_series(1, 30000) n")
@@ -312,7 +324,7 @@ def rows_dead(site: WatchedSite) -> Iterator[None]:
 # Archiving and replication
 
 
-@contextlib.contextmanager
+@ended_anyway
 def archive_gone(site: WatchedSite) -> Iterator[None]:
     site.shell(f"mv {ARCHIVE} {ARCHIVE}.away")
     switch_wal(site)
@@ -326,7 +338,7 @@ def switch_wal(site: WatchedSite) -> None:
     site.sql("SELECT pg_switch_wal()")
 
 
-@contextlib.contextmanager
+@ended_anyway
 def slot_left_behind(site: WatchedSite) -> Iterator[None]:
     site.sql("SELECT pg_create_physical_replication_slot('left_behind', true)")
     switch_wal(site)
@@ -359,7 +371,7 @@ def with_standby(site: WatchedSite) -> Iterator[None]:
         site.shell("rm -r /var/lib/postgresql/standby")
 
 
-@contextlib.contextmanager
+@ended_anyway
 def standby_held_up(site: WatchedSite) -> Iterator[None]:
     """Have a standby that takes WAL and does not replay it."""
     with with_standby(site):
@@ -368,7 +380,7 @@ def standby_held_up(site: WatchedSite) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
+@ended_anyway
 def standby_stopped(site: WatchedSite) -> Iterator[None]:
     with with_standby(site):
         pass
@@ -378,7 +390,7 @@ def standby_stopped(site: WatchedSite) -> Iterator[None]:
 # Jobs and hosts
 
 
-@contextlib.contextmanager
+@ended_anyway
 def job_failed(site: WatchedSite) -> Iterator[None]:
     job = site.jobs["drill"]
     with contextlib.suppress(OSError), record(job):
@@ -388,7 +400,7 @@ def job_failed(site: WatchedSite) -> Iterator[None]:
         pass
 
 
-@contextlib.contextmanager
+@ended_anyway
 def jobs_overdue(site: WatchedSite) -> Iterator[None]:
     """Have all jobs have succeeded last, and been scheduled, a month ago."""
     before = datetime.now(UTC) - timedelta(days=30)
@@ -403,7 +415,7 @@ def jobs_overdue(site: WatchedSite) -> Iterator[None]:
             pass
 
 
-@contextlib.contextmanager
+@ended_anyway
 def sets_gone(site: WatchedSite) -> Iterator[None]:
     """Have an empty folder where the sets were, as where their disk is not mounted."""
     away = site.sets.rename(site.folder / "away")
@@ -413,7 +425,7 @@ def sets_gone(site: WatchedSite) -> Iterator[None]:
     away.rename(site.sets)
 
 
-@contextlib.contextmanager
+@ended_anyway
 def set_old(site: WatchedSite) -> Iterator[None]:
     (newest,) = sets.list_sets(site.sets)
     old = newest.rename(newest.with_name(sets.name_of(datetime.now(UTC) - timedelta(days=2))))
@@ -421,7 +433,7 @@ def set_old(site: WatchedSite) -> Iterator[None]:
     old.rename(newest)
 
 
-@contextlib.contextmanager
+@ended_anyway
 def certificate_ends(site: WatchedSite) -> Iterator[None]:
     good = site.certificate.read_text()
     site.certificate.write_text(Authority(days=20).certificate)
@@ -433,7 +445,7 @@ def figures_old(site: WatchedSite) -> contextlib.AbstractContextManager[None]:
     return site.collector.stopped()
 
 
-@contextlib.contextmanager
+@ended_anyway
 def table_locked(site: WatchedSite) -> Iterator[None]:
     connection = site.site.server.connect(site.site.database)
     connection.autocommit = False
