@@ -171,10 +171,15 @@ def test_a_site_that_is_watched_no_more_loses_the_units(hosts: dict[str, Host], 
         return {path for paths in found for path in paths}
 
     assert len(units()) == 5
+    # In a folder of theirs, and then nowhere.
+    figures = [f"/var/lib/{folder}/pgprefect.prom" for folder in ("prefect-metrics", "prometheus/node-exporter")]
+    done = playbook("playbooks/monitoring.yml", "-e", "prefect_metrics_directory=/var/lib/prometheus/node-exporter")
+    assert done.returncode == 0, done.stdout
+    assert [hosts["server"].file(path).exists for path in figures] == [False, True]
     for changes in (True, False):
         done = playbook("playbooks/monitoring.yml", "-e", "site_monitoring=false")
         assert done.returncode == 0 and (sum(changed(done.stdout)) > 0) == changes, done.stdout
     assert units() == set()
-    assert not hosts["server"].file("/var/lib/prefect-metrics/pgprefect.prom").exists
+    assert not [path for path in figures if hosts["server"].file(path).exists]
     # The figures of the past stay.
     assert hosts["server"].file("/var/lib/prefect-prometheus/wal").exists
