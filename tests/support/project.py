@@ -7,7 +7,9 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PROMETHEUS, PROMTOOL = ROOT / ".cache/prometheus/prometheus", ROOT / ".cache/prometheus/promtool"
+PROMETHEUS, PROMTOOL, NODE_EXPORTER = (
+    ROOT / ".cache/prometheus" / name for name in ("prometheus", "promtool", "prometheus-node-exporter")
+)
 VIRTUALENV = Path(os.environ.get("PREFECT_VIRTUALENV", ROOT / ".venv-prefect"))
 # The release of Prefect that inventories get which name none, and all that have a lock, the oldest first.
 (DEFAULT,) = re.findall(r"default\('([\d.]+)'\)", (ROOT / "playbooks/group_vars/all/prefect.yml").read_text())

@@ -226,6 +226,15 @@ def _replication(limits: Thresholds) -> Iterator[Alert]:
         f"The standby {{{{ $labels.standby }}}} is {_SECONDS} behind.",
         wait="5m",
     )
+    # A standby whose connection is cut is not behind: nothing is known of it.
+    behind, collected = database.LAG_BYTES.name, _site(collect.SUCCESS, 'group="database"')
+    yield Alert(
+        "PrefectStandbyGone",
+        f"max without (instance, job) (max_over_time({behind}[60m])) unless {_site(database.LAG_BYTES)} "
+        f"and on () {collected} == 1",
+        "The standby {{ $labels.standby }}, which was there within the last hour, takes no WAL any more.",
+        wait="5m",
+    )
     yield Alert(
         "PrefectSlotKeepsWal",
         f"{_site(database.SLOT_BYTES)} > {SLOT_BYTES} and {_site(database.SLOT_ACTIVE)} == 0",

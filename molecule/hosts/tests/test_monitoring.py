@@ -13,7 +13,7 @@ import yaml
 from testinfra.host import Host
 
 from tests.support.hosts import changed
-from tests.support.scenario import PSQL, SCENARIO, on_the_controller
+from tests.support.scenario import PSQL, SCENARIO, Playbook, on_the_controller
 from tests.support.waiting import wait_for
 
 UNIT = "prefect-worker@prefect-default-1.service"
@@ -145,7 +145,25 @@ def test_a_worker_that_was_killed_is_told_of(hosts: dict[str, Host], posted: Any
 
 
 @pytest.mark.thorough
-def test_a_site_that_is_watched_no_more_loses_the_units(hosts: dict[str, Host], tmp_path: Path) -> None:
+def test_a_unit_that_failed(watcher: Host, hosts: dict[str, Host]) -> None:
+    def failed() -> set[str]:
+        return {
+            labels["name"] for labels, _ in ask(watcher, 'ALERTS{alertname="PrefectUnitFailed", alertstate="firing"}')
+        }
+
+    assert failed() == set()
+    hosts["worker"].run("systemd-run --unit prefect-fault --wait false")
+    try:
+        wait_for(lambda: failed() == {"prefect-fault.service"}, seconds=240)
+    finally:
+        hosts["worker"].check_output("systemctl reset-failed prefect-fault.service")
+    wait_for(lambda: failed() == set(), seconds=60)
+
+
+@pytest.mark.thorough
+def test_a_site_that_is_watched_no_more_loses_the_units(
+    hosts: dict[str, Host], playbook: Playbook, tmp_path: Path
+) -> None:
     """A host that left the inventory with its group keeps what it has, and docs/monitoring.md says so."""
     watched = ("database", "server", "worker")
 
@@ -155,6 +173,12 @@ def test_a_site_that_is_watched_no_more_loses_the_units(hosts: dict[str, Host], 
         return {path for name in watched for path in hosts[name].run(f"ls {' '.join(listed)}").stdout.split()}
 
     assert len(units()) == 3
+    # In a folder of theirs, and then nowhere.
+    figures = [f"/var/lib/{folder}/pgprefect.prom" for folder in ("prefect-metrics", "prometheus/node-exporter")]
+    done = playbook("playbooks/monitoring.yml", "-e", "prefect_metrics_directory=/var/lib/prometheus/node-exporter")
+    assert done.returncode == 0, done.stdout
+    assert [hosts["server"].file(path).exists for path in figures] == [False, True]
+
     inventory = yaml.safe_load((SCENARIO / "inventory/hosts.yml").read_text())
     del inventory["all"]["children"]["monitoring"], inventory["all"]["hosts"]["watcher"]
     (tmp_path / "hosts.yml").write_text(yaml.safe_dump(inventory))
@@ -166,5 +190,5 @@ def test_a_site_that_is_watched_no_more_loses_the_units(hosts: dict[str, Host], 
         )
         assert done.returncode == 0 and (sum(changed(done.stdout)) > 0) == changes, done.stdout
     assert units() == set()
-    assert not hosts["server"].file("/var/lib/prefect-metrics/pgprefect.prom").exists
+    assert not [path for path in figures if hosts["server"].file(path).exists]
     assert hosts["watcher"].service("prefect-prometheus").is_running

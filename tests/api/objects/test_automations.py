@@ -154,6 +154,7 @@ def test_two_of_one_name_are_refused(apply: Apply, api: Callable[..., Any], name
         result = apply(declared, **arguments)
         (problem,) = result["problems"]
         assert result["failed"] and problem["code"] == "automation_ambiguous"
+        assert f"The server has 2 automations of the name {name}" in problem["message"]
         assert "prefect automation delete --id" in problem["remedy"]
     pausing = {"name": f"{name} 2", "trigger": FAILED, "actions": [{"type": "pause-automation", "automation": name}]}
     assert apply(pausing)["problems"][0]["code"] == "automation_ambiguous"
@@ -169,7 +170,7 @@ def test_what_an_action_names_must_be_there_or_be_planned(
     for arguments in ({}, {"check": True}):
         result = apply(later, **arguments)
         assert [problem["code"] for problem in result["problems"]] == ["automation_target_missing"], result
-        assert "there is no deployment collect/later" in result["msg"]
+        assert f"Automation {name}: there is no deployment collect/later" in result["msg"]
     planned = {"deployments": ["collect/later"], "work_pools": ["p"], "work_queues": ["p/x"], "blocks": ["secret/b"]}
     assert apply(later, check=True, planned=planned)["changed"]
     assert apply(later, planned=planned)["failed"] and not stored(api, name)

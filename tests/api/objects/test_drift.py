@@ -331,6 +331,7 @@ def test_prune_deletes_what_was_made_here_and_nothing_else(
     other = copy("POST", "/deployments/", {"flow_id": flow, "name": "others", "work_pool_name": "ours"})
     status, said = pgprefect(copy, "prune", "--yes", declared=kept)
     assert status == 2 and "work_pool_in_use" in said and "check-risk-limits/others" in said
+    assert "Work pool ours is not declared any more, but deployments use it" in said
     copy("DELETE", f"/deployments/{other['id']}")
 
     status, said = pgprefect(copy, "prune", "--json", "--dry-run", declared=kept)

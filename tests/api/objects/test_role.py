@@ -191,3 +191,16 @@ def test_a_whole_tenant(play: Play, api: Callable[..., Any], name: str, tmp_path
     assert {one["name"] for one in api("POST", "/variables/filter", {}) if one["name"].endswith(name)} == {
         f"tickers_{name}"
     }
+
+
+def test_a_misspelt_target_is_found_before_anything_is_made(play: Play, api: Callable[..., Any], name: str) -> None:
+    tenant = TENANT.format(name=name, secret=SECRET)
+    for right, wrong, said in (
+        (f"deployment: check-risk-limits/{name}", "deployment: check-risk-limits/misspelt", "deployment"),
+        (f"block: slack-webhook/alerts-{name}", "block: slack-webhook/misspelt", "block"),
+        (f"work_queue: pool {name}/urgent", f"work_queue: pool {name}/misspelt", "work queue"),
+    ):
+        assert right in tenant
+        printed = play(tenant.replace(right, wrong), fails=True)
+        assert re.search(rf"there is no {said} \S.*misspelt", printed), printed
+        assert not [one for one in api("POST", "/variables/filter", {}) if one["name"].endswith(name)]

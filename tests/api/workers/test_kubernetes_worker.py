@@ -88,3 +88,4 @@ def test_without_an_answer_of_the_cluster_nothing_is_resolved(
         resolve_taken_runs(PrefectApi(api_arguments["api_url"], AUTH_STRING), NAME, POOL, "its worker ended")
     (problem,) = failure.value.problems
     assert problem.code == "cluster_unreachable" and "401" in problem.message and "wrong" not in problem.message
+    assert "The cluster does not say which Jobs of flow runs it has" in problem.message

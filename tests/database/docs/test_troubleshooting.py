@@ -289,10 +289,19 @@ REPRODUCTIONS |= {
 _BACKUP = "tests/database/backup/test_create.py::test"
 _PLACEMENT = "tests/database/schema/test_verify.py::test_each_placement_is_known_by_its_codes"
 _GIT = "tests/api/objects/test_git.py::test_what_can_not_be_run_is_refused_before_anything_is_made"
+_AUTOMATIONS = "tests/api/objects/test_automations.py::test"
 _TLS = "tests/database/core/test_tls.py::test"
 ELSEWHERE = {
     "the repository has no such branch or tag": _GIT,
     "does not let these credentials read it": _GIT,
+    "Automation …: there is no …": f"{_AUTOMATIONS}_what_an_action_names_must_be_there_or_be_planned",
+    "The server has … automations of the name …": f"{_AUTOMATIONS}_two_of_one_name_are_refused",
+    "Work pool … is not declared any more, but deployments use it": (
+        "tests/api/objects/test_drift.py::test_prune_deletes_what_was_made_here_and_nothing_else"
+    ),
+    "The cluster does not say which Jobs of flow runs it has": (
+        "tests/api/workers/test_kubernetes_worker.py::test_without_an_answer_of_the_cluster_nothing_is_resolved"
+    ),
     "the server's certificate is not trusted": _GIT,
     "the host's key is not one of known_hosts": (
         "tests/api/objects/test_git.py::test_a_private_repository_by_a_deploy_key"

@@ -69,6 +69,10 @@ def archive(success: float | None, failure: float) -> Series:
     return found if success is None else {**found, metric("pgprefect_archive_last_success_timestamp_seconds"): success}
 
 
+def standby(behind: str) -> Series:
+    return {metric("pgprefect_replication_lag_bytes", f'{HOST}, standby="b"'): behind, DATABASE: 1}
+
+
 def slot(size: float, active: int) -> Series:
     labels = f'{HOST}, slot="another"'
     return {
@@ -176,6 +180,8 @@ CASES = [
     Case("PrefectArchivingFails", archive(None, -HOUR), archive(880, 890)),
     Case("PrefectArchivingFails", archive(-2 * HOUR, -60), archive(-2000, -60), CRITICAL),
     Case("PrefectReplicationLag", *of("pgprefect_replication_lag_seconds", f'{HOST}, standby="b"', 61, 60)),
+    Case("PrefectStandbyGone", standby("9+0x5"), standby("9+0x5 _x9 9+0x200"), minutes=25),
+    Case("PrefectStandbyGone", standby("9+0x5"), {**standby("9+0x5"), DATABASE: 0}, minutes=25),
     Case("PrefectSlotKeepsWal", slot(2e9, 0), slot(2e9, 1)),
     Case("PrefectSlotKeepsWal", slot(2e9, 0), slot(1e9, 0)),
     Case("PrefectJobFailed", {JOB_FAILED: 1}, {JOB_FAILED: 0}),

@@ -8,9 +8,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlencode
-from urllib.request import urlopen
 
 import pytest
 from pgprefect.backup import sets
@@ -24,7 +21,7 @@ from tests.support.project import ROOT
 from tests.support.run_rows import add_flow, add_runs, configured
 from tests.support.site import Site
 from tests.support.waiting import wait_for
-from tests.support.watched import watched
+from tests.support.watched import asked, watched
 
 DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in (ROOT / "docs/grafana").glob("*.json")}
 EXPRESSIONS = {
@@ -76,13 +73,8 @@ def prometheus_of_a_site(prefect: Site, tmp_path: Path) -> Iterator[str]:
     limited = f"ALTER ROLE {prefect.declaration.monitor} CONNECTION LIMIT %s"
     prefect.sql(limited % 10)
     with watched(lambda: render(collect(site, 10).samples), {}, folder) as page:
-        yield page.replace("/user/", "/api/v1/query")
+        yield page.removesuffix("/user/")
     prefect.sql(limited % -1)
-
-
-def asked(prometheus: str, expression: str) -> list[Any]:
-    with urlopen(f"{prometheus}?{urlencode({'query': expression})}", timeout=10) as answer:
-        return list(json.loads(answer.read())["data"]["result"])
 
 
 def test_each_panel_shows_something(prometheus: str) -> None:

@@ -176,6 +176,7 @@ def test_the_inventory_is_checked_with_it(tmp_path: Path) -> None:
         (folder / "prefect.yaml").write_text(yaml.safe_dump({"deployments": deployments}))
         hosts[name] = {"prefect_tenants": [{"name": "prefect", "deployments_from": f"{folder}/prefect.yaml"}]}
     hosts["missing"] = {"prefect_tenants": [{"name": "prefect", "deployments_from": f"{tmp_path}/nope.yaml"}]}
+    hosts["relative"] = {"prefect_tenants": [{"name": "prefect", "deployments_from": "flows/prefect.yaml"}]}
     groups = ("postgresql", "prefect_server", "prefect_worker")
     status, said = run(tmp_path, {group: {"hosts": hosts} for group in groups})
     assert status != 0 and "it cannot be worked out" not in said
@@ -185,7 +186,8 @@ def test_the_inventory_is_checked_with_it(tmp_path: Path) -> None:
         "prefect_tenants[0].deployments_from: ",
         "build (prefect_docker.deployments.steps.build_docker_image): the site builds no images",
         "prefect_tenants[0].deployments[1]: it has the same flow and name",
-        "prefect_tenants[0].deployments_from is ",
+        "nope.yaml', but it must be the absolute path of a file of this machine (there is no such file",
+        "deployments_from is 'flows/prefect.yaml', but it must be the absolute path of a file of this machine",
     ):
         assert message in said, (message, said)
     groups_of_one = {group: {"hosts": {"sound": hosts["sound"]}} for group in groups}
