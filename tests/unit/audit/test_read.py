@@ -123,7 +123,7 @@ def test_cut_and_damaged_lines_are_counted_and_the_rest_is_read(tmp_path: Path) 
     )
     (tmp_path / "log.json.1.gz").write_bytes(gzip.compress(line("packed"))[:-12])
     trail = read_trail(path)
-    assert [entry.statement for entry in trail.entries] == ["whole", "\ufffd\ufffd"]
+    assert [entry.statement for entry in trail.entries] == ["\ufffd\ufffd", "whole"]
     assert trail.unreadable == 5
 
 
