@@ -63,4 +63,16 @@ options:
         database, and becomes a member of each schema's owner; the backup's role then reads by grants alone.
     type: str
     default: ""
+  audit:
+    description:
+      - Whether pgaudit records who changes what, which the server must have loaded. It makes the role
+        C(pgprefect_audit), which cannot log in, and settings of the database and of roles in it.
+      - Without it what it had made is removed.
+    type: bool
+    default: false
+  audit_tables:
+    description: Tables, each as C(SCHEMA.TABLE), whose writes by the services' roles are recorded too.
+    type: list
+    elements: str
+    default: []
 """

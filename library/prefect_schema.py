@@ -90,6 +90,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.module_support.database import database_changes
 from ansible.module_utils.module_support.failures import failures
 from ansible.module_utils.pgprefect.core.connection import LOGIN_ARGUMENTS, ConnectionFailed, Login, connect
+from ansible.module_utils.pgprefect.schema import audit
 from ansible.module_utils.pgprefect.schema.catalog import clean_database
 from ansible.module_utils.pgprefect.schema.declaration import DECLARATION_ARGUMENTS, declare
 from ansible.module_utils.pgprefect.schema.event_plan import apply as apply_events
@@ -120,12 +121,14 @@ def main() -> None:
             changes, compared = [], False
         elif module.check_mode and not is_installed(login):
             changes = make_plan(clean_database(declaration), declaration, script).changes + planned_anew(declaration)
+            changes += audit.planned_anew(declaration)
         else:
             try:
                 if not module.check_mode and any(tenant.relay for tenant in declaration.tenants):
                     apply_events(login, declaration, dry_run=True)  # what blocks them is said before anything changes
                 changes = apply(login, declaration, script, module.check_mode, done)
                 changes += apply_events(login, declaration, module.check_mode)
+                changes += audit.apply(login, declaration, module.check_mode)
             except ConnectionFailed as failed:
                 if not (module.check_mode and is_stopped(login, failed)):
                     raise

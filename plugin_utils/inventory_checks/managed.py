@@ -37,6 +37,11 @@ def check_managed(
     ):
         if not get(name):
             yield f"{name} is missing: the group postgresql is empty, so a server of others needs {meaning} ({PAGE})."
+    if boolean(get("postgresql_audit") or False, strict=False):
+        yield (
+            "postgresql_audit is true, but the group postgresql is empty, and the audit is in the files of a cluster "
+            f"of the site's own: remove it, and use the provider's pgaudit ({PAGE})."
+        )
     if boolean(get("pgbackrest_enabled") or False, strict=False):
         yield (
             "pgbackrest_enabled is true, but the group postgresql is empty, and point-in-time recovery archives a "

@@ -129,6 +129,7 @@ _OWN_SETTINGS = {
         ("config_file", "data_directory", "external_pid_file", "hba_file", "ident_file", "ssl", "password_encryption"),
         "the site depends on it",
     ),
+    **dict.fromkeys(("pgaudit.log", "pgaudit.log_catalog", "pgaudit.log_parameter"), "set postgresql_audit"),
     **dict.fromkeys(("include", "include_dir", "include_if_exists"), "it is no setting"),
 }
 
@@ -336,6 +337,10 @@ FORMS: dict[str, Form] = {
     "postgresql_tls_certificate": forms.FILE,
     "postgresql_tls_key": forms.FILE,
     "postgresql_log_min_duration_ms": whole(-1, 2**31 - 1),
+    "postgresql_audit": _BOOLEAN,
+    "postgresql_audit_tables": matching(
+        r"[A-Za-z_][A-Za-z0-9_$]{0,62}\.[A-Za-z_][A-Za-z0-9_$]{0,62}", "a table with its schema, as public.orders"
+    ),
     "postgresql_settings": Entries(
         "a mapping of PostgreSQL's settings and their values",
         key=Form("a setting of PostgreSQL's that no other variable sets", _setting),

@@ -490,6 +490,8 @@ MAPPINGS: list[tuple[str, Any, str]] = [
     ("postgresql_settings", {"work_mem": None}, "postgresql_settings.work_mem is null"),
     ("postgresql_settings", {"work_mem": [1]}, "it is no single value"),
     ("postgresql_settings", {"include": "/etc/passwd"}, "it is no setting"),
+    ("postgresql_settings", {"pgaudit.log": "none"}, "set postgresql_audit"),
+    ("postgresql_audit_tables", ["orders"], "postgresql_audit_tables[0] is 'orders'"),
 ]
 
 

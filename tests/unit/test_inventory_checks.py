@@ -162,9 +162,14 @@ MANAGED = {"database_host": "db.example.org", "database_administrator": {"name":
         ({**GROUPS, "postgresql": []}, MANAGED, True, ["The group postgresql is empty, and this playbook works on"]),
         (
             {**GROUPS, "postgresql": []},
-            {"database_host": "db.example.org", "pgbackrest_enabled": "yes"},
+            {"database_host": "db.example.org", "pgbackrest_enabled": "yes", "postgresql_audit": True},
             False,
-            ["database_administrator is missing", "database_ca_file is missing", "pgbackrest_enabled is true"],
+            [
+                "database_administrator is missing",
+                "database_ca_file is missing",
+                "postgresql_audit is true",
+                "pgbackrest_enabled is true",
+            ],
         ),
     ],
 )

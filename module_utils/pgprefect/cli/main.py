@@ -24,6 +24,7 @@ from ..schema.revision import RevisionError
 from ..site.configuration import ConfigurationError
 from ..site.environment import SettingMissing
 from . import (
+    audit,
     backup,
     database_events,
     events,
@@ -50,6 +51,7 @@ _EXAMPLES = """examples:
   pgprefect stats --days 7                what ran, how long it took, what failed
   pgprefect events --limit 20             the application's newest events
   pgprefect database-events               what rows of the application start, and what waits
+  pgprefect audit --since 1h              who changed what in the database, and from where
   pgprefect cleanup --days 30 --dry-run   what would be deleted
   pgprefect runs recover --dry-run        which runs are lost, and what proves it
   pgprefect workers scale --dry-run       how many workers this host wants, and why
@@ -76,7 +78,7 @@ _COULD_NOT_LOOK = (
     StatisticsUnavailable,
 )
 # Codes of other problems that keep a command from looking; one that would change something was refused by them.
-_UNSEEN = ("backup_unreadable", "pitr_missing")
+_UNSEEN = ("audit_unreadable", "backup_unreadable", "pitr_missing")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -137,6 +139,7 @@ def build_parser() -> Parser:
         objects,
         events,
         database_events,
+        audit,
         backup,
         restore,
         pitr,

@@ -148,11 +148,12 @@ def _register(cluster: Cluster, copy: Cluster, port: int) -> None:
         shutil.chown(copy.data / name, POSTGRES_USER, POSTGRES_USER)
     run_program(["pg_createcluster", "--start-conf=manual", f"--port={port}", copy.version, copy.name])
     own = {"port": port, "listen_addresses": "", "archive_mode": "off", "shared_buffers": "128MB"}
+    log = {"logging_collector": "off", "log_destination": "stderr"}  # the audit trail is the original's
     # In the one file that pg_dropcluster removes again; the last setting wins.
     with open(copy.settings / "postgresql.conf", "a", encoding="utf-8") as file:
         for path in sorted((cluster.settings / "conf.d").glob("*.conf")):
             file.write(path.read_text(encoding="utf-8"))
-        file.writelines(f"{name} = '{value}'\n" for name, value in own.items())
+        file.writelines(f"{name} = '{value}'\n" for name, value in {**own, **log}.items())
 
 
 def _copy_data(cluster: Cluster, copy: Cluster, plan: RecoveryPlan, *options: str) -> None:

@@ -47,6 +47,8 @@ DECLARATION_ARGUMENTS: dict[str, dict[str, Any]] = {
     "connection_limits": {"type": "dict", "default": {}},
     "exclusive": {"type": "bool"},
     "administrator": {"type": "str", "default": ""},
+    "audit": {"type": "bool", "default": False},
+    "audit_tables": {"type": "list", "elements": "str", "default": []},
 }
 
 
@@ -92,6 +94,8 @@ class Declaration:
     passwords: Mapping[str, str] = field(default_factory=dict, repr=False)
     exclusive: bool | None = None
     administrator: str = ""
+    audit: bool = False
+    audit_tables: tuple[str, ...] = ()  # each as SCHEMA.TABLE, whose writes by services are recorded too
 
     app_schema: str = field(default="public", init=False)
 
@@ -233,6 +237,8 @@ def declare(
     passwords: Mapping[str, str] = MappingProxyType({}),
     exclusive: bool | None = None,
     administrator: str = "",
+    audit: bool = False,
+    audit_tables: Iterable[str] = (),
 ) -> Declaration:
     """Check the user's arguments and return the declaration that they make. Other keys of a tenant are ignored.
 
@@ -266,6 +272,8 @@ def declare(
         passwords=dict(passwords),
         exclusive=exclusive,
         administrator=administrator,
+        audit=audit,
+        audit_tables=tuple(audit_tables),
     )
     faults = _faults(declaration)
     if faults:
@@ -324,6 +332,13 @@ def _faults(declaration: Declaration) -> list[str]:
         faults.append(
             f"the administrator {declaration.administrator!r} is another declared role too: that one needs less rights"
         )
+    schemas = (*declaration.of_application, *declaration.of_tenants)
+    for name in declaration.audit_tables:
+        schema, _, table = name.partition(".")
+        if schema not in schemas or not table:
+            faults.append(f"audit_tables has {name!r}, which is no table of the schemas {', '.join(schemas)}")
+        elif schema in declaration.of_tenants and table in SECRETS:
+            faults.append(f"audit_tables has {name!r}, but what is written there is secret, and stays out of logs")
     for role in declaration.connection_limits:
         if role not in declaration.login_roles:
             faults.append(f"connection_limits names {role!r}, which is none of {', '.join(declaration.login_roles)}")

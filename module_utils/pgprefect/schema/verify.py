@@ -11,7 +11,7 @@ from ..core.prefect import ENUMS, NEWER, TABLES
 from ..core.problems import ERROR, WARNING, Problem
 from ..core.sql import quote, search_path_names
 from ..site.configuration import Site, Tenant
-from . import event_plan
+from . import audit, event_plan
 from .app_schemas import app_schemas, left_out, privileged, torn, torn_problem
 from .catalog import Catalog, Object, read
 from .declaration import PUBLIC, Declaration, declaration_of
@@ -198,6 +198,7 @@ def verify(
                         problems, not_checked = managed_server_problems(cursor, roles, encrypted=login.host != "")
                     else:
                         problems, not_checked = server_problems(cursor, roles, listen_addresses)
+                        problems += audit.audit_problems(cursor, declaration, not_checked)
                 report.problems += problems
                 report.not_checked += not_checked
     except psycopg2.Error as error:
@@ -399,7 +400,7 @@ def _undeclared(catalog: Catalog, declaration: Declaration) -> Iterator[Problem]
     for thing, rights in catalog.rights.items():
         if thing.schema in declaration.of_tenants:
             for grantee, privileges in rights.items():
-                if grantee not in (PUBLIC, *declaration.roles):
+                if grantee not in (PUBLIC, *declaration.roles, audit.AUDITOR):
                     found.setdefault((thing.schema, grantee), set()).update(privileges)
     for (schema, grantee), held in sorted(found.items()):
         yield Problem(

@@ -148,7 +148,8 @@ class Site:
     where the database is on a server of others; elsewhere a lesser one. The administrator changes and compares the
     catalog; what reads or writes tables logs in as the role that may. ``declared`` has the arguments of
     ``schema.declaration.declare``. ``health`` are thresholds and ``retention`` is a policy, both by name. ``jobs`` are
-    those that this host runs by itself, and ``certificates`` those that it has.
+    those that this host runs by itself, and ``certificates`` those that it has. ``audit_log`` is the log with the
+    audit trail, where this host has one.
     """
 
     login: Login
@@ -161,6 +162,7 @@ class Site:
     jobs: tuple[Job, ...] = ()
     backups: Backups | None = None
     certificates: tuple[Certificate, ...] = ()
+    audit_log: str = ""
 
     @property
     def database(self) -> str:
@@ -206,7 +208,17 @@ class Site:
         return self.login_as(str(self.declared["app_login"])) if self.administers else self.login
 
 
-_NOT_DECLARED = ("login", "virtualenv", "listen_addresses", "health", "retention", "jobs", "backups", "certificates")
+_NOT_DECLARED = (
+    "login",
+    "virtualenv",
+    "listen_addresses",
+    "health",
+    "retention",
+    "jobs",
+    "backups",
+    "certificates",
+    "audit_log",
+)
 
 
 def load(path: str = PATH) -> Site:
@@ -226,6 +238,7 @@ def load(path: str = PATH) -> Site:
             jobs=tuple(Job(**job) for job in content.get("jobs") or ()),
             backups=_backups(content.get("backups")),
             certificates=tuple(Certificate(**one) for one in content.get("certificates") or ()),
+            audit_log=str(content.get("audit_log") or ""),
         )
         if not site.tenants or not site.database:
             raise ValueError("it declares no tenant or no database")

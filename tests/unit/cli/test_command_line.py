@@ -31,6 +31,7 @@ TAKES = {
     "database-events status": {"--tenant", "--json"},
     "database-events dead": {"--tenant", "--json", "--limit"},
     "database-events retry": {"--tenant", "--dry-run"},
+    "audit": {"--json", "--since", "--role", "--object", "--limit"},
     "cleanup": {"--tenant", "--json", "--dry-run", "--yes", "--days", "--allow-zero-days"},
     "runs recover": {"--tenant", "--json", "--dry-run", "--yes", "--quiet"},
     "workers scale": {"--json", "--dry-run", "--quiet"},

@@ -1,0 +1,1 @@
+"""The audit trail, as the database's host has it."""
