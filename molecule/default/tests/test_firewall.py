@@ -42,6 +42,7 @@ def reachable(host: Host, port: int) -> bool:
 
 
 @pytest.mark.usefixtures("stranger")
+@pytest.mark.thorough
 def test_it_opens_what_is_declared_and_closes_nothing_unasked(host: Host, playbook: Playbook, typed: Typed) -> None:
     wait_for(lambda: reachable(host, STRANGER), seconds=30)
     assert reachable(host, 4200)

@@ -8,6 +8,7 @@ from testinfra.host import Host
 from tests.support.scenario import Playbook
 
 
+@pytest.mark.thorough
 def test_check_mode_sees_what_a_run_would_mend(host: Host, playbook: Playbook) -> None:
     host.check_output(
         "runuser --user postgres -- psql --dbname mltrading --command %s", "GRANT CREATE ON SCHEMA public TO PUBLIC"

@@ -124,6 +124,7 @@ def test_the_units_may_do_little(hosts: dict[str, Host], unit: str, host: str) -
     ), judged
 
 
+@pytest.mark.thorough
 def test_a_worker_that_was_killed_is_told_of(hosts: dict[str, Host], posted: Any) -> None:
     """The alert arrives at the webhook, and so does its end."""
     worker = hosts["worker"]
