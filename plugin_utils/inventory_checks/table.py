@@ -341,6 +341,9 @@ FORMS: dict[str, Form] = {
     "postgresql_audit_tables": matching(
         r"[A-Za-z_][A-Za-z0-9_$]{0,62}\.[A-Za-z_][A-Za-z0-9_$]{0,62}", "a table with its schema, as public.orders"
     ),
+    "postgresql_audit_copy_to": matching(
+        r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}:\d{1,5}", "a host and a port, as logs.example.com:514"
+    ).or_empty(),
     "postgresql_settings": Entries(
         "a mapping of PostgreSQL's settings and their values",
         key=Form("a setting of PostgreSQL's that no other variable sets", _setting),

@@ -8,6 +8,18 @@ from typing import Any
 from testinfra.host import Host
 
 from tests.support.scenario import PSQL, Sql, Typed
+from tests.support.waiting import wait_for
+
+# A syslog server: writes what it gets.
+LISTENER = """
+import socket
+server = socket.create_server(("127.0.0.1", 5514))
+while True:
+    connection, _ = server.accept()
+    while content := connection.recv(65536):
+        with open("/run/heard", "ab") as file:
+            file.write(content)
+"""
 
 
 def trail(host: Host, options: str = "") -> list[dict[str, Any]]:
@@ -48,6 +60,25 @@ def test_only_root_and_postgres_can_read_it_and_debians_log_goes_on(host: Host, 
     host.check_output(PSQL, "COMMENT ON TABLE public.orders IS 'after the rotation'")
     assert "after the rotation" in trail(host, "--limit 1")[0]["statement"]
     assert len(trail(host, "--role prefect_migrator --limit 5")) == 5
+
+
+def test_each_entry_goes_to_a_syslog_server_also_after_it_was_away(host: Host) -> None:
+    def heard() -> str:
+        return str(host.check_output("cat /run/heard 2>/dev/null || true"))
+
+    host.check_output(PSQL, "COMMENT ON TABLE public.orders IS 'nobody listens'")
+    host.check_output("systemd-run --unit listener --collect python3 -c %s", LISTENER)
+    try:
+        wait_for(lambda: "nobody listens" in heard(), heard, seconds=90)
+        host.check_output("systemctl restart postgresql-audit-copy")
+        host.check_output(PSQL, "COMMENT ON TABLE public.orders IS 'somebody listens'")
+        wait_for(lambda: "somebody listens" in heard(), heard)
+        assert [heard().count(f"{one} listens") for one in ("nobody", "somebody")] == [1, 1]
+        lines = heard().splitlines()
+        assert lines and not [line for line in lines if "postgresql-audit" in line and "AUDIT: " not in line]
+    finally:
+        host.check_output("systemctl stop listener; rm --force /run/heard")
+    assert not host.service("rsyslog").is_running
 
 
 def test_verify_has_nothing_to_say_about_it_until_it_is_switched_off(host: Host) -> None:
