@@ -1,6 +1,7 @@
 """Measure what the audit trail costs: single writes as Prefect's server makes them, and many rows in an audited table.
 
-Both sides run on servers that flush to their disk, in turn.
+Both sides run on servers that flush to their disk, in turn. Run it with ``PYTHONPATH=module_utils .venv/bin/python -m
+bench.audit``.
 """
 
 from __future__ import annotations

@@ -17,8 +17,9 @@ from pgprefect.schema.declaration import DeclarationError, declare
 from pgprefect.schema.verify import verify
 
 from bench.data import fill
-from tests.support.audit import Audited, audited_site
+from tests.support.audit import OPTIONS, Audited, audited_site
 from tests.support.backups import make, put_back
+from tests.support.postgresql import docker, running_postgresql
 
 FLOW_RUN = "prefect.flow_run"
 
@@ -151,6 +152,18 @@ def test_the_plan_is_idempotent_and_takes_everything_away_again(site: Audited) -
     assert left == [(0,)] and site.sql("SELECT 1 FROM pg_roles WHERE rolname = %s", audit.AUDITOR) == []
     assert len(site.audit()) >= 5 and codes(site) == set()
     assert before == site.sql("SELECT setrole::regrole::text, setconfig::text FROM pg_db_role_setting ORDER BY 1")
+
+
+def test_a_full_disk_loses_entries_and_stops_nothing() -> None:
+    options = ("--tmpfs", "/var/lib/postgresql", "--tmpfs", "/tmp/log:size=1m,mode=1777")
+    with running_postgresql(*options, "--env", f"POSTGRES_OPTIONS={OPTIONS}") as server:
+        for number in range(20):
+            server.sql("postgres", f"COMMENT ON DATABASE postgres IS '{number}-{'x' * 200_000}'")
+        assert "100%" in docker("exec", server.container, "df", "/tmp/log")
+        assert server.sql(
+            "postgres",
+            "SELECT left(shobj_description(oid, 'pg_database'), 3) FROM pg_database WHERE datname = 'postgres'",
+        ) == [("19-",)]
 
 
 @pytest.mark.parametrize("table", ["orders", "nowhere.orders", "prefect.configuration", "prefect.block_document"])
