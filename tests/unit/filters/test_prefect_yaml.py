@@ -186,8 +186,9 @@ def test_the_inventory_is_checked_with_it(tmp_path: Path) -> None:
         "prefect_tenants[0].deployments_from: ",
         "build (prefect_docker.deployments.steps.build_docker_image): the site builds no images",
         "prefect_tenants[0].deployments[1]: it has the same flow and name",
-        "nope.yaml', but it must be the absolute path of a file of this machine (there is no such file",
+        "(there is no such file on this machine)",
         "deployments_from is 'flows/prefect.yaml', but it must be the absolute path of a file of this machine",
+        "(it is not absolute)",
     ):
         assert message in said, (message, said)
     groups_of_one = {group: {"hosts": {"sound": hosts["sound"]}} for group in groups}
