@@ -122,7 +122,7 @@ def _planned_objects(tenant: Mapping[str, Any]) -> dict[str, list[str]]:
         "deployments": [f"{one['flow']}/{one['name']}" for one in tenant.get("deployments", ())],
         "work_pools": [pool["name"] for pool in pools],
         "work_queues": [f"{pool['name']}/{queue['name']}" for pool in pools for queue in pool.get("queues", ())],
-        "blocks": [f"{one['type']}/{one['name']}" for one in tenant.get("blocks", ())],
+        "blocks": [*(f"{one['type']}/{one['name']}" for one in tenant.get("blocks", ())), *_own_blocks(tenant)],
     }
 
 

@@ -199,3 +199,19 @@ def test_a_tenant_with_database_events_has_a_relay() -> None:
     assert (tenant["relay"], tenant["outbox"], tenant["database_events"]) == ("flows_relay", "flows_outbox", [event])
     [view] = tenant_views([tenant])["events"]
     assert set(view) == {"name", "api_url", "relay", "outbox", "database_events"}
+
+
+def test_an_automation_may_name_what_the_site_makes_of_credentials() -> None:
+    (tenant,) = prefect_tenants(
+        [
+            {
+                "name": "prefect",
+                "blocks": [{"type": "slack-webhook", "name": "alerts"}],
+                "git_credentials": [{"name": "forge", "token": "x"}, {"name": "by-key", "key": "x"}],
+                "docker_registries": [{"name": "hub"}],
+            }
+        ]
+    )
+    made = ["secret/git-forge", "docker-registry-credentials/registry-hub"]
+    assert tenant["own_blocks"] == made
+    assert tenant["planned_objects"]["blocks"] == ["slack-webhook/alerts", *made]
