@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ import yaml
 from testinfra.host import Host
 
 from tests.support.hosts import changed
+from tests.support.project import ROOT
 from tests.support.scenario import PSQL, SCENARIO, Playbook, on_the_controller
 from tests.support.waiting import wait_for
 
 UNIT = "prefect-worker@prefect-default-1.service"
 POSTED = "/run/posted"
+PAGE = ROOT / "roles/prefect_prometheus/files/page"
 # Who is told of alerts: prints a line for each alert that is posted.
 RECEIVER = """
 import http.server, json
@@ -37,11 +40,14 @@ def all_hosts(database: Host, server: Host, worker: Host, watcher: Host) -> dict
     return {"database": database, "server": server, "worker": worker, "watcher": watcher}
 
 
+def get(watcher: Host, path: str) -> str:
+    script = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=10).read().decode())"
+    return str(watcher.check_output("python3 -c %s %s", script, f"http://127.0.0.1:9090/{path}"))
+
+
 def fetch(watcher: Host, path: str, **parameters: str) -> Any:
     """Return what Prometheus answers."""
-    url = f"http://127.0.0.1:9090/api/v1/{path}?{urlencode(parameters)}"
-    script = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=10).read().decode())"
-    answer = json.loads(watcher.check_output("python3 -c %s %s", script, url))
+    answer = json.loads(get(watcher, f"api/v1/{path}?{urlencode(parameters)}"))
     assert answer["status"] == "success", answer
     return answer["data"]
 
@@ -84,6 +90,13 @@ def test_the_figures_are_the_database_s(watcher: Host, hosts: dict[str, Host], c
     wait_for(lambda: [value for _, value in ask(watcher, counted)] == [count], seconds=30)
     ((labels, ready),) = ask(watcher, "max without (instance) (pgprefect_api_ready)")
     assert (labels["tenant"], ready) == ("prefect", 1)
+
+
+def test_the_page_has_what_it_needs(watcher: Host) -> None:
+    page = get(watcher, "user/index.html")
+    for file in re.findall(r'(?:src|href)="([a-z][a-zA-Z./]+)"', page):
+        assert get(watcher, f"user/{file}").strip() == (PAGE / file).read_text().strip(), file
+    assert list(json.loads(get(watcher, "user/site.json"))["tenants"]) == ["prefect"]
 
 
 def test_no_alert_fires(watcher: Host) -> None:
