@@ -1,7 +1,9 @@
-"""Take the pictures of the box's pages, in the network where both servers listen: box/screenshots runs it there."""
+"""Take the pictures of the box's pages: `monitoring` in the network of its container, `report` outside of it."""
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 from selenium import webdriver
@@ -13,10 +15,10 @@ from tests.support.browser import log_in, running_browser
 
 IMAGES = Path(__file__).parent / "images"
 PASSWORD = Path(__file__).parents[1] / "inventory/box/.secrets/prefect_api"
-PROMETHEUS, PREFECT = "http://127.0.0.1:9090", "http://127.0.0.1:4200"
+PROMETHEUS, PREFECT = "http://127.0.0.1:9090", f"http://127.0.0.1:{os.environ.get('BOX_PORT', 4200)}"
 DESKTOP, PHONE = (1200, 900), (400, 800)
 FILLED = "return document.querySelectorAll('#flows tbody tr').length >= 3"
-DECODED = "return [...document.querySelectorAll('main img')].filter(image => image.naturalWidth > 600).length >= 2"
+DECODED = "return [...document.images].filter(image => image.naturalWidth > 600).length >= 2"
 
 
 def show(browser: webdriver.Chrome, size: tuple[int, int], dark: bool = False) -> None:
@@ -34,20 +36,28 @@ def take(browser: webdriver.Chrome, name: str) -> None:
     assert browser.save_screenshot(str(IMAGES / f"{name}.png"))
 
 
-def main() -> None:
-    """Take all pictures."""
+def monitoring() -> None:
+    """Take the page over Prometheus: on a desk, and on a phone in the dark."""
     with running_browser() as browser:
         for name, size, dark in (("monitoring", DESKTOP, False), ("monitoring-phone", PHONE, True)):
             show(browser, size, dark)
             browser.get(f"{PROMETHEUS}/user/")
             WebDriverWait(browser, 60).until(lambda driver: driver.execute_script(FILLED))
             take(browser, name)
+
+
+def report() -> None:
+    """Take the newest report in Prefect's own user interface."""
+    with running_browser() as browser:
         show(browser, DESKTOP)
         wait = log_in(browser, f"{PREFECT}/artifacts", f"admin:{PASSWORD.read_text().strip()}")
         wait.until(element_to_be_clickable((By.PARTIAL_LINK_TEXT, "workflow-report"))).click()
+        wait.until(element_to_be_clickable((By.CSS_SELECTOR, "a[href*='/artifacts/artifact/']"))).click()
+        wait.until(lambda driver: driver.execute_script(DECODED))
+        browser.refresh()  # without what the page said before the login
         wait.until(lambda driver: driver.execute_script(DECODED))
         take(browser, "report")
 
 
 if __name__ == "__main__":
-    main()
+    {"monitoring": monitoring, "report": report}[sys.argv[1]]()

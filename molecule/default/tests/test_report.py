@@ -13,7 +13,7 @@ from tests.support.scenario import PSQL, Typed
 
 ARTIFACT = "SELECT data #>> '{}' FROM prefect.artifact WHERE key = 'workflow-report' ORDER BY created DESC LIMIT 1"
 # An image that the browser could not decode has no width.
-WIDTHS = "return Array.from(document.querySelectorAll('main img'), image => image.naturalWidth)"
+WIDTHS = "return Array.from(document.images, image => image.naturalWidth)"
 
 
 def test_the_critical_path_of_a_run(host: Host, completed_run: str) -> None:
@@ -31,6 +31,7 @@ def test_the_report_is_an_artifact_with_plots(host: Host, secrets: dict[str, str
     with running_browser() as browser:
         wait = log_in(browser, f"{address}/artifacts", f"admin:{secrets['prefect_api']}")
         wait.until(element_to_be_clickable((By.PARTIAL_LINK_TEXT, "workflow-report"))).click()
+        wait.until(element_to_be_clickable((By.CSS_SELECTOR, "a[href*='/artifacts/artifact/']"))).click()
         wait.until(lambda driver: len(driver.execute_script(WIDTHS)) >= 2 and min(driver.execute_script(WIDTHS)) > 600)
         assert "Hours by tag" in browser.find_element(By.TAG_NAME, "body").text
 
