@@ -27,11 +27,17 @@ def trail(host: Host, options: str = "") -> list[dict[str, Any]]:
     return found
 
 
+def newest(host: Host) -> str:
+    """The newest statement; PostgreSQL's collector writes a moment after it."""
+    return str(trail(host, "--limit 1")[0]["statement"])
+
+
 def test_the_documented_commands_show_a_grant_of_the_administrator(host: Host, typed: Typed) -> None:
     host.check_output(PSQL, "GRANT SELECT ON public.orders TO PUBLIC")
     host.check_output(PSQL, "REVOKE SELECT ON public.orders FROM PUBLIC")
-    newest, _, listed = typed("audit.md", "Read it")
-    assert "REVOKE SELECT ON public.orders FROM PUBLIC" in newest
+    wait_for(lambda: newest(host).startswith("REVOKE"), lambda: newest(host))
+    shown, _, listed = typed("audit.md", "Read it")
+    assert "REVOKE SELECT ON public.orders FROM PUBLIC" in shown
     entry = json.loads(listed)["entries"][0]
     assert (entry["role"], entry["client"], entry["application"]) == ("postgres", "[local]", "psql")
     assert (entry["kind"], entry["command"], entry["database"]) == ("ROLE", "REVOKE", "mltrading")
@@ -40,7 +46,9 @@ def test_the_documented_commands_show_a_grant_of_the_administrator(host: Host, t
 def test_the_migration_and_the_application_are_in_the_trail(host: Host, sql: Sql) -> None:
     assert trail(host, "--role prefect_migrator")
     assert sql("mltrading_app", "UPDATE public.orders SET quantity = 11 WHERE id = 4711").rc == 0
-    (entry,) = trail(host, "--role mltrading_app --object public.orders --limit 1")
+    options = "--role mltrading_app --object public.orders --limit 1"
+    wait_for(lambda: [entry["command"] for entry in trail(host, options)] == ["UPDATE"])
+    (entry,) = trail(host, options)
     assert (entry["command"], entry["object"], entry["client"]) == ("UPDATE", "public.orders", "127.0.0.1")
 
 
@@ -58,7 +66,7 @@ def test_only_root_and_postgres_can_read_it_and_debians_log_goes_on(host: Host, 
     assert "AUDIT: " in host.check_output("cat %s", log.replace(".json", ".log"))
     host.check_output("logrotate --force /etc/logrotate.d/postgresql-audit")
     host.check_output(PSQL, "COMMENT ON TABLE public.orders IS 'after the rotation'")
-    assert "after the rotation" in trail(host, "--limit 1")[0]["statement"]
+    wait_for(lambda: newest(host).endswith("IS 'after the rotation'"), lambda: newest(host))
     assert len(trail(host, "--role prefect_migrator --limit 5")) == 5
 
 
