@@ -142,7 +142,7 @@ def refuse(playbook: Playbook, variables: dict[str, Any], *messages: str, invent
                 "_certificate is /etc/ssl/nowhere.pem: there",
                 "database_ca_file is /etc/ssl/nowhere.pem: there is",
                 "This host has no address 198.51.100.7",
-                "of the 9 files in /opt/prefect/flows would be removed",
+                "of the 10 files in /opt/prefect/flows would be removed",
                 "-e prefect_flows_removal_confirmed=true",
                 "pgbackrest_repository.path is /var/lib/apt: that belongs to root",
                 "backup_directory is /var/lib/apt: that belongs to root",
