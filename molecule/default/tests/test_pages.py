@@ -48,6 +48,7 @@ def test_old_runs(host: Host, typed: Typed) -> None:
     assert json.loads(record)["ok"]
 
 
+@pytest.mark.thorough
 def test_runs(typed: Typed) -> None:
     drained = typed("runs.md", "Drain")
     assert "drains: it takes no new runs" in drained[-1]

@@ -53,6 +53,7 @@ def counts(site: Site) -> dict[str, int]:
     return {table: site.sql(f"SELECT count(*) FROM prefect.{table}")[0][0] for table in tables}
 
 
+@pytest.mark.thorough
 def test_the_api_lists_what_it_listed_before(
     old: Old, order: Orders, prefect: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
