@@ -59,7 +59,7 @@ def test_the_servers_daily_writes_are_not(host: Host) -> None:
 
 def test_only_root_and_postgres_can_read_it_and_debians_log_goes_on(host: Host, secrets: dict[str, str]) -> None:
     (log,) = host.check_output("ls /var/log/postgresql/*.json").split()
-    assert host.check_output("stat --format %U:%a %s", log) == "postgres:640"
+    assert (host.file(log).user, host.file(log).mode) == ("postgres", 0o640)
     assert host.run("runuser --user prefect -- cat %s", log).rc != 0
     content = host.check_output("cat /var/log/postgresql/*.json")
     assert [name for name, value in secrets.items() if value in content] == []
