@@ -11,11 +11,11 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..core.connection import ConnectionFailed, Login, connect
+from ..core.connection import Login
 from ..core.problems import WARNING, Problem
 from ..core.sql import Names, Statement, Value, quote
 from .declaration import Declaration
-from .plan import Change, Plan, execute_plan
+from .plan import Change, Plan, apply_beside
 
 AUDITOR = "pgprefect_audit"
 LIBRARY = "pgaudit"
@@ -91,21 +91,13 @@ def apply(login: Login, declaration: Declaration, dry_run: bool = False) -> list
     """
     if declaration.administrator:
         return []
-    try:
-        connection = connect(login, declaration.database)
-    except ConnectionFailed as failed:
-        if not (dry_run and failed.problem.code == "database_missing"):
-            raise
-        return planned_anew(declaration)
-
-    def plan() -> Plan:
-        with connection.cursor() as cursor:
-            return make_plan(cursor, declaration)
-
-    try:
-        return execute_plan(connection, declaration.database, plan, dry_run)
-    finally:
-        connection.close()
+    return apply_beside(
+        login,
+        declaration.database,
+        plan=lambda cursor: make_plan(cursor, declaration),
+        anew=lambda: planned_anew(declaration),
+        dry_run=dry_run,
+    )
 
 
 def planned_anew(declaration: Declaration) -> list[Change]:

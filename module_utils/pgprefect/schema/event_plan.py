@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..core.connection import ConnectionFailed, Login, connect
+from ..core.connection import Login
 from ..core.errors import InputError
 from ..core.problems import Problem
 from ..core.sql import Names, Statement, Value, quote
@@ -17,7 +17,7 @@ from ..site.configuration import Tenant
 from .database_events import KEEP, TABLE, TRIGGER, DatabaseEvent, events_of
 from .declaration import Declaration, DeclarationError
 from .outbox_sql import CREATE, keep_body, trigger_body
-from .plan import Change, Plan, execute_plan
+from .plan import Change, Plan, apply_beside
 
 _KEEP_ARGUMENTS = "event text, content jsonb, many bigint, fault text"
 _TRIGGER_TYPES = {"insert": 4, "delete": 8, "update": 16}  # bits of pg_trigger.tgtype
@@ -88,22 +88,14 @@ def apply(login: Login, declaration: Declaration, dry_run: bool = False) -> list
     Tables of the application's script may be missing in a dry run: they come first. Raises Blocked, DeclarationError
     and ConnectionFailed before anything is changed.
     """
-    try:
-        connection = connect(login, declaration.database)
-    except ConnectionFailed as failed:
-        if not (dry_run and failed.problem.code == "database_missing"):
-            raise
-        return planned_anew(declaration)
     coming = declaration.app_schema_tables if dry_run else ()
-
-    def plan() -> Plan:
-        with connection.cursor() as cursor:
-            return make_plan(cursor, declaration, coming)
-
-    try:
-        return execute_plan(connection, declaration.database, plan, dry_run)
-    finally:
-        connection.close()
+    return apply_beside(
+        login,
+        declaration.database,
+        plan=lambda cursor: make_plan(cursor, declaration, coming),
+        anew=lambda: planned_anew(declaration),
+        dry_run=dry_run,
+    )
 
 
 def planned_anew(declaration: Declaration) -> list[Change]:

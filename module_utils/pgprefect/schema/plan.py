@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Callable
 
-from ..core.connection import Login, connect
+from ..core.connection import ConnectionFailed, Login, connect
 from ..core.errors import ProblemError
 from ..core.lock import try_advisory_lock, try_table_lock
 from ..core.prefect import ENUMS, MADE_HERE, TABLES
@@ -128,6 +128,35 @@ def execute_plan(connection: Any, database: str, plan: Callable[[], Plan], dry_r
         if left.blockers or left.changes:
             raise Blocked([*left.blockers, *map(_resists, left.changes)])
     return planned.changes
+
+
+def apply_beside(
+    login: Login,
+    database: str,
+    plan: Callable[[Any], Plan],
+    anew: Callable[[], list[Change]],
+    dry_run: bool,
+) -> list[Change]:
+    """Execute what ``plan`` makes with a cursor, in one transaction of its own, and return the changes.
+
+    A dry run returns the changes that would be made: those of ``anew`` for a database that does not exist yet. Raises
+    Blocked and ConnectionFailed before anything is changed.
+    """
+    try:
+        connection = connect(login, database)
+    except ConnectionFailed as failed:
+        if not (dry_run and failed.problem.code == "database_missing"):
+            raise
+        return anew()
+
+    def make() -> Plan:
+        with connection.cursor() as cursor:
+            return plan(cursor)
+
+    try:
+        return execute_plan(connection, database, make, dry_run)
+    finally:
+        connection.close()
 
 
 def _another_run(database: str) -> Problem:
