@@ -62,7 +62,7 @@ def workflow_report(days: float = 7) -> str:
     """
     with step("workflow_report_made", days=days) as event:
         report = get_prefect_db_manager().get_workflow_report(days)
-        event["headline"] = headline(report)
-        create_markdown_artifact(to_markdown(report, plot(report)), key="workflow-report", description=headline(report))
-    get_run_logger().info("%s", headline(report))
-    return headline(report)
+        said = event["headline"] = headline(report)
+        create_markdown_artifact(to_markdown(report, plot(report)), key="workflow-report", description=said)
+    get_run_logger().info("%s", said)
+    return said

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..runs.statistics import SECONDS, WHEN, WINDOW, Names, Queries, check_numbers, explained
+from ..runs.statistics import SECONDS, WHEN, WINDOW, Names, Queries, explained
 from .significance import adjust, proportion_test, rank_test
 
 # A change counts when noise would show one like it in less than one of twenty such comparisons.
@@ -100,10 +100,8 @@ def compare_windows(
     and Whitney's for durations and lateness; they take the runs as independent of each other. Raises InputError and
     StatisticsUnavailable.
     """
-    check_numbers(2 * days)
-    until = now or datetime.datetime.now(datetime.timezone.utc)
-    queries = Queries(connection, schema, until - datetime.timedelta(days=2 * days), until)
-    middle = until - datetime.timedelta(days=days)
+    queries = Queries.of_last(connection, schema, 2 * days, now)
+    middle = queries.until - datetime.timedelta(days=days)
     with explained(schema):
         names = Names(queries)
         found = [*_outcomes(queries, middle), *_values(queries, middle)]
@@ -137,9 +135,7 @@ def _outcomes(queries: Queries, middle: datetime.datetime) -> Iterator[tuple[Any
     for flow, deployment, *counts in queries.run(_OUTCOMES, middle=middle):
         good_before, bad_before, good_after, bad_after = counts
         before, after = good_before + bad_before, good_after + bad_after
-        shares = [
-            round(good / total, 4) if total else None for good, total in ((good_before, before), (good_after, after))
-        ]
+        shares = _share(good_before, before), _share(good_after, after)
         yield flow, deployment, "success", *shares, before, after, proportion_test(*counts)
 
 

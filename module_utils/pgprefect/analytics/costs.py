@@ -6,7 +6,7 @@ import datetime
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..runs.statistics import WINDOW, Queries, check_numbers, explained
+from ..runs.statistics import WINDOW, Queries, explained
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,6 @@ def tag_costs(connection: Any, schema: str, days: float = 30, now: datetime.date
 
     Raises InputError and StatisticsUnavailable.
     """
-    check_numbers(days)
-    until = now or datetime.datetime.now(datetime.timezone.utc)
-    queries = Queries(connection, schema, until - datetime.timedelta(days=days), until)
+    queries = Queries.of_last(connection, schema, days, now)
     with explained(schema):
         return [TagCost(tag, runs, round(hours, 4), round(lost, 4)) for tag, runs, hours, lost in queries.run(_COSTS)]

@@ -6,7 +6,7 @@ import datetime
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..runs.statistics import WINDOW, Names, Queries, check_numbers, explained
+from ..runs.statistics import WINDOW, Names, Queries, explained
 
 # Once is a fault that went away; twice is a habit.
 LEAST_SECOND_TRIES = 2
@@ -49,9 +49,7 @@ def flaky_deployments(
 
     Raises InputError and StatisticsUnavailable.
     """
-    check_numbers(days)
-    until = now or datetime.datetime.now(datetime.timezone.utc)
-    queries = Queries(connection, schema, until - datetime.timedelta(days=days), until)
+    queries = Queries.of_last(connection, schema, days, now)
     with explained(schema):
         names = Names(queries)
         found = [

@@ -66,7 +66,7 @@ def sections(report: Report) -> list[Section]:
         _section(
             "Changes",
             f"Compared with the {days} before, more than noise.",
-            ("flow", "deployment", "what", "before", "now", "p", "is"),
+            CHANGE_COLUMNS,
             map(change_row, changed),
             f"Nothing differs from the {days} before by more than noise.",
         ),
@@ -78,7 +78,7 @@ def sections(report: Report) -> list[Section]:
                 (
                     one.flow,
                     one.deployment,
-                    one.runs - one.states["SCHEDULED"],
+                    one.begun,
                     one.failed,
                     percent(one.success_rate),
                     duration(one.p50_duration),
@@ -86,7 +86,7 @@ def sections(report: Report) -> list[Section]:
                     duration(one.average_lateness),
                 )
                 for one in found.deployments
-                if one.runs > one.states["SCHEDULED"]
+                if one.begun
             ),
             "No flow ran.",
         ),
@@ -108,12 +108,13 @@ def sections(report: Report) -> list[Section]:
     ]
 
 
+CHANGE_COLUMNS = ("flow", "deployment", "what", "before", "now", "p", "is")
 FLAKY_COLUMNS = ("flow", "deployment", "runs", "after retries", "after failures", "share")
 COST_COLUMNS = ("tag", "runs", "hours", "hours lost")
 
 
 def change_row(change: Comparison) -> tuple[Any, ...]:
-    """Return a change as cells of a table: flow, deployment, measure, before, now, p-value, verdict."""
+    """Return a change as cells below CHANGE_COLUMNS."""
     show = percent if change.measure == "success" else duration
     p_value = None if change.p_value is None else f"{change.p_value:.2g}"
     values = (show(change.before), show(change.after))
@@ -148,8 +149,8 @@ def _section(title: str, text: str, columns: Sequence[str], rows: Iterable[Seque
 def headline(report: Report) -> str:
     """Return the sentence that says how it is."""
     deployments = report.statistics.deployments
-    runs = sum(one.runs - one.states["SCHEDULED"] for one in deployments)
-    completed, failed = sum(one.states["COMPLETED"] for one in deployments), sum(one.failed for one in deployments)
+    runs = sum(one.begun for one in deployments)
+    completed, failed = sum(one.completed for one in deployments), sum(one.failed for one in deployments)
     worse = sum(one.verdict == WORSE for one in report.changes)
     changes = f"{counted(worse, 'measure')} got worse" if worse else "nothing got worse"
     return f"{counted(runs, 'run')}, {completed:,} completed, {failed:,} failed; {changes}."

@@ -11,6 +11,7 @@ from ..analytics.costs import tag_costs
 from ..analytics.critical_path import critical_path
 from ..analytics.flaky import flaky_deployments
 from ..analytics.report import (
+    CHANGE_COLUMNS,
     COST_COLUMNS,
     FLAKY_COLUMNS,
     change_row,
@@ -82,8 +83,7 @@ def _compare(options: argparse.Namespace) -> int:
     else:
         headline = f"Tenant {tenant.name}, {window}: {worse} worse, {better} better; the rest may be noise."
     shown = [one for one in changes if options.all or options.json or one.verdict in (WORSE, BETTER)]
-    columns = ("flow", "deployment", "what", "before", "now", "p", "is")
-    return _print(options, shown, headline, columns, change_row)
+    return _print(options, shown, headline, CHANGE_COLUMNS, change_row)
 
 
 def _flaky(options: argparse.Namespace) -> int:
@@ -139,8 +139,8 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _print_statistics(found: Statistics, tenant: Tenant) -> None:
-    runs = sum(map(_begun, found.flows))
-    completed, failed = (sum(map(count, found.flows)) for count in (_completed, lambda group: group.failed))
+    runs, completed = sum(group.begun for group in found.flows), sum(group.completed for group in found.flows)
+    failed = sum(group.failed for group in found.flows)
     window = f"in the last {counted(found.days, 'day')}"
     if runs:
         output.verdict(
@@ -154,7 +154,7 @@ def _print_statistics(found: Statistics, tenant: Tenant) -> None:
         f"completed, {found.failed_runs:,} failed; {found.scheduled_runs:,} scheduled."
     )
     columns = ["flow", "deployment", "runs", "success", "p50", "p95", "p99", "late by", "retries"]
-    output.table(columns, [_row(group) for group in _groups(found) if _begun(group)], "By flow and deployment")
+    output.table(columns, [_row(group) for group in _groups(found) if group.begun], "By flow and deployment")
     trend = [
         (f"{day.day:%F}", runs, day.successful_runs, day.failed_runs, duration(day.average_duration))
         for day in found.trend
@@ -175,20 +175,12 @@ def _groups(found: Statistics) -> list[Figures]:
     return [*(group for group in found.flows if parts.count(group.flow) > 1), *found.deployments]
 
 
-def _begun(group: Figures) -> int:
-    return group.runs - group.states["SCHEDULED"]
-
-
-def _completed(group: Figures) -> int:
-    return group.states["COMPLETED"]
-
-
 def _row(group: Figures) -> tuple[Any, ...]:
     times = (group.p50_duration, group.p95_duration, group.p99_duration, group.average_lateness)
     return (
         group.flow,
         group.deployment,
-        _begun(group),
+        group.begun,
         percent(group.success_rate),
         *map(duration, times),
         group.retries,

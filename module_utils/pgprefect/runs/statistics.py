@@ -52,6 +52,16 @@ class Figures:
     retries: int
 
     @property
+    def begun(self) -> int:
+        """The number of runs that are not only scheduled."""
+        return self.runs - self.states["SCHEDULED"]
+
+    @property
+    def completed(self) -> int:
+        """The number of completed runs."""
+        return self.states["COMPLETED"]
+
+    @property
     def failed(self) -> int:
         """The number of failed and crashed runs."""
         return self.states["FAILED"] + self.states["CRASHED"]
@@ -228,9 +238,8 @@ def workflow_statistics(
     tasks and deployments. The connection keeps larger sort memory until the end of its transaction. Raises InputError
     for a number that is not allowed, and StatisticsUnavailable.
     """
-    check_numbers(days, recent=recent, slowest=slowest, failing=failing)
-    until = now or datetime.datetime.now(datetime.timezone.utc)
-    queries = Queries(connection, schema, until - datetime.timedelta(days=days), until)
+    queries = Queries.of_last(connection, schema, days, now)
+    _check_counts(recent=recent, slowest=slowest, failing=failing)
     statistics = Statistics(days, queries.since)
     with explained(schema):
         [(flows, runs, successful, failed, seconds, statistics.scheduled_runs)] = queries.run(_TOTALS)
@@ -373,6 +382,14 @@ class Queries:
     since: datetime.datetime
     until: datetime.datetime
 
+    @classmethod
+    def of_last(cls, connection: Any, schema: str, days: float, now: datetime.datetime | None = None) -> Queries:
+        """Return those of the last days, up to now. Raises InputError for days that are not allowed."""
+        if not isinstance(days, (int, float)) or isinstance(days, bool) or not 0 < days <= MOST_DAYS:
+            raise InputError(f"days is {days!r}; it must be a number above 0, and {MOST_DAYS} at most.")
+        until = now or datetime.datetime.now(datetime.timezone.utc)
+        return cls(connection, schema, until - datetime.timedelta(days=days), until)
+
     def run(self, query: str, limit: int = 0, **more: Any) -> list[tuple[Any, ...]]:
         """Run a query on the schema's tables and return its rows. It may name the window and further values."""
         given = {"since": self.since, "until": self.until, "limit": limit, "newest": MOST_TASK_RUNS, **more}
@@ -400,10 +417,7 @@ def rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 3)
 
 
-def check_numbers(days: float, **counts: int) -> None:
-    """Raise InputError for days or counts that are not allowed."""
-    if not isinstance(days, (int, float)) or isinstance(days, bool) or not 0 < days <= MOST_DAYS:
-        raise InputError(f"days is {days!r}; it must be a number above 0, and {MOST_DAYS} at most.")
+def _check_counts(**counts: int) -> None:
     for name, count in counts.items():
         if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= MOST_ROWS:
             raise InputError(f"{name} is {count!r}; it must be a whole number from 0 to {MOST_ROWS}.")
