@@ -134,6 +134,10 @@ _OWN_SETTINGS = {
 }
 
 
+def _host_and_port(example: str) -> Form:
+    return matching(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}:\d{1,5}", f"a host and a port, as {example}")
+
+
 def _setting(value: Any) -> None:
     name = str(value).lower()
     if name in _OWN_SETTINGS:
@@ -341,9 +345,7 @@ FORMS: dict[str, Form] = {
     "postgresql_audit_tables": matching(
         r"[A-Za-z_][A-Za-z0-9_$]{0,62}\.[A-Za-z_][A-Za-z0-9_$]{0,62}", "a table with its schema, as public.orders"
     ),
-    "postgresql_audit_copy_to": matching(
-        r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}:\d{1,5}", "a host and a port, as logs.example.com:514"
-    ).or_empty(),
+    "postgresql_audit_copy_to": _host_and_port("logs.example.com:514").or_empty(),
     "postgresql_settings": Entries(
         "a mapping of PostgreSQL's settings and their values",
         key=Form("a setting of PostgreSQL's that no other variable sets", _setting),
@@ -496,9 +498,7 @@ FORMS: dict[str, Form] = {
     ),
     "prefect_prometheus_mail[].to": _MAIL,
     "prefect_prometheus_mail[].from": _MAIL,
-    "prefect_prometheus_mail[].smarthost": matching(
-        r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}:\d{1,5}", "a host and a port, as mail.example.com:587"
-    ),
+    "prefect_prometheus_mail[].smarthost": _host_and_port("mail.example.com:587"),
     "prefect_prometheus_mail[].username": forms.TEXT,
     "prefect_prometheus_mail[].password": forms.SECRET,
     "prefect_prometheus_mail[].require_tls": _BOOLEAN,
