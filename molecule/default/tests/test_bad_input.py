@@ -172,7 +172,9 @@ def refuse(playbook: Playbook, variables: dict[str, Any], *messages: str, invent
             {"prefect_database_login_host": "127.0.0.1", "prefect_database_login_user": "mltrading_app"},
             ("mltrading_app", "127.0.0.1"),
         ),
-        ({"prefect_database_login_user": "nobody_there"}, ("nobody_there",)),
+        pytest.param(
+            {"prefect_database_login_user": "nobody_there"}, ("nobody_there",), marks=pytest.mark.thorough
+        ),
     ],
     ids=("inventory", "inventory again", "host", "password", "copy", "cluster", "few rights", "no login"),
 )  # fmt: skip

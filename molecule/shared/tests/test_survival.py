@@ -193,6 +193,7 @@ def test_a_stopping_worker_drains(host: Host, tenants: list[str]) -> None:
 
 
 @pytest.mark.usefixtures("slow")
+@pytest.mark.thorough
 def test_a_run_that_outlasts_the_drain_is_resolved(host: Host, tenants: list[str]) -> None:
     unit = f"prefect-worker@{tenants[0]}-default-1"
     place = f"/run/systemd/system/{unit}.service.d"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from testinfra.host import Host
 
 from tests.support.hosts import wait_for_health
@@ -13,6 +14,7 @@ RUNS = """SELECT count(*), md5(string_agg(id::text, '' ORDER BY id)) FROM "Resea
           WHERE state_type = 'COMPLETED'"""
 
 
+@pytest.mark.thorough
 def test_one_tenant_comes_back_from_a_full_set(host: Host, playbook: Playbook) -> None:
     host.check_output(
         PSQL,

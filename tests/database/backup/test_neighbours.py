@@ -14,6 +14,7 @@ from pgprefect.cli.main import main
 from pgprefect.core.sql import quote
 
 from tests.support.backups import fingerprint, make, put_back, schema_of
+from tests.support.kinds import each_third
 from tests.support.project import VIRTUALENV
 from tests.support.site import Site
 
@@ -140,7 +141,7 @@ def describe(site: Site) -> list[tuple[object, ...]]:
         FROM pg_depend WHERE objid >= 16384 ORDER BY 1, 2""")
 
 
-@pytest.mark.parametrize("kind", NEIGHBOURS)
+@pytest.mark.parametrize("kind", each_third(NEIGHBOURS))
 def test_what_stands_elsewhere_is_named_before_anything_is_changed(city: Site, tmp_path: Path, kind: str) -> None:
     statement, name = (text.replace("{name}", city.database) for text in NEIGHBOURS[kind])
     if kind == "operator class in an index":

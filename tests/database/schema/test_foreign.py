@@ -9,6 +9,7 @@ from pgprefect.core.connection import Login
 from pgprefect.core.problems import ERROR, NOTICE, WARNING, Problem
 from pgprefect.schema.verify import verify
 
+from tests.support.kinds import each_third
 from tests.support.site import PASSWORD, Site
 from tests.support.verification import codes, refusal
 
@@ -109,17 +110,17 @@ def check_named_and_ended(prefect: Site, severity: str, code: str, statement: st
         assert codes(prefect) <= OF_ITS_MAKER
 
 
-@pytest.mark.parametrize(("code", "statement"), CHANGES_WHAT_PREFECT_STORES)
+@pytest.mark.parametrize(("code", "statement"), each_third(CHANGES_WHAT_PREFECT_STORES))
 def test_what_changes_stored_rows_is_an_error(prefect: Site, code: str, statement: str) -> None:
     check_named_and_ended(prefect, ERROR, code, statement)
 
 
-@pytest.mark.parametrize(("code", "statement"), STANDS_IN_THE_SCHEMA)
+@pytest.mark.parametrize(("code", "statement"), each_third(STANDS_IN_THE_SCHEMA))
 def test_what_stands_in_the_schema_is_named(prefect: Site, code: str, statement: str) -> None:
     check_named_and_ended(prefect, WARNING, code, statement)
 
 
-@pytest.mark.parametrize(("code", "statement"), HARMLESS)
+@pytest.mark.parametrize(("code", "statement"), each_third(HARMLESS))
 def test_what_changes_no_answer_is_named_without_alarm(prefect: Site, code: str, statement: str) -> None:
     check_named_and_ended(prefect, NOTICE, code, statement)
 
