@@ -21,13 +21,16 @@ from tests.support.project import DEFAULT, ROOT, virtualenv_of
 from tests.support.site import Site
 from tests.support.waiting import wait_for
 
-# Prints the variables that a release reads, and its worker of Kubernetes pools.
+# Prints the variables that a release reads, with those of its worker of Kubernetes pools and of Redis.
 _SETTINGS = """
 import json
 from prefect.settings.legacy import _get_settings_fields
 from prefect.settings.models.root import Settings
 from prefect_kubernetes.settings import KubernetesSettings
-names = [*_get_settings_fields(Settings), *_get_settings_fields(KubernetesSettings)]
+from prefect_redis.cleanup_queue import RedisWorkerCleanupQueueSettings
+from prefect_redis.client import RedisMessagingSettings
+models = (Settings, KubernetesSettings, RedisMessagingSettings, RedisWorkerCleanupQueueSettings)
+names = [name for model in models for name in _get_settings_fields(model)]
 print(json.dumps([name for name in names if name.startswith("PREFECT_")]))
 """
 # Declares a deployment with a schedule, and runs its flow.
