@@ -19,8 +19,8 @@ options:
     description:
       - One dictionary for each Prefect server with C(name), C(schema), C(api_url) and C(workers), the last being the
         number that should be online (0 when left out). C(pool_workers), a dictionary of numbers by work pool, asks for
-        them pool by pool. C(scaled_pools) are work pools that may have no worker while nothing is due. Other keys are
-        ignored.
+        them pool by pool. C(scaled_pools) are work pools that may have no worker while nothing is due. With C(redis)
+        its Redis is asked too, by the address in C(/etc/prefect/NAME-server.env). Other keys are ignored.
     type: list
     elements: dict
     required: true

@@ -6,6 +6,8 @@ import ast
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
+from tests.support.kinds import each_third
+
 Scope = tuple[ast.Module, ast.FunctionDef | None]
 # What they are given is in their result, as with the tests' own classes; what other functions are given is input.
 CONTAINERS = ("set", "frozenset", "list", "tuple", "dict", "sorted", "param")
@@ -85,6 +87,8 @@ class Expectations:
             if not isinstance(decorator, ast.Call) or _name(decorator.func) != "parametrize":
                 continue
             names, table = decorator.args
+            if isinstance(table, ast.Call) and _name(table.func) == each_third.__name__:
+                (table,) = table.args
             wanted = ast.literal_eval(names)
             tables = self._constants[table.id] if isinstance(table, ast.Name) else [(table, (module, None))]
             if wanted == name:

@@ -24,6 +24,7 @@ from .certificates import certificates
 from .leftovers import Place, leftovers, places
 from .outbox import database_events
 from .probes import Ask, Finding
+from .redis import redis
 from .thresholds import Thresholds
 
 __all__ = ["DEGRADED", "HEALTHY", "UNHEALTHY", "UNKNOWN", "Check", "Health", "check_health", "check_site"]
@@ -124,6 +125,8 @@ def check_health(
         checks = {probe.__name__ + suffix: partial(_tenant, probe, limits, part) for probe in own_probes}
         groups.append(Group(checks))
         groups.append(Group({f"api{suffix}": partial(_api, part, timeout / 2)}, database=False))
+        if part.redis:
+            groups.append(Group({f"redis{suffix}": partial(_redis, part, limits, timeout / 3)}, database=False))
     own: dict[str, Callable[[Ask], Finding]] = {
         job.name + suffixes.get(job.tenant, ""): partial(_job, limits=limits, job=job)
         for job in jobs
@@ -278,3 +281,7 @@ def _job(_ask: Ask, limits: Thresholds, job: Job) -> Finding:
 
 def _api(part: Tenant, timeout: float, _ask: Ask) -> Finding:
     return api(part, timeout)
+
+
+def _redis(part: Tenant, limits: Thresholds, timeout: float, _ask: Ask) -> Finding:
+    return redis(part, limits, timeout)

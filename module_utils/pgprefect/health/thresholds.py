@@ -80,6 +80,8 @@ class Thresholds:
     # How long a row has waited in an outbox, and rows that the relay gave up.
     database_events_lag_s: Limit = Limit(300, 3600)
     dead_letters: Limit = Limit(1, None)
+    # Use of the memory that a tenant's Redis may have; at 100 no run changes its state.
+    redis_memory_percent: Limit = Limit(70, 90)
     # Runs that are due, in one work queue.
     backlog: Limit = Limit(100, 1000)
     # Time in this state without a change: the process behind it may be gone.

@@ -24,7 +24,8 @@ class Tenant:
 
     ``pool_workers`` counts the workers of each work pool where that is known, and ``scaled_pools`` have more while they
     have more to do; ``event_retention`` is an ISO 8601 duration. ``api_ca_file`` has the authorities of the API's
-    certificate, where these are not the system's. ``relay`` is the role that sends its ``database_events``, which are
+    certificate, where these are not the system's. ``redis`` says whether this host has processes of it that share
+    what they know by Redis. ``relay`` is the role that sends its ``database_events``, which are
     as ``schema.database_events.DatabaseEvent`` takes them.
     """
 
@@ -39,6 +40,7 @@ class Tenant:
     pool_workers: Mapping[str, int] = field(default_factory=dict)
     event_retention: str = ""
     scaled_pools: tuple[str, ...] = ()
+    redis: bool = False
     relay: str = ""
     database_events: tuple[Mapping[str, Any], ...] = ()
 
@@ -64,6 +66,7 @@ class Tenant:
             pool_workers=pools,
             event_retention=str(arguments.get("event_retention") or ""),
             scaled_pools=tuple(map(str, arguments.get("scaled_pools") or ())),
+            redis=bool(arguments.get("redis")),
             database_events=tuple(map(dict, arguments.get("database_events") or ())),
         )
 

@@ -291,6 +291,7 @@ _PLACEMENT = "tests/database/schema/test_verify.py::test_each_placement_is_known
 _GIT = "tests/api/objects/test_git.py::test_what_can_not_be_run_is_refused_before_anything_is_made"
 _AUTOMATIONS = "tests/api/objects/test_automations.py::test"
 _TLS = "tests/database/core/test_tls.py::test"
+_REDIS = "tests/database/health/test_redis.py::test_one_that_takes_writes_is_well_until_it_is_full"
 ELSEWHERE = {
     "the repository has no such branch or tag": _GIT,
     "does not let these credentials read it": _GIT,
@@ -343,6 +344,8 @@ ELSEWHERE = {
     "another certificate is shown than the installed": (
         "tests/unit/health/test_certificates.py::test_a_service_that_shows_another_certificate_than_the_installed"
     ),
+    "takes no writes (": _REDIS,
+    "of its memory; full, it takes no writes": _REDIS,
     "HTTP 401": "tests/api/objects/test_work_pools.py::test_a_wrong_password_is_called_by_its_name",
 }
 
