@@ -1,6 +1,7 @@
 """Measure how many flow runs a second the API takes: the site's server, and Prefect's on PostgreSQL and SQLite.
 
-A cycle creates a flow run and sets its state, over 16 connections. The three servers take turns on the same machine.
+A cycle creates a flow run and sets its state, over 16 connections. The servers take turns on the same machine. One more
+is the site's with two processes over Redis, and its background services apart.
 BENCH_ROUNDS and BENCH_SECONDS set the number of rounds (3) and their length (20).
 """
 
@@ -13,6 +14,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import statistics
 import subprocess
 import tempfile
@@ -23,8 +25,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.support import DURABLE, prefect_database
+from tests.support.ports import free_port
 from tests.support.prefect_server import running_server
 from tests.support.project import DEFAULT, ROOT, VIRTUALENV
+from tests.support.redis_server import running_redis
 
 ROUNDS, SECONDS = int(os.environ.get("BENCH_ROUNDS", "3")), float(os.environ.get("BENCH_SECONDS", "20"))
 CONNECTIONS = 16
@@ -91,6 +95,44 @@ def plain_virtualenv() -> Iterator[Path]:
         yield target
 
 
+@contextlib.contextmanager
+def shared_by_redis(environment: dict[str, str]) -> Iterator[dict[str, str]]:
+    """Yield the environment of a server's processes that share what they know, with the background services running."""
+    with contextlib.ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        port, password = free_port(), "bench"
+        stack.enter_context(running_redis(home, port, password))
+        url = f"redis://default:{password}@127.0.0.1:{port}"
+        shared = {
+            **environment,
+            "PREFECT_SERVER_EVENTS_MESSAGING_BROKER": "prefect_redis.messaging",
+            "PREFECT_SERVER_EVENTS_MESSAGING_CACHE": "prefect_redis.messaging",
+            "PREFECT_SERVER_EVENTS_CAUSAL_ORDERING": "prefect_redis.ordering",
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect_redis.lease_storage",
+            "PREFECT_SERVER_WORKER_CHANNEL_CLEANUP_QUEUE_STORAGE": "prefect_redis.cleanup_queue",
+            "PREFECT_REDIS_MESSAGING_URL": f"{url}/0",
+            "PREFECT_REDIS_WORKER_CLEANUP_QUEUE_URL": f"{url}/0",
+            "PREFECT_SERVER_DOCKET_URL": f"{url}/1",
+        }
+        services = subprocess.Popen(
+            [VIRTUALENV / "bin/prefect", "server", "services", "start"],
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(home),
+                "PREFECT_HOME": str(home),
+                "DO_NOT_TRACK": "1",
+                **shared,
+            },
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            yield shared
+        finally:
+            services.send_signal(signal.SIGINT)
+            services.wait(30)
+
+
 def main() -> None:
     with contextlib.ExitStack() as stack:
         site = stack.enter_context(prefect_database(DURABLE))
@@ -99,26 +141,32 @@ def main() -> None:
         login = site.server.login
         host, port, user, password = (getattr(login, name) for name in ("host", "port", "user", "password"))
         database = f"postgresql+asyncpg://{user}:{urllib.parse.quote(password or '', safe='')}@{host}:{port}/plain"
-        servers = {
-            "the site's server": (VIRTUALENV, {**site.environment(role=site.tenant.server), **POOL}),
-            "prefect server start on PostgreSQL": (plain, {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database}),
-            "prefect server start on SQLite": (plain, {}),
+        ours = {**site.environment(role=site.tenant.server), **POOL}
+        servers: dict[str, tuple[Path, dict[str, str], list[str]]] = {
+            "the site's server": (VIRTUALENV, ours, []),
+            "prefect server start on PostgreSQL": (plain, {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database}, []),
+            "prefect server start on SQLite": (plain, {}, []),
+            "the site's with two processes": (
+                VIRTUALENV,
+                stack.enter_context(shared_by_redis(ours)),
+                ["--no-services", "--workers", "2"],
+            ),
         }
         targets = {}
-        for name, (virtualenv, environment) in servers.items():
+        for name, (virtualenv, environment, options) in servers.items():
             home = Path(tempfile.mkdtemp())
             stack.callback(shutil.rmtree, home)
             given = {"PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "true", **environment}
-            call = stack.enter_context(running_server(home, given, virtualenv=virtualenv))
+            call = stack.enter_context(running_server(home, given, *options, virtualenv=virtualenv))
             targets[name] = (call.__self__.url, call("POST", "/flows/", {"name": "bench"})["id"])  # type: ignore[attr-defined]
         found: dict[str, list[float]] = {name: [] for name in targets}
         for _ in range(ROUNDS):
             for name, target in targets.items():
                 found[name].append(measure(*target))
                 print(f"{name}: {found[name][-1]:.1f} cycles/s", flush=True)
-    ours = found["the site's server"]
+    first = found["the site's server"]
     for name, rates in found.items():
-        ratios = [one / other for one, other in zip(ours, rates, strict=True)]
+        ratios = [one / other for one, other in zip(first, rates, strict=True)]
         said = ", ".join(f"{ratio:.2f}" for ratio in ratios)
         median = statistics.median(ratios)
         print(f"{name:<36} {statistics.median(rates):>6.1f} cycles/s, ours is {median:.2f} times ({said})")
