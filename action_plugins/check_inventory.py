@@ -35,6 +35,7 @@ try:
     from plugin_utils.inventory_checks.objects import check_blocks
     from plugin_utils.inventory_checks.proxy import check_api_urls, check_encryption, check_proxy
     from plugin_utils.inventory_checks.secrets import check_secrets
+    from plugin_utils.inventory_checks.several_servers import check_connections, check_several_servers
     from plugin_utils.inventory_checks.specification import read
     from plugin_utils.inventory_checks.table import REQUIREMENTS
     from plugin_utils.inventory_checks.tenants import (
@@ -234,6 +235,18 @@ class ActionModule(ActionBase):
         if set(proxies) & set(groups.get("postgresql", ())):
             ports[int(self._get("database_port", 5432, host))] = "PostgreSQL"
         yield from check_proxy(resolved, groups, bool(certificate), ports)
+        processes = int(self._get("prefect_server_processes", 1, host))
+        yield from check_several_servers(
+            groups,
+            processes,
+            encrypted=host.get("site_tls", "none") != "none",
+            named=bool(address) or all("ui_url" in tenant for tenant in declared),
+        )
+        limits = self._get("prefect_database_connection_limits", {}, host)
+        pool = int(self._get("prefect_server_pool_size", 20, host))
+        services = groups.get("prefect_services") or groups["prefect_server"][:1] if groups.get("redis") else ()
+        everywhere = processes * len(groups["prefect_server"]) + len(services)
+        yield from check_connections(resolved, limits, everywhere, pool)
         yield from check_reach(resolved, groups)
         yield from check_way_of_pods(resolved)
 

@@ -11,6 +11,10 @@ def _api_secret(tenant: Mapping[str, Any]) -> str:
     return f"{tenant['name']}_api"
 
 
+def _redis_secret(tenant: Mapping[str, Any]) -> str:
+    return f"{tenant['name']}_redis"
+
+
 def api_secrets(tenants: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the names of the secrets that are the passwords of the tenants' APIs."""
     return [_api_secret(tenant) for tenant in tenants]
@@ -27,6 +31,16 @@ def api_passwords(secrets: Mapping[str, str], tenants: Sequence[Mapping[str, Any
     return {tenant["name"]: secrets[_api_secret(tenant)] for tenant in tenants}
 
 
+def redis_secrets(tenants: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names of the secrets that are the passwords of the tenants' instances of Redis."""
+    return [_redis_secret(tenant) for tenant in tenants]
+
+
+def redis_passwords(secrets: Mapping[str, str], tenants: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the password of each tenant's instance of Redis by the tenant's name."""
+    return {tenant["name"]: secrets[_redis_secret(tenant)] for tenant in tenants}
+
+
 def secrets_of(secrets: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
     """Return the secrets of these names, and no other."""
     return {name: secrets[name] for name in names}
@@ -41,5 +55,7 @@ class FilterModule:
             "api_secrets": api_secrets,
             "secret_files": secret_files,
             "api_passwords": api_passwords,
+            "redis_secrets": redis_secrets,
+            "redis_passwords": redis_passwords,
             "secrets_of": secrets_of,
         }

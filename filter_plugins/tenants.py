@@ -8,6 +8,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 _FIRST_PORT = 4200
+_PEER_PORTS = 1000  # above the tenant's own one: where a proxy takes what another one sends to its host's API
+_REDIS_PORTS = 2200  # above the tenant's own one
 _HEALTH_PORTS = range(8100, 8400)  # of workers
 # What a pool may say of its workers in place of the worker role's variables.
 _WORKER_KEYS = ("memory_max", "cpu_weight", "limit", "libraries", "docker", "kubernetes")
@@ -20,18 +22,19 @@ Groups = Mapping[str, Sequence[str]]
 # What each role gets of a tenant.
 _VIEWS = {
     "database": ("name", "schema", "owner", "migrator", "server", "relay", "database_events"),
-    "server": ("name", "schema", "migrator", "server", "port", "api_url", "ui_url", "event_retention"),
+    "server": ("name", "schema", "migrator", "server", "port", "api_url", "ui_url", "event_retention", "redis_port"),
     "objects": (
         *("name", "api_url", "variables", "concurrency_limits", "work_pools", "deployments", "automations"),
         *("planned_objects", "own_blocks"),
     ),
     "events": ("name", "api_url", "relay", "outbox", "database_events"),
     "retention": ("name", "schema", "server", "migrator"),
-    "proxy": ("name", "port", "ui_url"),
-    "monitoring": ("name", "schema", "api_url", "workers", "pool_workers", "scaled_pools"),
+    "proxy": ("name", "port", "ui_url", "peer_port"),
+    "redis": ("name", "redis_port"),
+    "monitoring": ("name", "schema", "api_url", "workers", "pool_workers", "scaled_pools", "redis"),
     "pgprefect": (
         *("name", "schema", "owner", "migrator", "server", "api_url", "api_ca_file"),
-        *("workers", "pool_workers", "scaled_pools", "event_retention", "relay", "database_events"),
+        *("workers", "pool_workers", "scaled_pools", "event_retention", "redis", "relay", "database_events"),
     ),
 }
 
@@ -174,6 +177,9 @@ def prefect_tenants(
                 "outbox": f"{schema}_outbox",
                 "database_events": list(tenant.get("database_events", [])),
                 "port": port,
+                "peer_port": port + _PEER_PORTS,
+                "redis": local and bool((groups or {}).get("redis")),
+                "redis_port": port + _REDIS_PORTS,
                 "api_url": _api_url(tenant, api_host, port, local, own_ui_url if proxy else ""),
                 # Where a container with a network of its own reaches it: on no host by loopback.
                 "container_api_url": _api_url(tenant, api_host, port, False, own_ui_url if proxy else ""),
@@ -195,15 +201,18 @@ def prefect_tenants(
 
 
 def prefect_workers(
-    tenants: Sequence[Mapping[str, Any]], host: str = "", groups: Groups | None = None
+    tenants: Sequence[Mapping[str, Any]], host: str = "", groups: Groups | None = None, proxied: bool = False
 ) -> list[dict[str, Any]]:
-    """Return the workers of one host: one per tenant, pool and number, each with a port for its health check."""
+    """Return the workers of one host: one per tenant, pool and number, each with a port for its health check.
+
+    Where several hosts have the API, they ask whichever of them the proxy finds, also on one of these hosts.
+    """
     workers = [
         {
             "instance": f"{tenant['name']}-{pool['name']}-{number}",
             "tenant": tenant["name"],
             "pool": pool["name"],
-            "api_url": tenant["api_url"],
+            "api_url": tenant["container_api_url" if proxied else "api_url"],
             "ui_url": tenant["ui_url"],
             "scaled": number > pool["min_workers"],
             **{key: pool[key] for key in _WORKER_KEYS if key in pool},

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 
 GROUPS = ("postgresql", "prefect_server", "prefect_worker")
-OPTIONAL = ("prefect_proxy", "monitoring")
+OPTIONAL = ("prefect_proxy", "prefect_services", "redis", "monitoring")
 _EXAMPLE = "Write it as in inventory/example/hosts.yml, each group with its hosts: {example}."
 
 

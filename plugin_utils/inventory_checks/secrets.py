@@ -22,7 +22,7 @@ def check_secrets(
     """
     if not tenants:
         return
-    apis = [f"{tenant['name']}_api" for tenant in tenants]
+    apis = [f"{tenant['name']}_{part}" for tenant in tenants for part in ("api", "redis")]
     roles = [tenant[key] for tenant in tenants for key in ("server", "migrator", "relay") if tenant.get(key)]
     known = [*logins, "prefect_monitor", *roles, *apis, _REPOSITORY]
     for name, value in secrets.items():
@@ -31,7 +31,7 @@ def check_secrets(
             yield f"{path}: nothing reads this secret" + (did_you_mean(name, known) or f". Known: {', '.join(known)}.")
         elif name in apis and not re.fullmatch("[ -~]+", str(value)):
             yield (
-                f"{path} must be printable ASCII characters, because Prefect refuses every login with others: "
+                f"{path} must be printable ASCII characters, because Prefect refuses or misreads others: "
                 "correct it in the inventory, or remove it to have one made."
             )
         elif name == _REPOSITORY and not re.fullmatch(f"[!-~]{{{_LEAST},}}", str(value)):

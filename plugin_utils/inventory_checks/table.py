@@ -374,6 +374,7 @@ FORMS: dict[str, Form] = {
     "prefect_objects_flows_directory": forms.DIRECTORY,
     "prefect_objects_prune": _BOOLEAN,
     "prefect_server_extensions_schema": identifier("schema"),
+    "prefect_server_processes": whole(1, 64),
     "prefect_server_pool_size": whole(1, 200),
     "prefect_server_migrate": _BOOLEAN,
     "prefect_server_import_file": matching(
@@ -387,6 +388,9 @@ FORMS: dict[str, Form] = {
     "prefect_server_memory_max": forms.SIZE,
     "prefect_server_tasks_max": whole(64, 4_194_304),
     "prefect_server_ready_seconds": _SECONDS,
+    # --- Redis
+    "prefect_redis_program": one_of("redis", "valkey"),
+    "prefect_redis_memory_mb": whole(32, 1_000_000),
     # --- The proxy
     "prefect_proxy_certificate": _PLAIN_PATH.or_empty(),
     "prefect_proxy_bind_address": forms.BIND_ADDRESS,

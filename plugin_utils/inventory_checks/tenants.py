@@ -164,6 +164,10 @@ def check_ports(
         taken |= dict.fromkeys(health_ports, "the health check of a worker")
     if servers & set(groups.get("postgresql", ())):
         taken[database_port] = "PostgreSQL, by database_port"
+    kinds = (("peer_port", "prefect_proxy", "another host's proxy, for the API"), ("redis_port", "redis", "Redis"))
+    for key, name, what in kinds:
+        if servers & set(groups.get(name, ())) and (name == "redis" or len(groups[name]) > 1):
+            taken |= {tenant[key]: f"{what} of the tenant {tenant['name']}" for tenant in tenants}
     for number, tenant in enumerate(tenants):
         if other := taken.get(tenant["port"]):
             yield f"prefect_tenants[{number}].port is {tenant['port']}, which {other} has: choose another port."

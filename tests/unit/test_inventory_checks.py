@@ -18,8 +18,9 @@ from plugin_utils.inventory_checks.code import Flows, locked_modules
 from plugin_utils.inventory_checks.groups import check_groups
 from plugin_utils.inventory_checks.managed import check_managed
 from plugin_utils.inventory_checks.proxy import check_api_urls, check_encryption, check_proxy
+from plugin_utils.inventory_checks.several_servers import check_connections, check_several_servers
 from plugin_utils.inventory_checks.specification import read
-from plugin_utils.inventory_checks.tenants import check_code, check_placement, check_tenants
+from plugin_utils.inventory_checks.tenants import check_code, check_placement, check_ports, check_tenants
 from plugin_utils.inventory_checks.values import check_value
 from plugin_utils.inventory_checks.variables import PREFIXES, Definition, check_names
 from tests.support.ansible import run_tasks
@@ -338,6 +339,63 @@ def test_a_proxy_stands_on_a_servers_host_and_has_a_certificate() -> None:
     assert elsewhere.startswith("group prefect_proxy: x runs no server, and what goes there from a server's host is")
     assert missing.startswith("prefect_proxy_certificate is missing")
     assert list(check_proxy([], APART, False, {})) == []
+
+
+BOTH = {"prefect_server": ["one", "two"], "prefect_worker": ["one", "two"]}
+SHARED = {**BOTH, "prefect_proxy": ["one", "two"], "redis": ["three"]}
+SEVERAL: list[tuple[dict[str, list[str]], int, bool, bool, str]] = [
+    (SHARED, 2, True, True, ""),
+    ({**SHARED, "prefect_proxy": []}, 1, True, False, ""),
+    ({"prefect_server": ["one"], "redis": ["one"]}, 4, False, False, ""),
+    ({"prefect_server": ["one"]}, 1, False, False, ""),
+    ({**SHARED, "prefect_services": ["two"]}, 1, True, True, ""),
+    (BOTH, 1, True, True, "group prefect_server: one, two would each run every tenant's server"),
+    ({"prefect_server": ["one"]}, 2, True, True, "prefect_server_processes is 2, but processes share what they know"),
+    (
+        {"prefect_server": ["one"], "prefect_services": ["one"]},
+        1,
+        True,
+        True,
+        "group prefect_services: one would run the background services a second time",
+    ),
+    ({**SHARED, "redis": ["three", "four"]}, 1, True, True, "group redis: it has three, four, but a tenant has one"),
+    (
+        {**SHARED, "prefect_services": ["three"]},
+        1,
+        True,
+        True,
+        "group prefect_services: three is not in prefect_server",
+    ),
+    ({**SHARED, "prefect_services": []}, 1, True, True, "group prefect_services: it is empty"),
+    (SHARED, 1, False, True, "site_tls is none, but one, two would speak to Redis on three in clear"),
+    ({**SHARED, "prefect_proxy": ["one"]}, 1, True, True, "group prefect_proxy: two of prefect_server is not in it"),
+    (SHARED, 1, True, False, "prefect_ui_url is missing: with several proxies"),
+]
+
+
+@pytest.mark.parametrize(("groups", "processes", "encrypted", "named", "fault"), SEVERAL)
+def test_several_processes_of_a_server_share_what_they_know(
+    groups: dict[str, list[str]], processes: int, encrypted: bool, named: bool, fault: str
+) -> None:
+    faults = list(check_several_servers(groups, processes, encrypted=encrypted, named=named))
+    assert (len(faults) == 1 and faults[0].startswith(fault)) if fault else faults == []
+
+
+def test_a_servers_role_may_open_what_its_processes_do() -> None:
+    tenants = prefect_tenants([{"name": "a"}, {"name": "b", "port": 4300}])
+    assert list(check_connections(tenants, {"a_server": 66}, processes=3, pool=20)) == []
+    (fault,) = check_connections(tenants, {"b_server": 65, "other": 1}, processes=3, pool=20)
+    assert fault.startswith("prefect_database_connection_limits.b_server is 65, but its 3 processes open up to 66,")
+
+
+def test_a_tenants_port_is_not_one_that_another_ones_redis_or_proxies_have() -> None:
+    tenants = prefect_tenants([{"name": "a"}, {"name": "b", "port": 5200}, {"name": "c", "port": 6400}])
+    assert list(check_ports(tenants, 5432, (), BOTH)) == []
+    by_proxies, by_redis = check_ports(tenants, 5432, (), {**SHARED, "redis": ["one"]})
+    assert by_proxies.startswith(
+        "prefect_tenants[1].port is 5200, which another host's proxy, for the API of the tenant a"
+    )
+    assert by_redis == "prefect_tenants[2].port is 6400, which Redis of the tenant a has: choose another port."
 
 
 FLOW = """

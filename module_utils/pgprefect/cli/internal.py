@@ -46,6 +46,7 @@ def add_to(commands: Any) -> None:
     command = add_command(commands, "revision", _revision, None, tenant=True)
     command.description = "Compare the database's migration with the installed Prefect's."
     command.add_argument("--require-current", action="store_true", help="fail where they differ")
+    command.add_argument("--or-newer", action="store_true", help="but not where a newer release has migrated it")
 
     command = add_command(commands, "revoke-secrets", _revoke_secrets, None)
     command.description = "Revoke access to the tables that hold secrets, except the server's."
@@ -90,7 +91,8 @@ def _revision(options: argparse.Namespace) -> int:
     migrations = revision.installed_migrations(virtualenv)
     with open_connection(login, database) as connection:
         found = revision.compare(revision.stored_revisions(connection, schema), migrations)
-    if options.require_current and found.state != revision.CURRENT:
+    served = (revision.CURRENT, revision.UNKNOWN) if options.or_newer else (revision.CURRENT,)
+    if options.require_current and found.state not in served:
         return refuse(found.message)
     print(found.message)
     return FINE

@@ -33,11 +33,14 @@ class HandOver:
 def hand_over(tenant: str) -> HandOver:
     """Stop a tenant's server, migrate its schema by the unit's program, and start the server.
 
-    The migration is loaded before the server stops. Raises ProblemError where it fails: while it is loaded, the server
-    goes on; later the server stays stopped, because its schema may be neither the old one nor the new one.
+    Background services that run apart on this host stop with it. The migration is loaded before. Raises ProblemError
+    where it fails: while it is loaded, the server goes on; later the server stays stopped, because its schema may be
+    neither the old one nor the new one.
     """
     server, migration = f"prefect-server@{tenant}.service", f"prefect-migrate@{tenant}.service"
     _systemctl("daemon-reload")
+    services = f"prefect-services@{tenant}.service"
+    apart = [services] if _is_active(services) else []
     times = [time.monotonic()]
     joined = _is_active(migration)  # one goes on already, which a killed playbook had started
     with closed_gate(tenant) as gate:
@@ -45,7 +48,7 @@ def hand_over(tenant: str) -> HandOver:
             if not joined:
                 _load(tenant, migration)
             times.append(time.monotonic())
-            _systemctl("stop", server)
+            _systemctl("stop", *apart, server)
         except BaseException:
             subprocess.run(["systemctl", "stop", migration], capture_output=True, check=False)
             raise
@@ -56,7 +59,7 @@ def hand_over(tenant: str) -> HandOver:
     if _properties(migration, "Result") != ["success"]:
         raise ProblemError(_failed(tenant, "failed, and its server is stopped"))
     times.append(time.monotonic())
-    started = subprocess.run(["systemctl", "start", server], capture_output=True, check=False)
+    started = subprocess.run(["systemctl", "start", server, *apart], capture_output=True, check=False)
     times.append(time.monotonic())
     load, stop, migrated, start = (later - before for before, later in zip(times, times[1:]))
     return HandOver(load, stop, migrated, start, times[-1] - times[1], started.returncode == 0)

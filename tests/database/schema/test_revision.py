@@ -46,6 +46,11 @@ def test_states(
     started = pgprefect("revision", "--require-current", environment=prefect.environment(role="prefect_server"))
     assert started.returncode == (0 if state == "current" else 2)
     assert (started.stdout + started.stderr).strip() == found["message"]
+    # Where several hosts get a release one after the other, also on a newer schema.
+    shared = pgprefect(
+        "revision", "--require-current", "--or-newer", environment=prefect.environment(role="prefect_server")
+    )
+    assert shared.returncode == (0 if state in ("current", "unknown") else 2)
     assert pgprefect("revision", environment=prefect.environment()).returncode == 0
 
 

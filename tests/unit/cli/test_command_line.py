@@ -62,7 +62,7 @@ TAKES = {
     "import-rows": set(),
     "upgrade check": {"--tenant", "--json"},
     "upgrade canary": {"--tenant", "--dry-run", "--timeout"},
-    "revision": {"--tenant", "--require-current"},
+    "revision": {"--tenant", "--require-current", "--or-newer"},
     "migrate": {"--to", "--gate"},
     "hand-over": {"--tenant"},
     "revoke-secrets": set(),

@@ -22,6 +22,9 @@ def test_one_line_is_a_whole_tenant() -> None:
         "outbox": "prefect_outbox",
         "database_events": [],
         "port": 4200,
+        "peer_port": 5200,
+        "redis": False,
+        "redis_port": 6400,
         "api_url": "http://127.0.0.1:4200/api",
         "container_api_url": "http://127.0.0.1:4200/api",
         "api_ca_file": "",
@@ -50,6 +53,7 @@ def test_a_second_tenant_is_two_lines() -> None:
     shared = {key for key in first if first[key] == second[key]}
     assert shared == {
         "api_ca_file",
+        "redis",
         "relay",
         "database_events",
         "event_retention",
