@@ -1,0 +1,182 @@
+"""Two hosts with the same servers: each does its part, and one goes on without the other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from testinfra.host import Host
+
+from tests.support.hosts import changed, start_run, wait_for_health
+from tests.support.load import Load
+from tests.support.scenario import PSQL, Playbook, container_of, on_the_controller, state_of
+from tests.support.waiting import wait_for
+
+Loads = Callable[[str], Load]
+
+
+def count(database: Host, load: Load) -> int:
+    """How many of the acknowledged runs the database has."""
+    ids = ", ".join(f"'{one}'" for one in load.acknowledged)
+    return int(database.check_output(PSQL, f"SELECT count(*) FROM prefect.flow_run WHERE id IN ({ids})"))
+
+
+def completes(database: Host, host: Host) -> None:
+    """Run the sample from a host, until the services have written its task runs too."""
+    run = start_run(host, "collect-market-data/sample", "--param source=sample")
+    wait_for(lambda: state_of(database, run) == "COMPLETED", lambda: state_of(database, run), 120)
+    task_runs = f"SELECT count(*) FROM prefect.task_run WHERE flow_run_id = '{run}'"
+    wait_for(lambda: int(database.check_output(PSQL, task_runs)) > 0)
+
+
+def healthy(*hosts: Host) -> None:
+    for host in hosts:
+        wait_for_health(host)
+
+
+@pytest.mark.usefixtures("completed_run")
+def test_each_host_has_an_api_services_and_a_worker(database: Host, first: Host, second: Host) -> None:
+    for host in (first, second):
+        for unit in ("server@prefect", "services@prefect", "worker@prefect-default-1"):
+            assert host.service(f"prefect-{unit}").is_running and host.service(f"prefect-{unit}").is_enabled
+    sessions = """SELECT string_agg(DISTINCT application_name || ' ' || client_addr, ',') FROM pg_stat_activity
+                  WHERE application_name ~ '^prefect-serv(er|ices)@'"""
+    assert len(database.check_output(PSQL, sessions).split(",")) == 4
+    healthy(first, second, database)
+
+
+def test_each_proxy_sends_to_both_and_drains_neither(first: Host, second: Host) -> None:
+    for host in (first, second):
+        said = host.check_output(
+            "python3 -c %s",
+            "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/run/prefect-proxy/admin.sock');"
+            "s.sendall(b'show stat\\n'); print(s.makefile().read())",
+        )
+        rows = [line.split(",") for line in said.splitlines() if line.startswith("tenant_prefect,app")]
+        assert sorted((row[1], row[17]) for row in rows) == [("app1", "UP"), ("app2", "UP")], said
+
+
+def test_a_peer_must_have_a_certificate_of_the_site(database: Host, first: Host) -> None:
+    first_address = first.check_output("hostname --all-ip-addresses").split()[0]
+    tls = f"openssl s_client -connect {first_address}:5200 -quiet -verify_quiet"
+    ask = "printf 'GET /api/health HTTP/1.0\\r\\n\\r\\n'"
+    stranger = database.run(f"({ask}; sleep 1) | {tls}")
+    assert "200 OK" not in stranger.stdout and "certificate required" in stranger.stderr, stranger
+    own = "/etc/prefect/tls/postgresql"
+    known = database.run(f"({ask}; sleep 1) | {tls} -cert {own}.pem -key {own}.key")
+    assert "200 OK" in known.stdout, known
+
+
+def test_redis_is_for_those_who_know_its_password(database: Host, redis: Host, secrets: dict[str, str]) -> None:
+    assert redis.check_output("systemctl is-active prefect-redis@prefect") == "active"
+    assert redis.run("systemctl is-active valkey-server").stdout.strip() == "inactive"
+    at = redis.check_output("hostname --all-ip-addresses").split()[0]
+    listening = redis.check_output("ss --no-header --listening --tcp --numeric")
+    assert f"{at}:6400" in listening and ":6379" not in listening
+    tls = "--tls --cacert /etc/prefect/tls/ca.pem"
+    client = f"valkey-cli -h {at} -p 6400 --no-auth-warning"
+    assert "NOAUTH" in redis.check_output(f"{client} {tls} GET x")
+    assert "NOAUTH" in redis.check_output(f"{client} {tls} --user default --pass x GET x")
+    assert redis.run(f"{client} GET x").rc != 0  # without TLS
+    login = f"REDISCLI_AUTH={secrets['prefect_redis']} VALKEYCLI_AUTH={secrets['prefect_redis']}"
+    assert int(redis.check_output(f"{login} {client} {tls} --user prefect DBSIZE")) > 0
+    assert "NOPERM" in redis.check_output(f"{login} {client} {tls} --user prefect CONFIG GET dir")
+    assert "NOPERM" in redis.check_output(f"{login} {client} {tls} --user prefect FLUSHALL")
+    readable = redis.check_output("find /etc/prefect /var/lib/prefect-redis -type f -perm /o=r -not -path '*/tls/*'")
+    assert [path for path in readable.split() if "prefect_redis" in path or path.endswith(".conf")] == []
+    assert secrets["prefect_redis"] not in redis.check_output("cat /etc/prefect/redis/prefect.conf")
+    assert not database.package("redis-server").is_installed
+
+
+def test_one_api_is_killed(database: Host, first: Host, load: Loads) -> None:
+    with load("app1").running() as stream:
+        wait_for(lambda: len(stream.acknowledged) > 40)
+        first.check_output("systemctl kill --signal KILL prefect-server@prefect")
+        before = len(stream.acknowledged)
+        wait_for(lambda: len(stream.acknowledged) > before + 200, lambda: stream.failures)
+    # What it was doing is lost; the proxy sends all else to the other host.
+    assert len(stream.failures) <= 4 and count(database, stream) == len(stream.acknowledged), stream.failures
+    healthy(first)
+
+
+def test_the_services_of_one_host_are_killed(database: Host, first: Host, second: Host) -> None:
+    for host, other in ((first, second), (second, first)):
+        host.check_output("systemctl stop prefect-services@prefect")
+        completes(database, other)
+        host.check_output("systemctl start prefect-services@prefect")
+    healthy(first, second)
+
+
+def test_redis_is_restarted_and_its_data_lost_under_load(database: Host, first: Host, redis: Host, load: Loads) -> None:
+    with load("app2").running() as stream:
+        wait_for(lambda: len(stream.acknowledged) > 20)
+        redis.check_output("systemctl kill --signal KILL prefect-redis@prefect")
+        wait_for(lambda: len(stream.acknowledged) > 150, lambda: stream.failures)
+        redis.check_output("systemctl stop prefect-redis@prefect; rm -r /var/lib/prefect-redis/prefect/*")
+        redis.check_output("systemctl start prefect-redis@prefect")
+        before = len(stream.acknowledged)
+        wait_for(lambda: len(stream.acknowledged) > before + 100, lambda: stream.failures)
+    assert count(database, stream) == len(stream.acknowledged)
+    healthy(first)
+    completes(database, first)
+
+
+def test_while_redis_is_away_health_says_so_and_a_run_waits(database: Host, first: Host, redis: Host) -> None:
+    run = start_run(first, "collect-market-data/sample", "--param source=sample")
+    redis.check_output("systemctl stop prefect-redis@prefect")
+    try:
+
+        def said() -> list[str]:
+            health = json.loads(first.run("pgprefect health --json").stdout)
+            return [problem["code"] for problem in health["problems"]]
+
+        wait_for(lambda: "redis_refuses" in said(), seconds=30)
+        assert "api_not_ready" not in said()
+    finally:
+        redis.check_output("systemctl start prefect-redis@prefect")
+    wait_for(lambda: state_of(database, run) == "COMPLETED", lambda: state_of(database, run), seconds=120)
+    healthy(first)
+
+
+def test_changed_settings_reach_one_api_after_the_other(
+    database: Host, first: Host, second: Host, load: Loads, playbook: Playbook
+) -> None:
+    asked = ("--extra-vars", '{"prefect_server_environment": {"TZ": "Europe/Berlin"}}')
+    with load("app1").running() as stream:
+        wait_for(lambda: len(stream.acknowledged) > 20)
+        done = playbook("playbooks/server.yml", *asked)
+        assert done.returncode == 0 and changed(done.stdout) == [3, 3], done.stdout
+    assert stream.failures == [] and count(database, stream) == len(stream.acknowledged)
+    assert len(stream.acknowledged) > 100
+    for host in (first, second):
+        for unit in ("server", "services"):
+            main = host.check_output(f"systemctl show --property MainPID --value prefect-{unit}@prefect")
+            assert "TZ=Europe/Berlin" in host.check_output(f"tr '\\0' '\\n' < /proc/{main}/environ")
+    healthy(first, second)
+
+
+@pytest.mark.thorough
+def test_one_that_does_not_start_leaves_the_other_as_it_was(second: Host, load: Loads, playbook: Playbook) -> None:
+    start = "systemctl show --property InvocationID --value prefect-server@prefect"
+    before = second.check_output(start)
+    asked = ("--extra-vars", '{"prefect_server_environment": {"PREFECT_SERVER_API_KEEPALIVE_TIMEOUT": "soon"}}')
+    with load("app1").running() as stream:
+        done = playbook("playbooks/server.yml", *asked)
+        assert done.returncode != 0 and "Not all servers became ready" in done.stdout, done.stdout
+        assert second.check_output(start) == before
+        mended = playbook("playbooks/server.yml")
+        assert mended.returncode == 0, mended.stdout
+    assert stream.failures == []
+
+
+def test_a_host_is_lost_and_comes_back(database: Host, first: Host, second: Host, load: Loads) -> None:
+    on_the_controller("docker", "kill", container_of("app1"))
+    try:
+        with load("app2").running() as stream:
+            wait_for(lambda: len(stream.acknowledged) > 100, lambda: stream.failures)
+        assert count(database, stream) == len(stream.acknowledged)
+        completes(database, second)
+    finally:
+        on_the_controller("docker", "start", container_of("app1"))
+    healthy(first, second)
