@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ try:
     from plugin_utils.inventory_checks.kubernetes import check_kubernetes, check_way_of_pods
     from plugin_utils.inventory_checks.libraries import check_libraries
     from plugin_utils.inventory_checks.managed import check_managed
+    from plugin_utils.inventory_checks.members import check_members
     from plugin_utils.inventory_checks.objects import check_blocks
     from plugin_utils.inventory_checks.proxy import check_api_urls, check_encryption, check_proxy
     from plugin_utils.inventory_checks.secrets import check_secrets
@@ -62,7 +63,7 @@ class ActionModule(ActionBase):
     """The action, as Ansible loads it."""
 
     _requires_connection = False
-    _VALID_ARGS = frozenset(("explicit", "later", "other_variables", "own_postgresql"))
+    _VALID_ARGS = frozenset(("explicit", "later", "one_postgresql", "other_variables", "own_postgresql"))
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return a failure that lists every mistake, each with its place and what to do.
@@ -85,6 +86,7 @@ class ActionModule(ActionBase):
                 *self._check_values(definitions, variables, later),
                 *self._check_way_to_apis(variables),
                 *self._check_managed(variables),
+                *self._check_members(variables, definitions),
             ]
             if self._task.args["explicit"]:
                 mistakes += check_explicit(sys.argv[1:], variables)
@@ -142,6 +144,16 @@ class ActionModule(ActionBase):
         host = self._first_server(variables)
         own = bool(self._task.args.get("own_postgresql"))
         yield from check_managed(variables["groups"], lambda name: self._get(name, None, host), own)
+
+    def _check_members(self, variables: Mapping[str, Any], definitions: Sequence[Definition]) -> Iterator[str]:
+        host = self._first_server(variables)
+        own = any(
+            (found.name == "postgresql_tls_certificate" and found.where != "the playbook")
+            or (found.name == "site_tls_files" and isinstance(found.value, Mapping) and "postgresql" in found.value)
+            for found in definitions
+        )
+        one = bool(self._task.args.get("one_postgresql"))
+        yield from check_members(variables["groups"], lambda name: self._get(name, None, host), one, own)
 
     def _check_later(self, names: list[str], host: dict[str, Any]) -> Iterator[str]:
         for name in names:

@@ -35,8 +35,8 @@ def hba_rules(logins: Sequence[Mapping[str, Any]], database: str) -> list[dict[s
     """Return a database's access rules for a table of logins, in its order.
 
     A row of the table has the ``roles`` that log in, and either the ``networks`` from which they do or the
-    ``system_users`` of this host who may log in as them over the unix socket, into any database. TLS is required except
-    on loopback.
+    ``system_users`` of this host who may log in as them over the unix socket, into any database. It may have
+    ``databases`` of its own. TLS is required except on loopback.
     """
     if database in KEYWORDS["databases"]:
         raise AnsibleFilterError(f"app_database: {database!r} means other databases in pg_hba.conf. Use another name.")
@@ -49,7 +49,8 @@ def hba_rules(logins: Sequence[Mapping[str, Any]], database: str) -> list[dict[s
             rules.append({"type": "local", "databases": ["all"], "users": roles, "method": f"peer map={MAP}"})
         for network in dict.fromkeys(login.get("networks", ())):
             kind = "host" if ip_network(network).is_loopback else "hostssl"
-            rules.append({"type": kind, "databases": [database], "users": roles, "address": str(network)})
+            databases = list(login.get("databases", [database]))
+            rules.append({"type": kind, "databases": databases, "users": roles, "address": str(network)})
     return rules
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_network
 from typing import Any
+from urllib.parse import quote
 
 from ansible.errors import AnsibleFilterError
 
@@ -40,14 +41,48 @@ def host_port(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def database_primary(hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the host of a cluster that has the data now, by what the role postgresql has seen of each.
+
+    That is the one running primary, or the one host that has data. Where no host has any it is the first, and where
+    more than one could be it, or all are stopped, nothing.
+    """
+    if len(hosts) < 2:
+        return next(iter(hosts), "")
+    seen = {host: hostvars[host].get("__postgresql_present", {}).get("cluster", {}) for host in hosts}
+    running = [host for host, found in seen.items() if found.get("running") and not found.get("standby")]
+    filled = [host for host, found in seen.items() if found.get("data")]
+    candidates = running or filled or list(hosts[:1])
+    return candidates[0] if len(candidates) == 1 else ""
+
+
+def with_primary_url(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return a Prefect server's environment with the address by which it finds the primary of several hosts.
+
+    Its single settings can name one host only; pgprefect reads these, with commas between the hosts.
+    """
+    prefix = "PREFECT_SERVER_DATABASE_"
+    host, port, name, user, password = (
+        str(environment[prefix + key]) for key in ("HOST", "PORT", "NAME", "USER", "PASSWORD")
+    )
+    if "," not in host:
+        return dict(environment)
+    user, password, name = (quote(word, safe="") for word in (user, password, name))
+    places = "&".join(f"host={host_port(one, int(port))}" for one in host.split(","))
+    url = f"postgresql+asyncpg://{user}:{password}@/{name}?{places}&target_session_attrs=primary"
+    return {**environment, f"{prefix}CONNECTION_URL": url}
+
+
 class FilterModule:
     """The filters that Ansible loads."""
 
     def filters(self) -> dict[str, Any]:
         """Return the filters by the names that playbooks use."""
         return {
+            "database_primary": database_primary,
             "host_addresses": host_addresses,
             "host_networks": host_networks,
             "host_port": host_port,
             "local_address": local_address,
+            "with_primary_url": with_primary_url,
         }

@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ansible.module_utils.pgprefect.core.prefect import MADE_HERE
@@ -23,6 +23,10 @@ _PACKAGE_SETTINGS = {
     "ssl_key_file": "/etc/ssl/private/ssl-cert-snakeoil.key",
     "log_line_prefix": "%m [%p] %q%u@%d ",
 }
+# Patroni's, and what the site's own says. It renames the package's postgresql.conf, and writes one of its own instead.
+_PATRONI_FILE = "/etc/patroni/config.yml"
+_PATRONI_MARK = "# Managed by ansible-prefect"
+_RENAMED = "postgresql.base.conf"
 _MANAGERS = {"patroni": "Patroni", "repmgrd": "repmgr", "pg_autoctl": "pg_auto_failover", "stolon-keeper": "Stolon"}
 
 # Others may depend on a database that existed before and that PUBLIC may enter (Catalog.is_exclusive asks the same).
@@ -33,7 +37,7 @@ SELECT json_build_object(
                   WHERE NOT datistemplate AND datname NOT IN ('postgres', :'database')),
     'settings', (SELECT coalesce(json_agg(json_build_array(name, setting, sourcefile)), '[]')
                  FROM (SELECT DISTINCT ON (name) name, setting, sourcefile FROM pg_file_settings
-                       WHERE error IS NULL AND sourcefile !~ '/ansible-prefect[^/]*$'
+                       WHERE error IS NULL AND sourcefile !~ '/ansible-prefect[^/]*$' AND sourcefile <> :'patroni'
                        ORDER BY name, seqno DESC) AS found),
     'exclusive', coalesce((SELECT coalesce(shobj_description(oid, 'pg_database'), '') LIKE '%' || :'made_here' || '%'
                                   OR NOT EXISTS (SELECT FROM aclexplode(coalesce(datacl, acldefault('d', datdba)))
@@ -49,7 +53,8 @@ class Cluster:
     ``settings`` are those that somebody else has changed, by name, each with its ``value`` and the ``file`` that has
     it; ``managers`` is other software that runs the cluster. ``exclusive`` says whether only declared roles may enter
     the database, None where the server does not answer. ``port`` is the configured one. ``ours`` says whether the role
-    has written settings into it before.
+    has written settings into it before, ``patroni`` whether the site's Patroni manages it, and ``data`` whether there
+    is a data directory with data.
     """
 
     exists: bool = False
@@ -61,6 +66,8 @@ class Cluster:
     settings: dict[str, dict[str, str]] = field(default_factory=dict)
     managers: list[str] = field(default_factory=list)
     exclusive: bool | None = None
+    patroni: bool = False
+    data: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as a module does."""
@@ -69,18 +76,24 @@ class Cluster:
 
 def look(folder: str, database: str) -> Cluster:
     """Look at the cluster whose configuration is in a folder of /etc/postgresql. Changes nothing."""
+    patroni = _is_our_patroni()
     if not os.path.exists(f"{folder}/postgresql.conf"):
-        return Cluster(managers=managers())
+        return Cluster(managers=managers(), patroni=patroni)
     port, ours = configured_port(folder), os.path.exists(f"{folder}/conf.d/ansible-prefect.conf")
-    found = ask(port, _LOOK, database=database, made_here=MADE_HERE)
+    data = os.path.exists(f"{configured(folder, 'data_directory', '')}/global/pg_control")
+    renamed = os.path.exists(f"{folder}/{_RENAMED}")
+    written_by_patroni = f"{folder}/postgresql.conf" if renamed else ""
+    found = ask(port, _LOOK, database=database, made_here=MADE_HERE, patroni=written_by_patroni)
+    seen = Cluster(exists=True, ours=ours, port=port, managers=managers(), patroni=patroni, data=data)
     if found is None:
-        return Cluster(exists=True, ours=ours, port=port, managers=managers())
+        return seen
+    package = _RENAMED if renamed else "postgresql.conf"
     settings = {
         name: {"value": value, "file": file}
         for name, value, file in found.pop("settings")
-        if os.path.basename(file) != "postgresql.conf" or _PACKAGE_SETTINGS.get(name) != value
+        if os.path.basename(file) != package or _PACKAGE_SETTINGS.get(name) != value
     }
-    return Cluster(exists=True, ours=ours, running=True, port=port, settings=settings, managers=managers(), **found)
+    return replace(seen, running=True, settings=settings, **found)
 
 
 def ask(port: int, question: str, **values: str) -> Any:
@@ -108,14 +121,27 @@ def ask(port: int, question: str, **values: str) -> Any:
 
 def configured_port(folder: str) -> int:
     """Return the port in the configuration that PostgreSQL reads, as Debian's tools find it: the last one named."""
-    port = 5432
-    for path in (f"{folder}/postgresql.conf", *sorted(glob.glob(f"{folder}/conf.d/*.conf"))):
+    port = configured(folder, "port", "5432")
+    return int(port) if port.isdigit() else 5432
+
+
+def configured(folder: str, name: str, default: str) -> str:
+    """Return a setting of one word in the configuration that PostgreSQL reads: the last one named."""
+    value = default
+    paths = (f"{folder}/{_RENAMED}", f"{folder}/postgresql.conf", *sorted(glob.glob(f"{folder}/conf.d/*.conf")))
+    for path in paths:
         with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
             for line in file:
                 words = line.partition("#")[0].replace("=", " ").split()
-                if len(words) == 2 and words[0].lower() == "port" and words[1].strip("'").isdigit():
-                    port = int(words[1].strip("'"))
-    return port
+                if len(words) == 2 and words[0].lower() == name:
+                    value = words[1].strip("'")
+    return value
+
+
+def _is_our_patroni() -> bool:
+    with contextlib.suppress(OSError), open(_PATRONI_FILE, encoding="utf-8", errors="replace") as file:
+        return _PATRONI_MARK in file.read()
+    return False
 
 
 def managers(processes: Iterable[str] | None = None) -> list[str]:

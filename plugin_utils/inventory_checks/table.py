@@ -212,6 +212,7 @@ FORMS: dict[str, Form] = {
     "site_other_variables": matching(r"[A-Za-z_]\w{0,99}", "the name of a variable"),
     "site_explicit_inventory": _BOOLEAN,
     "site_own_postgresql": _BOOLEAN,
+    "site_one_postgresql": _BOOLEAN,
     # --- Tenants
     "prefect_tenants[].name": TENANT,
     "prefect_tenants[].port": whole(1024, 65_535),
@@ -342,6 +343,8 @@ FORMS: dict[str, Form] = {
     "postgresql_tls_key": forms.FILE,
     "postgresql_log_min_duration_ms": whole(-1, 2**31 - 1),
     "postgresql_audit": _BOOLEAN,
+    "postgresql_patroni": _BOOLEAN,
+    "postgresql_patroni_synchronous": _BOOLEAN,
     "postgresql_audit_tables": matching(
         r"[A-Za-z_][A-Za-z0-9_$]{0,62}\.[A-Za-z_][A-Za-z0-9_$]{0,62}", "a table with its schema, as public.orders"
     ),

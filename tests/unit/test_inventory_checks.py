@@ -6,7 +6,7 @@ import ast
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from filter_plugins.tenants import prefect_tenants
 from plugin_utils.inventory_checks.code import Flows, locked_modules
 from plugin_utils.inventory_checks.groups import check_groups
 from plugin_utils.inventory_checks.managed import check_managed
+from plugin_utils.inventory_checks.members import check_members
 from plugin_utils.inventory_checks.proxy import check_api_urls, check_encryption, check_proxy
 from plugin_utils.inventory_checks.several_servers import check_connections, check_several_servers
 from plugin_utils.inventory_checks.specification import read
@@ -181,6 +182,45 @@ def test_a_server_of_others(
     assert len(mistakes) == len(beginnings)
     for mistake, beginning in zip(mistakes, beginnings, strict=True):
         assert mistake.startswith(beginning) and "docs/managed.md" in mistake
+
+
+CLUSTER = {"postgresql_patroni": True, "site_tls": "private_ca"}
+
+
+@pytest.mark.parametrize(
+    ("hosts", "variables", "one", "own", "beginnings"),
+    [
+        ("a", {}, True, True, []),
+        ("abc", CLUSTER, False, False, []),
+        ("ab", {}, False, False, ["The group postgresql has 2 hosts (a, b), which would be databases"]),
+        ("abcd", CLUSTER, False, False, ["The group postgresql has 4 hosts (a, b, c, d), and postgresql_patroni"]),
+        ("a", CLUSTER, False, False, ["The group postgresql has 1 hosts (a), and postgresql_patroni"]),
+        ("abc", {**CLUSTER, "site_tls": "files"}, False, False, ["postgresql_patroni is true, and the members"]),
+        ("abc", CLUSTER, False, True, ["postgresql_patroni is true, and the members"]),
+        ("abc", CLUSTER, True, False, ["The group postgresql has several hosts, and this playbook"]),
+        (["a", "b c", "d"], CLUSTER, False, False, ["The host b c of the group postgresql"]),
+        (
+            "abc",
+            {
+                **CLUSTER,
+                "database_host": "db.example.org",
+                "pgbackrest_enabled": True,
+                "postgresql_audit": True,
+                "postgresql_settings": {"Cluster_Name": "x", "work_mem": "1MB"},
+            },
+            False,
+            False,
+            ["database_host is", "pgbackrest_enabled is", "postgresql_audit is", "postgresql_settings.cluster_name"],
+        ),
+    ],
+)
+def test_a_cluster_of_several_hosts(
+    hosts: Sequence[str], variables: dict[str, Any], one: bool, own: bool, beginnings: list[str]
+) -> None:
+    mistakes = list(check_members({"postgresql": list(hosts)}, variables.get, one, own))
+    assert len(mistakes) == len(beginnings), mistakes
+    for mistake, beginning in zip(mistakes, beginnings, strict=True):
+        assert mistake.startswith(beginning) and "docs/cluster.md" in mistake
 
 
 @pytest.mark.parametrize("name", GROUPS)

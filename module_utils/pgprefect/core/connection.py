@@ -33,7 +33,7 @@ LOGIN_ARGUMENTS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Login:
-    """A login at a PostgreSQL server. An empty host is the unix socket."""
+    """A login at a PostgreSQL server. An empty host is the unix socket; of several, with commas, it is the primary."""
 
     host: str = ""
     port: int = 5432
@@ -61,6 +61,11 @@ class Login:
             ca_file=given.get("sslrootcert"),
             passfile=given.get("passfile"),
         )
+
+    @property
+    def session(self) -> str | None:
+        """The kind of server that libpq looks for: of several hosts the primary, of one host whatever it is."""
+        return "read-write" if "," in self.host else None
 
     @property
     def where(self) -> str:
@@ -112,6 +117,7 @@ def connect(
                 passfile=login.passfile,
                 sslmode=login.ssl_mode,
                 sslrootcert=login.ca_file,
+                target_session_attrs=login.session,
                 connect_timeout=connect_timeout,
                 application_name="pgprefect",
                 options=" ".join(options),

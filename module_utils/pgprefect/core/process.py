@@ -40,6 +40,7 @@ def libpq_environment(login: Login, database: str) -> dict[str, str]:
         "PGDATABASE": database,
         "PGPASSWORD": login.password,
         "PGPASSFILE": login.passfile,
+        "PGTARGETSESSIONATTRS": login.session,
         "PGSSLMODE": login.ssl_mode,
         "PGSSLROOTCERT": login.ca_file,
         "PGCONNECT_TIMEOUT": "10",

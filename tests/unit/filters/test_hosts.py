@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from ansible.errors import AnsibleFilterError
 
-from filter_plugins.hosts import host_addresses, host_networks, local_address
+from filter_plugins.hosts import database_primary, host_addresses, host_networks, local_address, with_primary_url
 
 
 def test_addresses() -> None:
@@ -21,3 +21,32 @@ def test_addresses() -> None:
 )
 def test_a_host_reaches_its_own_service(listening: str, local: str) -> None:
     assert local_address(listening) == local
+
+
+@pytest.mark.parametrize(
+    ("seen", "primary"),
+    [
+        ([{}, {}, {}], "a"),
+        ([{"running": True}, {}, {}], "a"),
+        ([{}, {"running": True, "data": True}, {}], "b"),
+        ([{"running": True, "standby": True}, {"running": True, "standby": True}, {"running": True}], "c"),
+        ([{}, {"data": True}, {}], "b"),
+        ([{"data": True}, {"data": True}, {"data": True}], ""),
+        ([{"running": True}, {"running": True}, {}], ""),
+    ],
+)
+def test_the_primary_of_a_cluster(seen: list[dict[str, bool]], primary: str) -> None:
+    hostvars = {name: {"__postgresql_present": {"cluster": found}} for name, found in zip("abc", seen, strict=True)}
+    assert database_primary(["a", "b", "c"], hostvars) == primary
+    assert database_primary(["a"], {"a": {}}) == "a"
+    assert database_primary([], {}) == ""
+
+
+def test_the_address_of_a_primary_among_several() -> None:
+    settings = {"HOST": "10.0.0.1", "PORT": 5432, "NAME": "a/b", "USER": "u", "PASSWORD": "p@:%"}
+    environment = {f"PREFECT_SERVER_DATABASE_{key}": str(value) for key, value in settings.items()}
+    assert with_primary_url(environment) == environment
+    several = {**environment, "PREFECT_SERVER_DATABASE_HOST": "10.0.0.1,fd00::2"}
+    assert with_primary_url(several)["PREFECT_SERVER_DATABASE_CONNECTION_URL"] == (
+        "postgresql+asyncpg://u:p%40%3A%25@/a%2Fb?host=10.0.0.1:5432&host=[fd00::2]:5432&target_session_attrs=primary"
+    )

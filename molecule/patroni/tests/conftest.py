@@ -1,0 +1,38 @@
+"""The hosts of the scenario: three of one database, and one of the server and the workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import testinfra
+from testinfra.host import Host
+
+from tests.support.scenario import container_of
+
+MEMBERS = ("db1", "db2", "db3")
+
+
+def host_of(name: str) -> Host:
+    return testinfra.get_host(f"docker://{container_of(name)}")
+
+
+@pytest.fixture(scope="session")
+def members() -> dict[str, Host]:
+    return {name: host_of(name) for name in MEMBERS}
+
+
+@pytest.fixture(scope="session")
+def app() -> Host:
+    return host_of("app")
+
+
+@pytest.fixture(scope="session")
+def primaries(members: dict[str, Host]) -> Callable[[], list[str]]:
+    """Ask each member that answers whether it takes writes, and return the names of those that do."""
+
+    def ask() -> list[str]:
+        command = "timeout 5 runuser --user postgres -- psql -XAtc 'SELECT NOT pg_is_in_recovery()'"
+        return [name for name, host in members.items() if host.run(command).stdout.strip() == "t"]
+
+    return ask

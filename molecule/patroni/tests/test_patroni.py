@@ -1,0 +1,140 @@
+"""A database of three hosts: one takes writes, and when it dies another one does, with all that was acknowledged."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+from testinfra.host import Host
+
+from tests.support.scenario import PREFECT, PSQL, Playbook, container_of
+
+LIST = "timeout 20 patronictl -c /etc/patroni/config.yml list -f json"
+# Each acknowledged number goes into a file, with the time. It logs in as a flow does: by the worker's environment.
+WRITER = """
+import itertools, os, time
+import psycopg2
+connection = None
+for number in itertools.count():
+    while True:
+        try:
+            connection = connection or psycopg2.connect("", connect_timeout=3)
+            with connection, connection.cursor() as cursor:
+                cursor.execute("INSERT INTO acknowledged VALUES (%s) ON CONFLICT DO NOTHING", (number,))
+            break
+        except psycopg2.Error:
+            connection = None
+            time.sleep(0.1)
+    print(number, time.time(), flush=True)
+    time.sleep(0.05)
+"""
+
+
+def cluster(members: dict[str, Host], name: str) -> list[dict[str, Any]]:
+    return list(json.loads(members[name].check_output(LIST)))
+
+
+def wait_until(true: Callable[[], bool], seconds: float) -> float:
+    start = time.monotonic()
+    while not true():
+        assert time.monotonic() - start < seconds
+        time.sleep(0.5)
+    return time.monotonic() - start
+
+
+def written(app: Host) -> list[tuple[int, float]]:
+    lines = app.check_output("cat /tmp/acknowledged").splitlines()
+    return [(int(number), float(when)) for number, when in (line.split() for line in lines)]
+
+
+def is_whole(members: dict[str, Host], name: str) -> bool:
+    found = members[name].run(LIST)
+    rows = json.loads(found.stdout) if found.rc == 0 else []
+    roles = sorted(row["Role"] for row in rows if row["State"] in ("running", "streaming"))
+    return roles == ["Leader", "Replica", "Sync Standby"]
+
+
+def test_one_member_takes_writes(members: dict[str, Host], primaries: Callable[[], list[str]]) -> None:
+    (primary,) = primaries()
+    assert is_whole(members, primary)
+    for host in members.values():
+        assert host.check_output("systemctl is-system-running") == "running"
+        assert host.run("systemctl start postgresql@15-main").rc == 0  # and starts nothing beside Patroni
+        assert not host.service("etcd").is_running
+        assert host.file("/etc/patroni/config.yml").mode == 0o640
+    assert primaries() == [primary]
+
+
+def test_the_members_are_encrypted_and_ask_for_certificates(members: dict[str, Host]) -> None:
+    address = members["db1"].check_output("hostname --all-ip-addresses").strip()
+    answer = members["db2"].run(f"etcdctl --endpoints https://{address}:2379 --cacert /etc/prefect/tls/ca.pem get a")
+    assert answer.rc != 0
+    sessions = "SELECT count(*), bool_and(ssl) FROM pg_stat_replication JOIN pg_stat_ssl USING (pid)"
+    counts = {host.check_output(PSQL, sessions) for host in members.values()}
+    assert counts == {"2|t", "0|"}
+    words = "import ssl, urllib.request as r; c = ssl.create_default_context(cafile='/etc/prefect/tls/ca.pem')\n"
+    for verb, expected in (("GET", "200"), ("PATCH", "403")):
+        body = "b'{}'" if verb == "PATCH" else None
+        ask = f"q = r.Request('https://{address}:8008/config', method='{verb}', data={body})"
+        code = f"{words}{ask}\ntry: print(r.urlopen(q, context=c).status)\nexcept r.HTTPError as e: print(e.code)"
+        assert members["db2"].check_output("python3 -c %s", code) == expected
+
+
+def test_nothing_acknowledged_is_lost_when_the_primary_dies(
+    members: dict[str, Host], app: Host, primaries: Callable[[], list[str]]
+) -> None:
+    (primary,) = primaries()
+    members[primary].check_output(
+        PSQL, "SET ROLE mltrading_owner; CREATE TABLE IF NOT EXISTS public.acknowledged (number int PRIMARY KEY)"
+    )
+    app.check_output("printf %%s %s >/tmp/writer.py", WRITER)
+    app.check_output(
+        "set -a; . /etc/prefect/worker/prefect-default-1.env; "
+        f"setsid {PREFECT}/bin/python /tmp/writer.py >/tmp/acknowledged 2>/tmp/writer.log </dev/null & "
+        "echo $! >/tmp/writer.pid"
+    )
+    wait_until(lambda: len(written(app)) > 20, 30)
+    subprocess.run(["docker", "kill", container_of(primary)], check=True, capture_output=True)
+    wait_until(lambda: bool(primaries()), 60)
+    (successor,) = primaries()
+    assert successor != primary
+    before = len(written(app))
+    wait_until(lambda: len(written(app)) > before + 20, 30)
+    app.check_output("kill $(cat /tmp/writer.pid)")
+    numbers, times = zip(*written(app), strict=True)
+    gap = max(after - before for before, after in itertools.pairwise(times))
+    print(f"no write was acknowledged for {gap:.1f} s")
+    assert gap < 40  # 20 seconds until the lock ends, and a machine that does other things
+    found = set(members[successor].check_output(PSQL, "SELECT number FROM acknowledged").splitlines())
+    assert {str(number) for number in numbers} - found == set()
+    # It comes back, and rejoins by itself.
+    subprocess.run(["docker", "start", container_of(primary)], check=True, capture_output=True)
+    wait_until(lambda: is_whole(members, successor), 120)
+    assert primaries() == [successor]
+
+
+def test_the_site_finds_the_new_primary(playbook: Playbook) -> None:
+    done = playbook("site.yml")
+    assert done.returncode == 0, done.stdout
+    assert set(re.findall(r"changed=(\d+)", done.stdout)) == {"0"}, done.stdout
+
+
+def test_the_api_goes_on(app: Host) -> None:
+    command = "prefect deployment run collect-market-data/sample --watch"
+    assert "Flow run finished successfully" in app.check_output(command)
+
+
+def test_a_switchover(members: dict[str, Host], primaries: Callable[[], list[str]]) -> None:
+    (primary,) = primaries()
+    rows = cluster(members, primary)
+    (standby,) = (row["Member"] for row in rows if row["Role"] == "Sync Standby")
+    members[primary].check_output(
+        f"patronictl -c /etc/patroni/config.yml switchover --candidate {standby} --force 15-main"
+    )
+    wait_until(lambda: primaries() == [standby], 30)
+    wait_until(lambda: is_whole(members, standby), 60)
