@@ -94,3 +94,11 @@ def test_system_users_take_on_roles_by_the_same_table() -> None:
     assert ident_lines(TABLE) == ['pgprefect "root" "backup"', 'pgprefect "backup" "backup"']
     with pytest.raises(AnsibleFilterError, match="cannot be a name there"):
         ident_lines([{"roles": ["app\npgprefect nobody postgres"], "system_users": ["root"]}])
+
+
+def test_the_rules_of_a_clusters_members() -> None:
+    member = {"roles": ["replicator"], "databases": ["replication"], "networks": ["10.0.0.1/32", "127.0.0.1/32"]}
+    assert hba_lines(hba_rules([member], "mltrading")) == [
+        'hostssl replication "replicator" 10.0.0.1/32 scram-sha-256',
+        'host replication "replicator" 127.0.0.1/32 scram-sha-256',
+    ]

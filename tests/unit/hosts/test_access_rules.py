@@ -9,7 +9,7 @@ import pytest
 from ansible.module_utils.hosts import access_rules
 from ansible.module_utils.hosts.access_rules import AccessRulesError, Wanted, apply, other_lines, plan
 from ansible.module_utils.hosts.files import Owner
-from ansible.module_utils.hosts.postgresql_cluster import Cluster, configured_port, look, managers
+from ansible.module_utils.hosts.postgresql_cluster import Cluster, configured, configured_port, look, managers
 
 PACKAGE = """# PostgreSQL Client Authentication Configuration File
 local   all             postgres                                peer
@@ -124,3 +124,11 @@ def test_software_that_manages_clusters() -> None:
 
 def test_no_cluster(tmp_path: Path) -> None:
     assert not look(str(tmp_path), "mltrading").exists
+
+
+def test_the_configuration_that_patroni_has_renamed(folder: Path) -> None:
+    (folder / "postgresql.conf").rename(folder / "postgresql.base.conf")
+    (folder / "postgresql.conf").write_text("include 'postgresql.base.conf'\nlisten_addresses = 'a,b'\nport = '5439'\n")
+    assert configured_port(str(folder)) == 5439
+    assert configured(str(folder), "data_directory", "none") == "none"
+    assert look(str(folder), "mltrading").patroni is False
