@@ -30,9 +30,9 @@ options:
         name. What is left out keeps its default, and V(null) switches it off.
       - The names are C(latency_ms), C(connections_percent), C(transaction_s), C(idle_in_transaction_s),
         C(lock_wait_s), C(xid_age), C(dead_percent), C(disk_used_percent), C(late_s), C(scheduler_lag_s),
-        C(late_mark_lag_s), C(events_lag_s), C(backlog), C(running_s), C(pending_s), C(cancelling_s), C(silence_s),
-        C(archive_lag_s), C(backup_age_s), C(copy_age_s), C(drill_age_s), C(pitr_age_s), C(cleanup_age_s) and
-        C(certificate_days). Of the last one a smaller value is worse, of all others a larger one.
+        C(late_mark_lag_s), C(events_lag_s), C(redis_memory_percent), C(backlog), C(running_s), C(pending_s),
+        C(cancelling_s), C(silence_s), C(archive_lag_s), C(backup_age_s), C(copy_age_s), C(drill_age_s), C(pitr_age_s),
+        C(cleanup_age_s) and C(certificate_days). Of the last one a smaller value is worse, of all others a larger one.
         C(module_utils/pgprefect/health/thresholds.py) has their meanings and defaults.
     type: dict
     default: {}
@@ -60,6 +60,11 @@ options:
     type: list
     elements: dict
     default: []
+  patroni:
+    description:
+      - This host's part of a cluster of several, with C(url) of its Patroni, C(ca_file) of that, and the names of all
+        C(members). The check C(patroni) names members that cannot take over, and an etcd that does not answer.
+    type: dict
   backup_directory:
     description: Where this host keeps its backup sets. What killed backups and restores left there is named.
     type: path
@@ -133,7 +138,7 @@ from ansible.module_utils.pgprefect.core.jobs import Job
 from ansible.module_utils.pgprefect.health.check import check_health
 from ansible.module_utils.pgprefect.health.leftovers import places
 from ansible.module_utils.pgprefect.health.thresholds import Thresholds
-from ansible.module_utils.pgprefect.site.configuration import Certificate, Tenant
+from ansible.module_utils.pgprefect.site.configuration import Certificate, Patroni, Tenant
 
 
 def main() -> None:
@@ -147,6 +152,7 @@ def main() -> None:
             "disk_paths": {"type": "list", "elements": "path", "default": []},
             "jobs": {"type": "list", "elements": "dict", "default": []},
             "certificates": {"type": "list", "elements": "dict", "default": []},
+            "patroni": {"type": "dict"},
             "backup_directory": {"type": "path"},
             "drill_directory": {"type": "path"},
             "timeout": {"type": "float", "default": 4},
@@ -165,6 +171,10 @@ def main() -> None:
         watched = [Certificate(**certificate) for certificate in module.params["certificates"]]
     except TypeError as error:
         module.fail_json(msg=f"Each of certificates needs file, and may have address and protocol: {error}.")
+    try:
+        cluster = Patroni.from_arguments(module.params["patroni"]) if module.params["patroni"] else None
+    except KeyError as error:
+        module.fail_json(msg=f"patroni needs url, ca_file and members; {error} is missing.")
     with failures(module):
         health = check_health(
             Login.from_arguments(module.params),
@@ -175,6 +185,7 @@ def main() -> None:
             disk_paths=module.params["disk_paths"],
             jobs=jobs,
             watched=watched,
+            cluster=cluster,
             work=places(module.params["backup_directory"] or "", module.params["drill_directory"] or ""),
         )
         module.exit_json(changed=False, **health.as_dict())

@@ -152,6 +152,7 @@ _FIGURES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "storage": _storage,
     "disk": _disk,
     "archiving": _archiving,
+    "patroni": lambda details: f"{counted(len(details['members']), 'member')}, led by {details['leader'] or 'nobody'}",
     "redis": lambda details: f"{size(details['used_bytes'])} ({details['used_percent']} % of its memory)",
     "workers": _workers,
     "work_pools": _work_pools,

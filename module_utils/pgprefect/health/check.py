@@ -17,12 +17,13 @@ from ..core.jobs import Job
 from ..core.problems import ERROR, WARNING, Problem
 from ..core.questions import ask_within, connect_to_ask, side_by_side, with_shares
 from ..core.sql import Statement
-from ..site.configuration import Certificate, Site, Tenant
+from ..site.configuration import Certificate, Patroni, Site, Tenant
 from . import load, probes
 from .api import api
 from .certificates import certificates
 from .leftovers import Place, leftovers, places
 from .outbox import database_events
+from .patroni import patroni
 from .probes import Ask, Finding
 from .redis import redis
 from .thresholds import Thresholds
@@ -95,12 +96,13 @@ def check_health(
     tenant: str | None = None,
     work: Sequence[Place] = (),
     watched: Sequence[Certificate] = (),
+    cluster: Patroni | None = None,
 ) -> Health:
     """Run all checks, groups of them at the same time. It takes no longer than the timeout, in seconds.
 
     The disk is checked at the paths, or at the data directory where the login is over the unix socket. The jobs are
     those that this host is to run. With a tenant's name the others' checks are left out. ``work`` is where jobs of this
-    host work, and ``watched`` its certificates.
+    host work, ``watched`` its certificates, and ``cluster`` its part of a cluster of several hosts.
     """
     limits = thresholds or Thresholds()
     schemas = [part.schema for part in parts]
@@ -137,6 +139,8 @@ def check_health(
     if watched:
         own["certificates"] = lambda _ask: certificates(limits, watched)
     groups.append(Group(own, database=False))
+    if cluster:
+        groups.append(Group({"patroni": partial(_patroni, cluster, timeout / 3)}, database=False))
     results: dict[str, Check] = {}
     deadline = time.monotonic() + timeout
     works = [partial(_run_group, group, results, login, database, timeout, limits) for group in groups]
@@ -183,6 +187,7 @@ def check_site(site: Site, login: Login | None = None, timeout: float = 4.0, ten
         tenant=tenant,
         work=places(site.backups.directory, site.backups.drill_directory) if site.backups else (),
         watched=site.certificates,
+        cluster=site.patroni,
     )
 
 
@@ -281,6 +286,10 @@ def _job(_ask: Ask, limits: Thresholds, job: Job) -> Finding:
 
 def _api(part: Tenant, timeout: float, _ask: Ask) -> Finding:
     return api(part, timeout)
+
+
+def _patroni(cluster: Patroni, timeout: float, _ask: Ask) -> Finding:
+    return patroni(cluster, timeout)
 
 
 def _redis(part: Tenant, limits: Thresholds, timeout: float, _ask: Ask) -> Finding:

@@ -144,6 +144,20 @@ class Certificate:
 
 
 @dataclass(frozen=True)
+class Patroni:
+    """This host's part of a cluster of several: its Patroni's ``url`` and ``ca_file``, and all ``members``."""
+
+    url: str
+    ca_file: str
+    members: tuple[str, ...]
+
+    @classmethod
+    def from_arguments(cls, arguments: Mapping[str, Any]) -> Patroni:
+        """Make it of names and values. Raises KeyError."""
+        return cls(str(arguments["url"]), str(arguments["ca_file"]), tuple(map(str, arguments["members"])))
+
+
+@dataclass(frozen=True)
 class Site:
     """The site as this host knows it.
 
@@ -152,7 +166,7 @@ class Site:
     catalog; what reads or writes tables logs in as the role that may. ``declared`` has the arguments of
     ``schema.declaration.declare``. ``health`` are thresholds and ``retention`` is a policy, both by name. ``jobs`` are
     those that this host runs by itself, and ``certificates`` those that it has. ``audit_log`` is the log with the
-    audit trail, where this host has one.
+    audit trail, where this host has one, and ``patroni`` its part of a cluster of several hosts.
     """
 
     login: Login
@@ -166,6 +180,7 @@ class Site:
     backups: Backups | None = None
     certificates: tuple[Certificate, ...] = ()
     audit_log: str = ""
+    patroni: Patroni | None = None
 
     @property
     def database(self) -> str:
@@ -221,6 +236,7 @@ _NOT_DECLARED = (
     "backups",
     "certificates",
     "audit_log",
+    "patroni",
 )
 
 
@@ -242,6 +258,7 @@ def load(path: str = PATH) -> Site:
             backups=_backups(content.get("backups")),
             certificates=tuple(Certificate(**one) for one in content.get("certificates") or ()),
             audit_log=str(content.get("audit_log") or ""),
+            patroni=Patroni.from_arguments(content["patroni"]) if content.get("patroni") else None,
         )
         if not site.tenants or not site.database:
             raise ValueError("it declares no tenant or no database")

@@ -52,6 +52,13 @@ def written(app: Host) -> list[tuple[int, float]]:
     return [(int(number), float(when)) for number, when in (line.split() for line in lines)]
 
 
+def health(host: Host) -> tuple[str, list[str]]:
+    """What health says of the cluster on one of its hosts."""
+    said = json.loads(host.run("pgprefect health --json").stdout)
+    codes = [problem["code"] for problem in said["problems"]]
+    return said["checks"]["patroni"], [code for code in codes if code.startswith(("patroni", "etcd"))]
+
+
 def is_whole(members: dict[str, Host], name: str) -> bool:
     found = members[name].run(LIST)
     rows = json.loads(found.stdout) if found.rc == 0 else []
@@ -112,10 +119,12 @@ def test_nothing_acknowledged_is_lost_when_the_primary_dies(
     assert gap < 40  # 20 seconds until the lock ends, and a machine that does other things
     found = set(members[successor].check_output(PSQL, "SELECT number FROM acknowledged").splitlines())
     assert {str(number) for number in numbers} - found == set()
+    wait_until(lambda: health(members[successor]) == ("degraded", ["patroni_member_away"]), 30)
     # It comes back, and rejoins by itself.
     subprocess.run(["docker", "start", container_of(primary)], check=True, capture_output=True)
     wait_until(lambda: is_whole(members, successor), 120)
     assert primaries() == [successor]
+    wait_until(lambda: health(members[primary])[0] == health(members[successor])[0] == "healthy", 30)
 
 
 def test_the_site_finds_the_new_primary(playbook: Playbook) -> None:

@@ -1,0 +1,83 @@
+"""The members of a PostgreSQL cluster of several hosts, as Patroni on this host sees them."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..core.http import get
+from ..core.problems import ERROR, NOTICE, WARNING, Problem
+from ..site.configuration import Patroni
+from .probes import Finding
+
+_WELL = ("running", "streaming")
+_LEADERS = ("leader", "standby_leader")
+_SILENT_SECONDS = 30  # of etcd; three times as long as Patroni waits for it
+_LIST = "patronictl -c /etc/patroni/config.yml list"
+
+
+def patroni(cluster: Patroni, timeout: float) -> Finding:
+    """Check that there is one leader, that all members follow it, and that etcd answers.
+
+    Patroni's releases 3.0 to 4.0 describe a standby that follows by one of two words.
+    """
+    try:
+        members = _ask(cluster, "/cluster", timeout)["members"]
+        seen = _ask(cluster, "/patroni", timeout).get("dcs_last_seen")
+    except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        message = f"Patroni of this host does not answer at {cluster.url}: {reason}."
+        return [Problem("patroni_silent", "patroni", message, "systemctl status patroni; journalctl -u patroni")], {}
+    found = {str(member["name"]): member for member in members}
+    leaders = [name for name, member in found.items() if member.get("role") in _LEADERS]
+    problems = [*_etcd(seen), *_leader(leaders), *_members(cluster, found, leaders)]
+    shown = {
+        name: {key: member[key] for key in ("role", "state", "timeline", "lag") if key in member}
+        for name, member in sorted(found.items())
+    }
+    return problems, {"leader": ", ".join(leaders), "members": shown}
+
+
+def _ask(cluster: Patroni, path: str, timeout: float) -> Any:
+    return json.loads(get(cluster.url + path, timeout, cluster.ca_file))
+
+
+def _etcd(seen: float | None) -> Iterator[Problem]:
+    away = time.time() - seen if seen else 0
+    if away > _SILENT_SECONDS:
+        message = f"Patroni of this host has not reached etcd for {away:.0f} s."
+        remedy = (
+            "On each member: systemctl status postgresql-etcd; more than half of them must run, and reach each other."
+        )
+        yield Problem("etcd_silent", "etcd", message, remedy, ERROR)
+
+
+def _leader(leaders: list[str]) -> Iterator[Problem]:
+    if len(leaders) != 1:
+        said = f"{len(leaders)} leaders ({', '.join(leaders)})" if leaders else "no leader"
+        message = f"The cluster has {said}, and should have one: nothing can be written, or not safely."
+        yield Problem("patroni_no_leader", "cluster", message, f"{_LIST}; journalctl -u patroni on each member", ERROR)
+
+
+def _members(cluster: Patroni, found: Mapping[str, Mapping[str, Any]], leaders: list[str]) -> Iterator[Problem]:
+    timelines = {found[name].get("timeline") for name in leaders}
+    for name in cluster.members:
+        member = found.get(name, {})
+        reason = ""
+        if not member:
+            reason = "is not in the cluster"
+        elif member.get("state") not in _WELL:
+            reason = f"is {member.get('state')}"
+        elif timelines and member.get("timeline") not in timelines:
+            reason = f"is on the timeline {member.get('timeline')}, and the leader is on another one"
+        if reason:
+            message = f"The member {name} {reason}, so that it cannot take over."
+            remedy = f"On {name}: systemctl status patroni postgresql-etcd; journalctl -u patroni. {_LIST} shows all."
+            yield Problem("patroni_member_away", f"member {name}", message, remedy, WARNING)
+        if member.get("pending_restart"):
+            message = f"The member {name} has settings that count after its next restart."
+            remedy = f"At a quiet moment: {_LIST.replace('list', 'restart')} CLUSTER {name}, or run site.yml."
+            yield Problem("patroni_restart_due", f"member {name}", message, remedy, NOTICE)

@@ -1,0 +1,68 @@
+"""What health makes of Patroni's answers, which are those of real clusters."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pgprefect.core.problems import ERROR, NOTICE, WARNING
+from pgprefect.health.patroni import patroni
+from pgprefect.site.configuration import Patroni
+
+# Of Patroni 3.0 and of 4.0, which has another word for a standby that follows.
+LEADER = {"name": "db1", "role": "leader", "state": "running", "timeline": 2}
+STANDBY = {"name": "db2", "role": "sync_standby", "state": "running", "timeline": 2, "lag": 0}
+THIRD = {"name": "db3", "role": "replica", "state": "streaming", "timeline": 2, "lag": 16}
+
+
+@contextlib.contextmanager
+def answering(members: list[dict[str, Any]], etcd_seen: float) -> Iterator[Patroni]:
+    answers = {"/cluster": {"members": members, "scope": "15-main"}, "/patroni": {"dcs_last_seen": etcd_seen}}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(answers[self.path]).encode())
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield Patroni(f"http://127.0.0.1:{server.server_port}", "", ("db1", "db2", "db3"))
+        server.shutdown()
+
+
+CASES: list[tuple[list[dict[str, Any]], float, list[tuple[str, str]]]] = [
+    ([LEADER, STANDBY, THIRD], 0, []),
+    ([LEADER, STANDBY, {**THIRD, "pending_restart": True}], 0, [("patroni_restart_due", NOTICE)]),
+    ([LEADER, STANDBY], 0, [("patroni_member_away", WARNING)]),
+    ([LEADER, STANDBY, {**THIRD, "state": "stopped"}], 0, [("patroni_member_away", WARNING)]),
+    ([LEADER, STANDBY, {**THIRD, "state": "start failed"}], 0, [("patroni_member_away", WARNING)]),
+    ([LEADER, STANDBY, {**THIRD, "timeline": 1}], 0, [("patroni_member_away", WARNING)]),
+    ([{**LEADER, "role": "replica"}, STANDBY, THIRD], 0, [("patroni_no_leader", ERROR)]),
+    ([LEADER, {**STANDBY, "role": "leader"}, THIRD], 0, [("patroni_no_leader", ERROR)]),
+    ([LEADER, STANDBY, THIRD], 40, [("etcd_silent", ERROR)]),
+]
+
+
+@pytest.mark.parametrize(("members", "etcd_away", "expected"), CASES)
+def test_what_keeps_a_cluster_from_being_whole(
+    members: list[dict[str, Any]], etcd_away: float, expected: list[tuple[str, str]]
+) -> None:
+    with answering(members, time.time() - etcd_away) as cluster:
+        problems, details = patroni(cluster, 2)
+    assert [(problem.code, problem.severity) for problem in problems] == expected
+    assert set(details["members"]) == {member["name"] for member in members}
+
+
+def test_one_that_does_not_answer() -> None:
+    problems, _details = patroni(Patroni("http://127.0.0.1:1", "", ("db1",)), 2)
+    assert [(problem.code, problem.severity) for problem in problems] == [("patroni_silent", ERROR)]
