@@ -16,10 +16,12 @@ def check_groups(groups: Mapping[str, Sequence[str]], database_elsewhere: bool) 
     ``postgresql`` may be empty where ``database_host`` says where the database is, and ``prefect_worker`` where it is
     written down as empty.
     """
-    others = [name for name in groups if name not in (*GROUPS, *OPTIONAL, "all", "ungrouped")]
-    for name in (*GROUPS, *OPTIONAL):
+    names = (*GROUPS, *OPTIONAL)
+    others = [name for name in groups if name not in (*names, "all", "ungrouped")]
+    meant = {other: difflib.get_close_matches(other, names, n=1, cutoff=0.85) for other in others}
+    for name in names:
         hosts = set(groups.get(name, ()))
-        for other in difflib.get_close_matches(name, others, n=3, cutoff=0.85):
+        for other in [other for other in others if meant[other] == [name]]:
             if left_out := [host for host in groups[other] if host not in hosts]:
                 yield f"group {other}: {', '.join(left_out)} would be left out. The group's name is {name}."
                 hosts.update(left_out)
