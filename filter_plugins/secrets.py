@@ -7,17 +7,13 @@ from pathlib import Path
 from typing import Any
 
 
-def _api_secret(tenant: Mapping[str, Any]) -> str:
-    return f"{tenant['name']}_api"
+def _name(tenant: Mapping[str, Any], of: str) -> str:
+    return f"{tenant['name']}_{of}"
 
 
-def _redis_secret(tenant: Mapping[str, Any]) -> str:
-    return f"{tenant['name']}_redis"
-
-
-def api_secrets(tenants: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the names of the secrets that are the passwords of the tenants' APIs."""
-    return [_api_secret(tenant) for tenant in tenants]
+def tenant_secrets(tenants: Sequence[Mapping[str, Any]], of: str) -> list[str]:
+    """Return the names of the secrets that are the passwords of something that each tenant has: api or redis."""
+    return [_name(tenant, of) for tenant in tenants]
 
 
 def secret_files(names: Sequence[str], folder: str, check_mode: bool = False) -> list[str]:
@@ -26,19 +22,9 @@ def secret_files(names: Sequence[str], folder: str, check_mode: bool = False) ->
     return [str(file) if not check_mode or file.exists() else "/dev/null" for file in files]
 
 
-def api_passwords(secrets: Mapping[str, str], tenants: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the password of each tenant's API by the tenant's name."""
-    return {tenant["name"]: secrets[_api_secret(tenant)] for tenant in tenants}
-
-
-def redis_secrets(tenants: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the names of the secrets that are the passwords of the tenants' instances of Redis."""
-    return [_redis_secret(tenant) for tenant in tenants]
-
-
-def redis_passwords(secrets: Mapping[str, str], tenants: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the password of each tenant's instance of Redis by the tenant's name."""
-    return {tenant["name"]: secrets[_redis_secret(tenant)] for tenant in tenants}
+def tenant_passwords(secrets: Mapping[str, str], tenants: Sequence[Mapping[str, Any]], of: str) -> dict[str, str]:
+    """Return the passwords of something that each tenant has, api or redis, by the tenant's name."""
+    return {tenant["name"]: secrets[_name(tenant, of)] for tenant in tenants}
 
 
 def secrets_of(secrets: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
@@ -52,10 +38,8 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         """Return the filters by the names that playbooks use."""
         return {
-            "api_secrets": api_secrets,
+            "tenant_secrets": tenant_secrets,
             "secret_files": secret_files,
-            "api_passwords": api_passwords,
-            "redis_secrets": redis_secrets,
-            "redis_passwords": redis_passwords,
+            "tenant_passwords": tenant_passwords,
             "secrets_of": secrets_of,
         }

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import testinfra
 from testinfra.host import Host
 
 from tests.support.project import DEFAULT, ROOT
@@ -28,6 +29,11 @@ Playbook = Callable[..., subprocess.CompletedProcess[str]]
 def container_of(host: str) -> str:
     """Return the container of a host of a scenario that has several."""
     return f"prefect-{SCENARIO.name}-{host}{os.environ.get('MOLECULE_SUFFIX', '')}"
+
+
+def host_of(name: str) -> Host:
+    """Return a host of a scenario that has several, as tests ask it."""
+    return testinfra.get_host(f"docker://{container_of(name)}")
 
 
 def on_the_controller(*command: str) -> subprocess.CompletedProcess[str]:

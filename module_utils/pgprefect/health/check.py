@@ -117,7 +117,7 @@ def check_health(
     }
     groups = [Group(server)]
     if disk_paths:
-        groups.append(Group({"disk": lambda _ask: probes.disk(limits, disk_paths)}, database=False))
+        groups.append(Group({"disk": _without_asking(probes.disk, limits, disk_paths)}, database=False))
     elif not login.host:
         server["disk"] = partial(probes.data_disk, limits=limits)
     suffixes = {part.name: f":{part.name}" if index else "" for index, part in enumerate(parts)}
@@ -126,21 +126,21 @@ def check_health(
         own_probes = [*probes.TENANT_PROBES, *([database_events] if part.relay else [])]
         checks = {probe.__name__ + suffix: partial(_tenant, probe, limits, part) for probe in own_probes}
         groups.append(Group(checks))
-        groups.append(Group({f"api{suffix}": partial(_api, part, timeout / 2)}, database=False))
+        groups.append(Group({f"api{suffix}": _without_asking(api, part, timeout / 2)}, database=False))
         if part.redis:
-            groups.append(Group({f"redis{suffix}": partial(_redis, part, limits, timeout / 3)}, database=False))
+            groups.append(Group({f"redis{suffix}": _without_asking(redis, part, limits, timeout / 3)}, database=False))
     own: dict[str, Callable[[Ask], Finding]] = {
-        job.name + suffixes.get(job.tenant, ""): partial(_job, limits=limits, job=job)
+        job.name + suffixes.get(job.tenant, ""): _without_asking(probes.scheduled_job, limits, job)
         for job in jobs
         if tenant is None or job.tenant in ("", tenant)
     }
     if work:
-        own["leftovers"] = lambda _ask: leftovers(work)
+        own["leftovers"] = _without_asking(leftovers, work)
     if watched:
-        own["certificates"] = lambda _ask: certificates(limits, watched)
+        own["certificates"] = _without_asking(certificates, limits, watched)
     groups.append(Group(own, database=False))
     if cluster:
-        groups.append(Group({"patroni": partial(_patroni, cluster, timeout / 3)}, database=False))
+        groups.append(Group({"patroni": _without_asking(patroni, cluster, timeout / 3)}, database=False))
     results: dict[str, Check] = {}
     deadline = time.monotonic() + timeout
     works = [partial(_run_group, group, results, login, database, timeout, limits) for group in groups]
@@ -280,17 +280,6 @@ def _explain(error: Exception, name: str) -> Problem:
     return Problem("check_failed", name, f"The check {name} failed: {reason or type(error).__name__}", remedy)
 
 
-def _job(_ask: Ask, limits: Thresholds, job: Job) -> Finding:
-    return probes.scheduled_job(limits, job)
-
-
-def _api(part: Tenant, timeout: float, _ask: Ask) -> Finding:
-    return api(part, timeout)
-
-
-def _patroni(cluster: Patroni, timeout: float, _ask: Ask) -> Finding:
-    return patroni(cluster, timeout)
-
-
-def _redis(part: Tenant, limits: Thresholds, timeout: float, _ask: Ask) -> Finding:
-    return redis(part, limits, timeout)
+def _without_asking(probe: Callable[..., Finding], *arguments: Any) -> Callable[[Ask], Finding]:
+    """Return a check that puts no question to the database."""
+    return lambda _ask: probe(*arguments)

@@ -7,17 +7,12 @@ import subprocess
 from collections.abc import Callable
 
 import pytest
-import testinfra
 from testinfra.host import Host
 
 from tests.support.load import Load
-from tests.support.scenario import SCENARIO, container_of
+from tests.support.scenario import SCENARIO, container_of, host_of
 
 NAME = "prefect.cluster.test"
-
-
-def host_of(name: str) -> Host:
-    return testinfra.get_host(f"docker://{container_of(name)}")
 
 
 @pytest.fixture(scope="session")

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import pytest
-import testinfra
 from testinfra.host import Host
 
-from tests.support.scenario import container_of
-
-
-def host_of(name: str) -> Host:
-    return testinfra.get_host(f"docker://{container_of(name)}")
+from tests.support.scenario import container_of, host_of
 
 
 @pytest.fixture(scope="session")

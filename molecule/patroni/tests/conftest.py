@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-import testinfra
 from testinfra.host import Host
 
-from tests.support.scenario import container_of
+from tests.support.scenario import host_of
 
 MEMBERS = ("db1", "db2", "db3")
-
-
-def host_of(name: str) -> Host:
-    return testinfra.get_host(f"docker://{container_of(name)}")
 
 
 @pytest.fixture(scope="session")

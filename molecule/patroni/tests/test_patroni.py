@@ -6,13 +6,13 @@ import itertools
 import json
 import re
 import subprocess
-import time
 from collections.abc import Callable
 from typing import Any
 
 from testinfra.host import Host
 
 from tests.support.scenario import PREFECT, PSQL, Playbook, container_of
+from tests.support.waiting import wait_for
 
 LIST = "timeout 20 patronictl -c /etc/patroni/config.yml list -f json"
 # Each acknowledged number goes into a file, with the time. It logs in as a flow does: by the worker's environment.
@@ -37,14 +37,6 @@ for number in itertools.count():
 
 def cluster(members: dict[str, Host], name: str) -> list[dict[str, Any]]:
     return list(json.loads(members[name].check_output(LIST)))
-
-
-def wait_until(true: Callable[[], bool], seconds: float) -> float:
-    start = time.monotonic()
-    while not true():
-        assert time.monotonic() - start < seconds
-        time.sleep(0.5)
-    return time.monotonic() - start
 
 
 def written(app: Host) -> list[tuple[int, float]]:
@@ -105,13 +97,13 @@ def test_nothing_acknowledged_is_lost_when_the_primary_dies(
         f"setsid {PREFECT}/bin/python /tmp/writer.py >/tmp/acknowledged 2>/tmp/writer.log </dev/null & "
         "echo $! >/tmp/writer.pid"
     )
-    wait_until(lambda: len(written(app)) > 20, 30)
+    wait_for(lambda: len(written(app)) > 20, seconds=30)
     subprocess.run(["docker", "kill", container_of(primary)], check=True, capture_output=True)
-    wait_until(lambda: bool(primaries()), 60)
+    wait_for(lambda: bool(primaries()), seconds=60)
     (successor,) = primaries()
     assert successor != primary
     before = len(written(app))
-    wait_until(lambda: len(written(app)) > before + 20, 30)
+    wait_for(lambda: len(written(app)) > before + 20, seconds=30)
     app.check_output("kill $(cat /tmp/writer.pid)")
     numbers, times = zip(*written(app), strict=True)
     gap = max(after - before for before, after in itertools.pairwise(times))
@@ -119,12 +111,12 @@ def test_nothing_acknowledged_is_lost_when_the_primary_dies(
     assert gap < 40  # 20 seconds until the lock ends, and a machine that does other things
     found = set(members[successor].check_output(PSQL, "SELECT number FROM acknowledged").splitlines())
     assert {str(number) for number in numbers} - found == set()
-    wait_until(lambda: health(members[successor]) == ("degraded", ["patroni_member_away"]), 30)
+    wait_for(lambda: health(members[successor]) == ("degraded", ["patroni_member_away"]), seconds=30)
     # It comes back, and rejoins by itself.
     subprocess.run(["docker", "start", container_of(primary)], check=True, capture_output=True)
-    wait_until(lambda: is_whole(members, successor), 120)
+    wait_for(lambda: is_whole(members, successor), seconds=120)
     assert primaries() == [successor]
-    wait_until(lambda: health(members[primary])[0] == health(members[successor])[0] == "healthy", 30)
+    wait_for(lambda: health(members[primary])[0] == health(members[successor])[0] == "healthy", seconds=30)
 
 
 def test_the_site_finds_the_new_primary(playbook: Playbook) -> None:
@@ -145,5 +137,5 @@ def test_a_switchover(members: dict[str, Host], primaries: Callable[[], list[str
     members[primary].check_output(
         f"patronictl -c /etc/patroni/config.yml switchover --candidate {standby} --force 15-main"
     )
-    wait_until(lambda: primaries() == [standby], 30)
-    wait_until(lambda: is_whole(members, standby), 60)
+    wait_for(lambda: primaries() == [standby], seconds=30)
+    wait_for(lambda: is_whole(members, standby), seconds=60)

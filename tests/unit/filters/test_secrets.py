@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from filter_plugins.secrets import api_passwords, api_secrets, secret_files, secrets_of
+from filter_plugins.secrets import secret_files, secrets_of, tenant_passwords, tenant_secrets
 
 
 def test_check_mode_keeps_no_new_secret(tmp_path: Path) -> None:
@@ -17,6 +17,6 @@ def test_check_mode_keeps_no_new_secret(tmp_path: Path) -> None:
 def test_secrets_go_to_those_that_they_are_for() -> None:
     secrets = {"app": "1", "prefect_api": "2", "research_api": "3"}
     tenants = [{"name": "prefect"}, {"name": "research"}]
-    assert api_secrets(tenants) == ["prefect_api", "research_api"]
-    assert api_passwords(secrets, tenants) == {"prefect": "2", "research": "3"}
+    assert tenant_secrets(tenants, "api") == ["prefect_api", "research_api"]
+    assert tenant_passwords(secrets, tenants, "api") == {"prefect": "2", "research": "3"}
     assert secrets_of(secrets, ["app"]) == {"app": "1"} and secrets_of(secrets, []) == {}
