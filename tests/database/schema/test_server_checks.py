@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 import pytest
 import yaml
-from ansible.plugins.filter.core import comment
+from ansible.plugins.filter.core import comment, to_bool
 from pgprefect.core.connection import Login
 from pgprefect.core.problems import Problem
 from pgprefect.schema.verify import verify
@@ -40,7 +40,7 @@ exec "$bin/postgres" -D "$data" -c unix_socket_directories=/var/run/postgresql
 def rendered(name: str, **variables: Any) -> str:
     """A template of the role as Ansible would write it."""
     environment = jinja2.Environment(trim_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters |= {"comment": comment}
+    environment.filters |= {"bool": to_bool, "comment": comment}
     defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
     return environment.from_string((ROLE / "templates" / name).read_text()).render(
         {**defaults, "ansible_managed": "managed", "postgresql_memory_mb": 1024, **variables}
