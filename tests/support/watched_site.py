@@ -19,6 +19,7 @@ from pgprefect.metrics.collect import collect
 from pgprefect.metrics.exposition import render
 from pgprefect.site.configuration import Backups, Certificate, Keep
 from pgprefect.site.configuration import Site as Configured
+from redis import Redis
 
 from tests.support.backups import make
 from tests.support.certificates import Authority
@@ -26,6 +27,7 @@ from tests.support.database_events import ORDERS, with_events
 from tests.support.ports import free_port
 from tests.support.postgresql import docker, running_postgresql
 from tests.support.project import VIRTUALENV
+from tests.support.redis_server import running_redis
 from tests.support.relay import Program
 from tests.support.run_rows import add_flow, configured
 from tests.support.site import Site, migrated_site
@@ -92,6 +94,7 @@ class WatchedSite:
     collector: Collector
     jobs: dict[str, Job]
     flow: tuple[str, str | None]
+    redis: Redis
     prometheus: str = ""
 
     @property
@@ -143,7 +146,8 @@ def watched_site(folder: Path) -> Iterator[WatchedSite]:
         api.start()
         stack.callback(api.stop)
         jobs = {name: Job(name, str(folder / f"cron-{name}"), folder=str(folder / "jobs")) for name in JOBS}
-        tenant = replace(site.tenant, api_url=url, pool_workers={POOL: 2})
+        redis = stack.enter_context(_redis(site.tenant.name, folder, patch))
+        tenant = replace(site.tenant, api_url=url, pool_workers={POOL: 2}, redis=True)
         [(xid_age,)] = site.sql("SELECT max(greatest(age(datfrozenxid), mxid_age(datminmxid))) FROM pg_database")
         given = configured(
             site,
@@ -153,7 +157,7 @@ def watched_site(folder: Path) -> Iterator[WatchedSite]:
             certificates=(Certificate(str(folder / "database.pem")),),
             health={**LIMITS, "xid_age": {"warning": xid_age + XIDS}},
         )
-        watched = WatchedSite(site, folder, api, Collector(given), jobs, add_flow(site, "collect", "nightly"))
+        watched = WatchedSite(site, folder, api, Collector(given), jobs, add_flow(site, "collect", "nightly"), redis)
         _fill(watched)
         wait_for(lambda: is_ready(f"{url}/ready"), api.log.read_text, 180)
         stack.enter_context(watched.collector.running())
@@ -177,6 +181,18 @@ def _api(site: Site, folder: Path) -> tuple[Program, str]:
     return Program(
         [VIRTUALENV / "bin/prefect", *words], environment, folder / "server.log"
     ), f"http://127.0.0.1:{port}/api"
+
+
+@contextlib.contextmanager
+def _redis(tenant: str, folder: Path, patch: pytest.MonkeyPatch) -> Iterator[Redis]:
+    """Run a Redis of 8 MB that the environment of the tenant's server names."""
+    port, password = free_port(), "watched"
+    (folder / f"{tenant}-server.env").write_text(
+        f'PREFECT_REDIS_MESSAGING_URL="redis://default:{password}@127.0.0.1:{port}/0"\n'
+    )
+    patch.setattr("pgprefect.health.redis.ENVIRONMENT", str(folder / "{}-server.env"))
+    with running_redis(folder, port, password, "--maxmemory", "8mb", "--maxmemory-policy", "noeviction") as client:
+        yield client
 
 
 def _fill(watched: WatchedSite) -> None:

@@ -15,7 +15,7 @@ from .probes import Finding
 
 _WELL = ("running", "streaming")
 _LEADERS = ("leader", "standby_leader")
-_SILENT_SECONDS = 30  # of etcd; three times as long as Patroni waits for it
+SILENT_SECONDS = 30  # of etcd; three times as long as Patroni waits for it
 _LIST = "patronictl -c /etc/patroni/config.yml list"
 
 
@@ -33,21 +33,23 @@ def patroni(cluster: Patroni, timeout: float) -> Finding:
         return [Problem("patroni_silent", "patroni", message, "systemctl status patroni; journalctl -u patroni")], {}
     found = {str(member["name"]): member for member in members}
     leaders = [name for name, member in found.items() if member.get("role") in _LEADERS]
-    problems = [*_etcd(seen), *_leader(leaders), *_members(cluster, found, leaders)]
+    away = time.time() - seen if seen else None
+    absent = dict(_absent(cluster, found, leaders))
+    problems = [*_etcd(away), *_leader(leaders), *_members(cluster, found, absent)]
     shown = {
         name: {key: member[key] for key in ("role", "state", "timeline", "lag") if key in member}
         for name, member in sorted(found.items())
     }
-    return problems, {"leader": ", ".join(leaders), "members": shown}
+    details = {"primaries": leaders, "members": shown, "absent": absent, "etcd_s": away and round(away, 1)}
+    return problems, details
 
 
 def _ask(cluster: Patroni, path: str, timeout: float) -> Any:
     return json.loads(get(cluster.url + path, timeout, cluster.ca_file))
 
 
-def _etcd(seen: float | None) -> Iterator[Problem]:
-    away = time.time() - seen if seen else 0
-    if away > _SILENT_SECONDS:
+def _etcd(away: float | None) -> Iterator[Problem]:
+    if away and away > SILENT_SECONDS:
         message = f"Patroni of this host has not reached etcd for {away:.0f} s."
         remedy = (
             "On each member: systemctl status postgresql-etcd; more than half of them must run, and reach each other."
@@ -62,22 +64,26 @@ def _leader(leaders: list[str]) -> Iterator[Problem]:
         yield Problem("patroni_no_leader", "cluster", message, f"{_LIST}; journalctl -u patroni on each member", ERROR)
 
 
-def _members(cluster: Patroni, found: Mapping[str, Mapping[str, Any]], leaders: list[str]) -> Iterator[Problem]:
+def _absent(cluster: Patroni, found: Mapping[str, Mapping[str, Any]], leaders: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield the declared members that cannot take over, each with the reason."""
     timelines = {found[name].get("timeline") for name in leaders}
     for name in cluster.members:
-        member = found.get(name, {})
-        reason = ""
+        member = found.get(name)
         if not member:
-            reason = "is not in the cluster"
+            yield name, "is not in the cluster"
         elif member.get("state") not in _WELL:
-            reason = f"is {member.get('state')}"
+            yield name, f"is {member.get('state')}"
         elif timelines and member.get("timeline") not in timelines:
-            reason = f"is on the timeline {member.get('timeline')}, and the leader is on another one"
-        if reason:
-            message = f"The member {name} {reason}, so that it cannot take over."
+            yield name, f"is on the timeline {member.get('timeline')}, and the leader is on another one"
+
+
+def _members(cluster: Patroni, found: Mapping[str, Mapping[str, Any]], absent: Mapping[str, str]) -> Iterator[Problem]:
+    for name in cluster.members:
+        if name in absent:
+            message = f"The member {name} {absent[name]}, so that it cannot take over."
             remedy = f"On {name}: systemctl status patroni postgresql-etcd; journalctl -u patroni. {_LIST} shows all."
             yield Problem("patroni_member_away", f"member {name}", message, remedy, WARNING)
-        if member.get("pending_restart"):
+        if found.get(name, {}).get("pending_restart"):
             message = f"The member {name} has settings that count after its next restart."
             remedy = f"At a quiet moment: {_LIST.replace('list', 'restart')} CLUSTER {name}, or run site.yml."
             yield Problem("patroni_restart_due", f"member {name}", message, remedy, NOTICE)

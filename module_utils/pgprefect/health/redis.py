@@ -57,7 +57,8 @@ def redis(part: Tenant, limits: Thresholds, timeout: float) -> Finding:
         return [Problem("redis_refuses", f"redis {where}", message, remedy, ERROR)], {}
     finally:
         client.close()
-    percent = 100 * memory["used_memory"] / memory["maxmemory"] if memory.get("maxmemory") else 0.0
+    used, allowed = memory["used_memory"], memory["maxmemory"]
+    percent = 100 * used / allowed if allowed else 0.0
     problems = []
     severity = limits.redis_memory_percent.severity(percent)
     if severity:
@@ -69,4 +70,10 @@ def redis(part: Tenant, limits: Thresholds, timeout: float) -> Finding:
             "else raise prefect_redis_memory_mb."
         )
         problems.append(Problem("redis_nearly_full", f"redis {where}", message, remedy, severity))
-    return problems, {"address": where, "used_bytes": memory["used_memory"], "used_percent": round(percent, 1)}
+    details = {
+        "address": where,
+        "used_bytes": used,
+        "allowed_bytes": allowed or None,
+        "used_percent": round(percent, 1),
+    }
+    return problems, details

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..health.patroni import SILENT_SECONDS
 from ..health.thresholds import Limit, Thresholds
-from . import collect, database, jobs, runs
+from . import collect, database, jobs, runs, shared
 from .exposition import Metric
 
 WARNING, CRITICAL = "warning", "critical"
@@ -60,6 +61,7 @@ def rules(limits: Thresholds) -> dict[str, Any]:
         *_outbox(limits),
         *_database(limits),
         *_replication(limits),
+        *_shared(limits),
         *_jobs(limits),
         *_hosts(limits),
     ]
@@ -240,6 +242,41 @@ def _replication(limits: Thresholds) -> Iterator[Alert]:
         f"{_site(database.SLOT_BYTES)} > {SLOT_BYTES} and {_site(database.SLOT_ACTIVE)} == 0",
         "The replication slot {{ $labels.slot }}, which nobody uses, keeps {{ $value | humanize1024 }}B of WAL.",
         wait="5m",
+    )
+
+
+def _shared(limits: Thresholds) -> Iterator[Alert]:
+    of_whom = f"The Redis of {_TENANT}"
+    yield Alert(
+        "PrefectRedisDown",
+        f"{_site(shared.WRITABLE)} == 0",
+        f"{of_whom} takes no writes, so that no run changes its state.",
+        severity=CRITICAL,
+    )
+    yield from _limited(
+        "PrefectRedisNearlyFull",
+        f"100 * {_site(shared.USED)} / {_site(shared.ALLOWED)}",
+        limits.redis_memory_percent,
+        f"{of_whom} uses {_VALUE} % of its memory.",
+    )
+    yield Alert(
+        "PrefectPrimaryMissing",
+        f"{_site(shared.PRIMARIES)} != 1",
+        f"The PostgreSQL cluster has {_VALUE} primaries.",
+        severity=CRITICAL,
+    )
+    yield Alert(
+        "PrefectMemberAway",
+        # A member that is cut off from the others still counts itself.
+        f"min without (instance, job) ({shared.READY.name}) == 0",
+        "The member {{ $labels.member }} of the PostgreSQL cluster cannot take over.",
+        wait="5m",
+    )
+    yield Alert(
+        "PrefectEtcdSilent",
+        f"{shared.ETCD_AGE.name} > {SILENT_SECONDS}",
+        f"Patroni of {_HOST} has not reached etcd for {_SECONDS}.",
+        severity=CRITICAL,
     )
 
 

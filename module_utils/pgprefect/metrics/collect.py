@@ -18,7 +18,7 @@ from ..health.api import api
 from ..health.probes import SchemaDead
 from ..health.thresholds import Thresholds
 from ..site.configuration import Site, Tenant
-from . import database, jobs, runs
+from . import database, jobs, runs, shared
 from .exposition import Metric, Sample
 
 INFO = Metric("pgprefect_info", "Version of pgprefect.")
@@ -69,6 +69,11 @@ def collect(site: Site, timeout: float) -> Collection:
             for tenant in site.tenants
             if tenant.api_url
         ),
+        *(
+            Group("redis", shared.redis_questions(tenant, limits, timeout / 2), tenant.name, database=False)
+            for tenant in site.tenants
+        ),
+        Group("cluster", shared.cluster_questions(site.patroni, timeout / 2), database=False),
         Group("jobs", jobs.questions(site), database=False),
     ]
     groups = [group for group in groups if group.questions]

@@ -81,6 +81,16 @@ def slot(size: float, active: int) -> Series:
     }
 
 
+def redis(used: int) -> Series:
+    return {metric("pgprefect_redis_used_bytes", TENANT): used, metric("pgprefect_redis_allowed_bytes", TENANT): 100}
+
+
+def member(ready: int, seen_by: str = "server-1") -> Series:
+    return {
+        metric("pgprefect_cluster_member_ready", f'instance="{seen_by}", job="prefect", member="database-3"'): ready
+    }
+
+
 def job(name: str, scheduled: float, succeeded: float | None = None) -> Series:
     labels = f'{HOST}, name="{name}"'
     found: Series = {metric("pgprefect_job_scheduled_timestamp_seconds", labels): scheduled}
@@ -184,6 +194,13 @@ CASES = [
     Case("PrefectStandbyGone", standby("9+0x5"), {**standby("9+0x5"), DATABASE: 0}, minutes=25),
     Case("PrefectSlotKeepsWal", slot(2e9, 0), slot(2e9, 1)),
     Case("PrefectSlotKeepsWal", slot(2e9, 0), slot(1e9, 0)),
+    Case("PrefectRedisDown", *of("pgprefect_redis_writable", TENANT, 0, 1), severity=CRITICAL),
+    Case("PrefectRedisNearlyFull", redis(70), redis(69)),
+    Case("PrefectRedisNearlyFull", redis(90), redis(89), CRITICAL),
+    Case("PrefectPrimaryMissing", *of("pgprefect_cluster_primaries", HOST, 0, 1), severity=CRITICAL),
+    Case("PrefectPrimaryMissing", *of("pgprefect_cluster_primaries", HOST, 2, 1), severity=CRITICAL),
+    Case("PrefectMemberAway", {**member(0), **member(1, "database-3")}, member(1)),
+    Case("PrefectEtcdSilent", *of("pgprefect_cluster_etcd_age_seconds", HOST, 31, 30), severity=CRITICAL),
     Case("PrefectJobFailed", {JOB_FAILED: 1}, {JOB_FAILED: 0}),
     Case("PrefectJobOverdue", job("backup", -9 * DAY, -1.5 * DAY), job("backup", -9 * DAY, -1.4 * DAY)),
     Case("PrefectJobOverdue", job("backup", -9 * DAY, -3 * DAY), job("backup", -9 * DAY, -2.9 * DAY), CRITICAL),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import tempfile
 import threading
@@ -434,6 +435,23 @@ def set_old(site: WatchedSite) -> Iterator[None]:
 
 
 @ended_anyway
+def redis_frozen(site: WatchedSite) -> Iterator[None]:
+    """Have it answer nothing, as a host that is cut off."""
+    process = site.redis.info("server")["process_id"]
+    os.kill(process, signal.SIGSTOP)
+    yield
+    os.kill(process, signal.SIGCONT)
+
+
+@ended_anyway
+def redis_filled(site: WatchedSite) -> Iterator[None]:
+    for number in range(4):
+        site.redis.set(f"filled:{number}", b"x" * 1_300_000)
+    yield
+    site.redis.flushdb()
+
+
+@ended_anyway
 def certificate_ends(site: WatchedSite) -> Iterator[None]:
     good = site.certificate.read_text()
     site.certificate.write_text(Authority(days=20).certificate)
@@ -480,6 +498,8 @@ FAULTS = [
     Fault("PrefectReplicationLag", standby_held_up),
     Fault("PrefectStandbyGone", standby_stopped),
     Fault("PrefectSlotKeepsWal", slot_left_behind),
+    Fault("PrefectRedisDown", redis_frozen),
+    Fault("PrefectRedisNearlyFull", redis_filled),
     Fault("PrefectJobFailed", job_failed),
     Fault("PrefectJobOverdue", jobs_overdue, series=len(JOBS)),
     Fault("PrefectBackupMissing", sets_gone),
@@ -488,8 +508,11 @@ FAULTS = [
     Fault("PrefectMetricsSilent", figures_old),
     Fault("PrefectMetricsIncomplete", table_locked),
 ]
-# Those whose faults need a host's disk, or systemd.
+# Those whose faults need a host's disk, systemd, or several hosts.
 ELSEWHERE = {
+    "PrefectPrimaryMissing": "molecule/patroni/tests/test_alerts.py::test_alerts",
+    "PrefectMemberAway": "molecule/patroni/tests/test_alerts.py::test_alerts",
+    "PrefectEtcdSilent": "molecule/patroni/tests/test_alerts.py::test_alerts",
     "PrefectDiskFull": "tests/database/metrics/test_faults.py::test_a_disk_that_fills_up",
     "PrefectUnitFailed": "molecule/hosts/tests/test_monitoring.py::test_a_unit_that_failed",
 }
