@@ -14,7 +14,6 @@ import json
 import os
 import random
 import shutil
-import signal
 import statistics
 import subprocess
 import tempfile
@@ -24,11 +23,9 @@ import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.support import DURABLE, prefect_database
-from tests.support.ports import free_port
+from bench.support import DURABLE, prefect_database, running_services, shared_by_redis
 from tests.support.prefect_server import running_server
 from tests.support.project import DEFAULT, ROOT, VIRTUALENV
-from tests.support.redis_server import running_redis
 
 ROUNDS, SECONDS = int(os.environ.get("BENCH_ROUNDS", "3")), float(os.environ.get("BENCH_SECONDS", "20"))
 CONNECTIONS = 16
@@ -95,44 +92,6 @@ def plain_virtualenv() -> Iterator[Path]:
         yield target
 
 
-@contextlib.contextmanager
-def shared_by_redis(environment: dict[str, str]) -> Iterator[dict[str, str]]:
-    """Yield the environment of a server's processes that share what they know, with the background services running."""
-    with contextlib.ExitStack() as stack:
-        home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        port, password = free_port(), "bench"
-        stack.enter_context(running_redis(home, port, password))
-        url = f"redis://default:{password}@127.0.0.1:{port}"
-        shared = {
-            **environment,
-            "PREFECT_SERVER_EVENTS_MESSAGING_BROKER": "prefect_redis.messaging",
-            "PREFECT_SERVER_EVENTS_MESSAGING_CACHE": "prefect_redis.messaging",
-            "PREFECT_SERVER_EVENTS_CAUSAL_ORDERING": "prefect_redis.ordering",
-            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect_redis.lease_storage",
-            "PREFECT_SERVER_WORKER_CHANNEL_CLEANUP_QUEUE_STORAGE": "prefect_redis.cleanup_queue",
-            "PREFECT_REDIS_MESSAGING_URL": f"{url}/0",
-            "PREFECT_REDIS_WORKER_CLEANUP_QUEUE_URL": f"{url}/0",
-            "PREFECT_SERVER_DOCKET_URL": f"{url}/1",
-        }
-        services = subprocess.Popen(
-            [VIRTUALENV / "bin/prefect", "server", "services", "start"],
-            env={
-                "PATH": os.environ["PATH"],
-                "HOME": str(home),
-                "PREFECT_HOME": str(home),
-                "DO_NOT_TRACK": "1",
-                **shared,
-            },
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            yield shared
-        finally:
-            services.send_signal(signal.SIGINT)
-            services.wait(30)
-
-
 def main() -> None:
     with contextlib.ExitStack() as stack:
         site = stack.enter_context(prefect_database(DURABLE))
@@ -142,13 +101,15 @@ def main() -> None:
         host, port, user, password = (getattr(login, name) for name in ("host", "port", "user", "password"))
         database = f"postgresql+asyncpg://{user}:{urllib.parse.quote(password or '', safe='')}@{host}:{port}/plain"
         ours = {**site.environment(role=site.tenant.server), **POOL}
+        shared, _redis = stack.enter_context(shared_by_redis(ours))
+        stack.enter_context(running_services(shared))
         servers: dict[str, tuple[Path, dict[str, str], list[str]]] = {
             "the site's server": (VIRTUALENV, ours, []),
             "prefect server start on PostgreSQL": (plain, {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database}, []),
             "prefect server start on SQLite": (plain, {}, []),
             "the site's with two processes": (
                 VIRTUALENV,
-                stack.enter_context(shared_by_redis(ours)),
+                shared,
                 ["--no-services", "--workers", "2"],
             ),
         }

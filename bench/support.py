@@ -5,23 +5,28 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
+import signal
 import socket
 import subprocess
 import tempfile
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from pgprefect.core.http import is_ready
 from pgprefect.core.prefect import MADE_HERE
 from pgprefect.core.sql import quote
+from redis import Redis
 
 from bench.data import fill
+from tests.support.ports import free_port
 from tests.support.postgresql import running_postgresql
 from tests.support.project import VIRTUALENV
+from tests.support.redis_server import running_redis
 from tests.support.site import Site, migrated_site
 
 # The tests' PostgreSQL is fast because it is not durable. Debian's, which applications use, is.
@@ -91,6 +96,45 @@ def prefect_server(site: Site, virtualenv: Path = VIRTUALENV) -> Iterator[str]:
         finally:
             process.terminate()
             process.wait()
+
+
+@contextlib.contextmanager
+def shared_by_redis(environment: Mapping[str, str]) -> Iterator[tuple[dict[str, str], Redis]]:
+    """Run a Redis, and yield the environment of a server's processes that share by it what they know."""
+    port, password = free_port(), "bench"
+    url = f"redis://default:{password}@127.0.0.1:{port}"
+    with tempfile.TemporaryDirectory() as folder, running_redis(Path(folder), port, password) as redis:
+        yield (
+            {
+                **environment,
+                "PREFECT_SERVER_EVENTS_MESSAGING_BROKER": "prefect_redis.messaging",
+                "PREFECT_SERVER_EVENTS_MESSAGING_CACHE": "prefect_redis.messaging",
+                "PREFECT_SERVER_EVENTS_CAUSAL_ORDERING": "prefect_redis.ordering",
+                "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect_redis.lease_storage",
+                "PREFECT_SERVER_WORKER_CHANNEL_CLEANUP_QUEUE_STORAGE": "prefect_redis.cleanup_queue",
+                "PREFECT_REDIS_MESSAGING_URL": f"{url}/0",
+                "PREFECT_REDIS_WORKER_CLEANUP_QUEUE_URL": f"{url}/0",
+                "PREFECT_SERVER_DOCKET_URL": f"{url}/1",
+            },
+            redis,
+        )
+
+
+@contextlib.contextmanager
+def running_services(environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the background services in a process of their own."""
+    with tempfile.TemporaryDirectory() as home:
+        services = subprocess.Popen(
+            [VIRTUALENV / "bin/prefect", "server", "services", "start"],
+            env={"PATH": os.environ["PATH"], "DO_NOT_TRACK": "1", **environment, "HOME": home, "PREFECT_HOME": home},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            yield services
+        finally:
+            services.send_signal(signal.SIGINT)
+            services.wait(30)
 
 
 def latencies(url: str, stop: threading.Event) -> list[float]:
