@@ -272,6 +272,7 @@ def completed(deployment: Deployment, home: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.thorough
 def test_a_private_repository_by_a_token(
     deployment: Deployment, folder: Path, https: HttpsServer, worker: Path
 ) -> None:

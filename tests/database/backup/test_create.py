@@ -30,6 +30,7 @@ from pgprefect.site.configuration import Keep
 
 from bench.data import fill
 from tests.support.backups import KINDS, fingerprint, login, make, schema_of
+from tests.support.kinds import each_third
 from tests.support.project import ROOT
 from tests.support.site import Site
 from tests.support.verification import errors
@@ -326,12 +327,14 @@ def end_sessions(site: Site) -> None:
 
 @pytest.mark.parametrize(
     ("fault", "cause"),
-    [
-        (break_password, "password authentication failed"),
-        (take_the_right, "permission denied"),
-        (lock_a_table, "lock timeout"),
-        (end_sessions, "terminating connection due to administrator command|server closed the connection"),
-    ],
+    each_third(
+        [
+            (break_password, "password authentication failed"),
+            (take_the_right, "permission denied"),
+            (lock_a_table, "lock timeout"),
+            (end_sessions, "terminating connection due to administrator command|server closed the connection"),
+        ]
+    ),
 )
 def test_a_fault_names_its_cause_leaves_the_sets_and_the_next_run_succeeds(
     prefect: Site, tmp_path: Path, fault: Callable[[Site], None], cause: str

@@ -84,10 +84,11 @@ def files(server: Server) -> str:
             ],
         ),
         ({"shared_preload_libraries": "nolib"}, "settings_refused", ['could not access file "nolib"']),
-        (
+        pytest.param(
             {"wal_level": "minimal"},
             "settings_refused",
             ["postgresql_settings: PostgreSQL does not start with wal_level"],
+            marks=pytest.mark.thorough,
         ),
     ],
 )

@@ -103,7 +103,7 @@ def copy_of(server: Server, templates: dict[str, str], owner: str) -> Iterator[N
         yield site
 
 
-@pytest.fixture(params=["postgres", SOLO])
+@pytest.fixture(params=["postgres", pytest.param(SOLO, marks=pytest.mark.thorough)])
 def either(postgresql_server: Server, templates: dict[str, str], request: pytest.FixtureRequest) -> Iterator[Naive]:
     """A naive installation, once of a superuser and once of a single login."""
     with copy_of(postgresql_server, templates, request.param) as site:

@@ -88,6 +88,7 @@ def test_a_migration_may_change_every_column(prefect: Site) -> None:
     assert refusal(prefect, APP, "SELECT * FROM workflow_runs") == "42P01"
 
 
+@pytest.mark.thorough
 def test_two_tenants_before_and_after_their_migrations(
     run_module: Callable[..., Result], clean: Site, tmp_path: Path
 ) -> None:

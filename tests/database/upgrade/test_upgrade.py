@@ -157,6 +157,7 @@ def test_it_is_loaded_before_it_begins(
         assert "Migrated prefect" in running.result()[-1]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("release", "later"), PAIRS[-1:])
 def test_a_lock_that_does_not_go_away_is_named_and_ends_it(released: Site, later: str) -> None:
     before = fingerprint(released)
