@@ -21,6 +21,8 @@ from tests.support.scenario import PSQL, Playbook, Typed
 HOME = "/var/backups/prefect"
 FOLDER = "/var/lib/prefect_backup"
 THERE = "/srv/copies"
+# What a copy logs in with.
+FILES = f"find {FOLDER} -regextype egrep -regex '.*/(ssh_key|known_hosts|rclone.conf)'"
 
 
 @dataclass
@@ -229,10 +231,8 @@ def configure(playbook: Playbook, *variables: str) -> None:
         assert done.returncode == 0, done.stdout
 
 
-def test_another_tool_takes_the_place_and_nothing_is_left_in_the_end(
-    host: Host, playbook: Playbook, vault: Vault
-) -> None:
-    files = f"find {FOLDER} -regextype egrep -regex '.*/(ssh_key|known_hosts|rclone.conf)'"
+@pytest.mark.thorough
+def test_another_tool_takes_the_place(host: Host, playbook: Playbook, vault: Vault) -> None:
     assert vault.secret in host.check_output(f"cat {FOLDER}/ssh_key")
     host.check_output("install -d -o prefect_backup -m 0700 /srv/disk")
     variables = {
@@ -241,7 +241,7 @@ def test_another_tool_takes_the_place_and_nothing_is_left_in_the_end(
     }
     configure(playbook, "--extra-vars", json.dumps(variables))
     host.check_output(f"rm -f {HOME}/*/copied.json")
-    assert host.check_output(f"{files} -printf '%p %m %u'") == f"{FOLDER}/rclone.conf 600 prefect_backup"
+    assert host.check_output(f"{FILES} -printf '%p %m %u'") == f"{FOLDER}/rclone.conf 600 prefect_backup"
     listed = json.loads(host.check_output("pgprefect backup list --json"))
     names = [found["name"] for found in listed if not found["name"].endswith("-safety")]
     copied = host.run("pgprefect copy")
@@ -250,7 +250,11 @@ def test_another_tool_takes_the_place_and_nothing_is_left_in_the_end(
     compare = f"for file in *.zst manifest.json; do cmp $file /srv/disk/{names[-1]}/$file; done"
     host.check_output(f"cd {HOME}/{names[-1]} && {compare} && rm -r /srv/disk")
 
+
+@pytest.mark.usefixtures("vault")
+def test_nothing_is_left_in_the_end(host: Host, playbook: Playbook) -> None:
+    assert host.check_output(FILES)
     configure(playbook)
-    assert host.check_output(files) == ""
+    assert host.check_output(FILES) == ""
     assert "copy" not in json.loads(host.run("pgprefect health --json").stdout)["checks"]
     assert "No target is declared" in host.run("pgprefect copy").stderr

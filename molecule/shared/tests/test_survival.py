@@ -77,6 +77,7 @@ def test_nobody_else_answers_in_the_servers_place(host: Host, tenants: list[str]
     wait_for(lambda: ready(host), seconds=90)
 
 
+@pytest.mark.thorough
 def test_a_stopped_database_is_waited_for(host: Host, tenants: list[str]) -> None:
     unit = "postgresql@*-main.service"
     host.check_output("systemctl stop %s", unit)
@@ -178,6 +179,7 @@ def lost(host: Host) -> dict[str, str]:
     return {one["id"]: one["evidence"] for runs in found.values() for one in runs}
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("slow")
 def test_a_stopping_worker_drains(host: Host, tenants: list[str]) -> None:
     """It lets its runs finish, and takes no new ones meanwhile."""
