@@ -45,6 +45,7 @@ def refuse(playbook: Playbook, variables: dict[str, Any], *messages: str, invent
 
 
 # The controller refuses what the inventory shows, and the preflight what a host shows: each names all of it at once.
+# What the controller refuses has its own tests, too, so one of its kind is enough here.
 @pytest.mark.parametrize(
     ("variables", "messages"),
     [
@@ -103,7 +104,7 @@ def refuse(playbook: Playbook, variables: dict[str, Any], *messages: str, invent
                 "postgresql_log_min_duration_ms is 'often'",
             ),
         ),
-        (
+        pytest.param(
             {
                 "app_login": "pg_app",
                 "backup_directory": "/var/lib",
@@ -121,6 +122,7 @@ def refuse(playbook: Playbook, variables: dict[str, Any], *messages: str, invent
                 "nowhere/default",
                 "Declared are: default/default",
             ),
+            marks=pytest.mark.thorough,
         ),
         (
             {
@@ -150,8 +152,12 @@ def refuse(playbook: Playbook, variables: dict[str, Any], *messages: str, invent
                 "MB free; 999999999 MB are needed",
             ),
         ),
-        ({"prefect_secrets": {"prefect_api": "pässword"}}, ("prefect_secrets.prefect_api", "printable ASCII")),
-        (
+        pytest.param(
+            {"prefect_secrets": {"prefect_api": "pässword"}},
+            ("prefect_secrets.prefect_api", "printable ASCII"),
+            marks=pytest.mark.thorough,
+        ),
+        pytest.param(
             {
                 "prefect_backup_copy": {"tool": "rclone", "target": "store:sets"},
                 "prefect_backup_copy_secret": "[other]",
@@ -160,6 +166,7 @@ def refuse(playbook: Playbook, variables: dict[str, Any], *messages: str, invent
                 "prefect_backup_copy is {'tool': 'rclone', 'target': 'store:sets'}",
                 "has the section of the remote",
             ),
+            marks=pytest.mark.thorough,
         ),
         (
             {
