@@ -175,9 +175,10 @@ def refuse(playbook: Playbook, variables: dict[str, Any], *messages: str, invent
             },
             ("does not start with shared_preload_lib", "_certificate is /etc/hostname: it cannot be read"),
         ),
-        (
+        pytest.param(
             {"prefect_database_login_host": "127.0.0.1", "prefect_database_login_user": "mltrading_app"},
             ("mltrading_app", "127.0.0.1"),
+            marks=pytest.mark.thorough,
         ),
         pytest.param(
             {"prefect_database_login_user": "nobody_there"}, ("nobody_there",), marks=pytest.mark.thorough
@@ -214,6 +215,7 @@ def database(host: Host) -> Iterator[str]:
     host.check_output(PSQL, "DROP ROLE other")
 
 
+@pytest.mark.thorough
 def test_a_database_that_another_role_owns(playbook: Playbook, database: str) -> None:
     refuse(playbook, {"app_database": database}, "others", "other", "app_owner", "ALTER DATABASE")
 

@@ -30,6 +30,7 @@ def test_a_part_of_the_site(typed: Typed) -> None:
     assert [changed(run) for run in runs] == [[0]] * len(runs), "".join(runs)
 
 
+@pytest.mark.thorough
 def test_objects(typed: Typed) -> None:
     runs = typed("objects.md", "Prefect's objects as code", **{" --ask-become-pass": ""})
     assert [changed(run) for run in runs] == [[0], [0]], "".join(runs)

@@ -74,6 +74,7 @@ def slots(api: PrefectApi) -> int:
     return sum(one["global_concurrency_limit"]["active_slots"] for one in found)
 
 
+@pytest.mark.thorough
 def test_lost_runs_are_resolved_and_living_ones_left(
     prefect: Site, api: PrefectApi, site_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
