@@ -113,10 +113,14 @@ class ActionModule(ActionBase):
             yield Definition(name, value, "--extra-vars", some_host)
 
     def _play_variables(self, definitions: list[Definition], variables: Mapping[str, Any]) -> Iterator[Definition]:
-        """Yield what a playbook of the user's gives to ours, as `vars` of import_playbook."""
+        """Yield what a playbook of the user's gives to ours, as `vars` of import_playbook.
+
+        A play that begins with roles has their defaults, too, which nobody gave.
+        """
         known = {found.name for found in definitions}
+        defaults = self._specification.defaults
         for name in self._specification.free:
-            if name in variables and name not in known:
+            if name in variables and name not in known and variables[name] != defaults.get(name):
                 yield Definition(name, variables[name], "the playbook", variables["inventory_hostname"])
 
     def _check_values(

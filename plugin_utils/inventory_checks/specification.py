@@ -17,11 +17,15 @@ _NAME = re.compile(r"[a-z_][a-z0-9_]*")
 
 @dataclass(frozen=True)
 class Specification:
-    """The variables that an inventory may set, with their argument specs, and those that the wiring sets."""
+    """The variables that an inventory may set, with their argument specs, and those that the wiring sets.
+
+    ``defaults`` are the roles', as their files have them.
+    """
 
     site: Mapping[str, Any]
     roles: Mapping[str, Any]
     wiring: Mapping[str, Any]
+    defaults: Mapping[str, Any]
 
     @property
     def options(self) -> dict[str, Any]:
@@ -49,11 +53,18 @@ class Specification:
 def read(root: Path) -> Specification:
     """Read the roles' argument specs and the wiring of the repository."""
     specs = {path.parent.parent.name: _options(path) for path in root.glob("roles/*/meta/argument_specs.yml")}
-    wiring: dict[str, Any] = {}
-    for path in root.glob("playbooks/group_vars/all/*.yml"):
-        wiring |= yaml_load(path.read_text()) or {}
+    wiring, defaults = (
+        _merged(root, files) for files in ("playbooks/group_vars/all/*.yml", "roles/*/defaults/main.yml")
+    )
     roles = {name: spec for role, options in specs.items() if role != SITE for name, spec in options.items()}
-    return Specification(site=specs[SITE], roles=roles, wiring=wiring)
+    return Specification(site=specs[SITE], roles=roles, wiring=wiring, defaults=defaults)
+
+
+def _merged(root: Path, files: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for path in root.glob(files):
+        found |= yaml_load(path.read_text()) or {}
+    return found
 
 
 def _options(path: Path) -> dict[str, Any]:

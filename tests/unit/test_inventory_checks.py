@@ -641,12 +641,15 @@ def checked_playbooks() -> Iterator[Any]:
 
 @pytest.mark.parametrize("name", [*checked_playbooks()])
 def test_each_playbook_refuses_bad_input_before_it_changes_anything(tmp_path: Path, name: str) -> None:
-    """Alone, too, and not only after the preflight of site.yml. In check mode: this machine is the host."""
+    """Alone, too, and not only after the preflight of site.yml. In check mode: this machine is the host.
+
+    The defaults of its roles are no input.
+    """
     host = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "ansible_become": False}
-    groups = site(**host, prefect_worker_drain_seconds=-1)
+    groups = site(**host, site_tls="private_ca", prefect_worker_drain_seconds=-1)
     status, said = run(tmp_path, groups, "--check", playbook=f"playbooks/{name}")
     assert status != 0 and "changed=0" in said, said
-    assert "prefect_worker_drain_seconds is -1, but it must be" in said, said
+    assert "has a mistake" in said and "prefect_worker_drain_seconds is -1, but it must be" in said, said
 
 
 def test_an_environment_that_is_too_old_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
