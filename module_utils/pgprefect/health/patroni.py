@@ -75,7 +75,10 @@ def _members(cluster: Patroni, found: Mapping[str, Mapping[str, Any]], leaders: 
             reason = f"is on the timeline {member.get('timeline')}, and the leader is on another one"
         if reason:
             message = f"The member {name} {reason}, so that it cannot take over."
-            remedy = f"On {name}: systemctl status patroni postgresql-etcd; journalctl -u patroni. {_LIST} shows all."
+            remedy = (
+                f"On {name}: systemctl status patroni postgresql-etcd; journalctl -u patroni. {_LIST} shows all. If "
+                "the host is lost: docs/disaster.md."
+            )
             yield Problem("patroni_member_away", f"member {name}", message, remedy, WARNING)
         if member.get("pending_restart"):
             message = f"The member {name} has settings that count after its next restart."
