@@ -44,15 +44,14 @@ def primaries(members: dict[str, Host]) -> Callable[[], list[str]]:
 
 @pytest.fixture
 def inventory_of(tmp_path: Path) -> Callable[..., str]:
-    """The scenario's inventory with other members of the cluster, and with a host that is gone."""
+    """The scenario's inventory with other members of the cluster, and with a host that cannot be reached."""
 
-    def make(names: Sequence[str], without: str = "", unreachable: str = "") -> str:
+    def make(names: Sequence[str], unreachable: str = "") -> str:
         folder = tmp_path / "-".join(names)
         shutil.copytree(SCENARIO / "inventory", folder, ignore=lambda *_: [".secrets"])
         (folder / ".secrets").symlink_to(SCENARIO / "inventory/.secrets")
         inventory = yaml.safe_load((folder / "hosts.yml").read_text())["all"]
         inventory["children"]["postgresql"]["hosts"] = dict.fromkeys(names)
-        inventory["hosts"].pop(without, None)
         if unreachable:
             lost = inventory["hosts"][unreachable]
             lost |= {"ansible_connection": "ssh", "ansible_host": lost["private_address"]}
