@@ -8,6 +8,7 @@ module: patroni_roles
 short_description: Make the roles by which the members of a Patroni cluster log in to each other
 description:
   - One role replicates, the other one may call what C(pg_rewind) calls; neither is a superuser.
+  - Refuses roles of these names that were not made by it; a comment on the role says it.
   - Runs on the primary's host, and logs in as its administrator over the unix socket.
 version_added: "1.0.0"
 author: The ansible-prefect authors

@@ -680,6 +680,7 @@ def test_which_playbooks_want_it(path: Path) -> None:
         "adopt_database",
         "clean_up_runs",
         "import_sqlite",
+        "members",
         "recover_runs",
         "restore_backup",
         "restore_cluster",

@@ -81,7 +81,10 @@ def _members(cluster: Patroni, found: Mapping[str, Mapping[str, Any]], absent: M
     for name in cluster.members:
         if name in absent:
             message = f"The member {name} {absent[name]}, so that it cannot take over."
-            remedy = f"On {name}: systemctl status patroni postgresql-etcd; journalctl -u patroni. {_LIST} shows all."
+            remedy = (
+                f"On {name}: systemctl status patroni postgresql-etcd; journalctl -u patroni. {_LIST} shows all. If "
+                "the host is lost: docs/disaster.md."
+            )
             yield Problem("patroni_member_away", f"member {name}", message, remedy, WARNING)
         if found.get(name, {}).get("pending_restart"):
             message = f"The member {name} has settings that count after its next restart."

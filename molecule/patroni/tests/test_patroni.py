@@ -3,64 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 import subprocess
 from collections.abc import Callable
-from typing import Any
 
 from testinfra.host import Host
 
-from tests.support.scenario import PREFECT, PSQL, Playbook, container_of
+from tests.support.patroni import acknowledged, health, is_whole, lost_rows, members_of, writing
+from tests.support.scenario import PSQL, Playbook, container_of
 from tests.support.waiting import wait_for
-
-LIST = "timeout 20 patronictl -c /etc/patroni/config.yml list -f json"
-# Each acknowledged number goes into a file, with the time. It logs in as a flow does: by the worker's environment.
-WRITER = """
-import itertools, os, time
-import psycopg2
-connection = None
-for number in itertools.count():
-    while True:
-        try:
-            connection = connection or psycopg2.connect("", connect_timeout=3)
-            with connection, connection.cursor() as cursor:
-                cursor.execute("INSERT INTO acknowledged VALUES (%s) ON CONFLICT DO NOTHING", (number,))
-            break
-        except psycopg2.Error:
-            connection = None
-            time.sleep(0.1)
-    print(number, time.time(), flush=True)
-    time.sleep(0.05)
-"""
-
-
-def cluster(members: dict[str, Host], name: str) -> list[dict[str, Any]]:
-    return list(json.loads(members[name].check_output(LIST)))
-
-
-def written(app: Host) -> list[tuple[int, float]]:
-    lines = app.check_output("cat /tmp/acknowledged").splitlines()
-    return [(int(number), float(when)) for number, when in (line.split() for line in lines)]
-
-
-def health(host: Host) -> tuple[str, list[str]]:
-    """What health says of the cluster on one of its hosts."""
-    said = json.loads(host.run("pgprefect health --json").stdout)
-    codes = [problem["code"] for problem in said["problems"]]
-    return said["checks"]["patroni"], [code for code in codes if code.startswith(("patroni", "etcd"))]
-
-
-def is_whole(members: dict[str, Host], name: str) -> bool:
-    found = members[name].run(LIST)
-    rows = json.loads(found.stdout) if found.rc == 0 else []
-    roles = sorted(row["Role"] for row in rows if row["State"] in ("running", "streaming"))
-    return roles == ["Leader", "Replica", "Sync Standby"]
 
 
 def test_one_member_takes_writes(members: dict[str, Host], primaries: Callable[[], list[str]]) -> None:
     (primary,) = primaries()
-    assert is_whole(members, primary)
+    assert is_whole(members[primary], members)
     for host in members.values():
         assert host.check_output("systemctl is-system-running") == "running"
         assert host.run("systemctl start postgresql@15-main").rc == 0  # and starts nothing beside Patroni
@@ -88,33 +44,22 @@ def test_nothing_acknowledged_is_lost_when_the_primary_dies(
     members: dict[str, Host], app: Host, primaries: Callable[[], list[str]]
 ) -> None:
     (primary,) = primaries()
-    members[primary].check_output(
-        PSQL, "SET ROLE mltrading_owner; CREATE TABLE IF NOT EXISTS public.acknowledged (number int PRIMARY KEY)"
-    )
-    app.check_output("printf %%s %s >/tmp/writer.py", WRITER)
-    app.check_output(
-        "set -a; . /etc/prefect/worker/prefect-default-1.env; "
-        f"setsid {PREFECT}/bin/python /tmp/writer.py >/tmp/acknowledged 2>/tmp/writer.log </dev/null & "
-        "echo $! >/tmp/writer.pid"
-    )
-    wait_for(lambda: len(written(app)) > 20, seconds=30)
-    subprocess.run(["docker", "kill", container_of(primary)], check=True, capture_output=True)
-    wait_for(lambda: bool(primaries()), seconds=60)
-    (successor,) = primaries()
-    assert successor != primary
-    before = len(written(app))
-    wait_for(lambda: len(written(app)) > before + 20, seconds=30)
-    app.check_output("kill $(cat /tmp/writer.pid)")
-    numbers, times = zip(*written(app), strict=True)
+    with writing(app, members[primary]):
+        subprocess.run(["docker", "kill", container_of(primary)], check=True, capture_output=True)
+        wait_for(lambda: bool(primaries()), seconds=60)
+        (successor,) = primaries()
+        assert successor != primary
+        before = len(acknowledged(app))
+        wait_for(lambda: len(acknowledged(app)) > before + 20, seconds=30)
+    times = [when for _, when in acknowledged(app)]
     gap = max(after - before for before, after in itertools.pairwise(times))
     print(f"no write was acknowledged for {gap:.1f} s")
     assert gap < 40  # 20 seconds until the lock ends, and a machine that does other things
-    found = set(members[successor].check_output(PSQL, "SELECT number FROM acknowledged").splitlines())
-    assert {str(number) for number in numbers} - found == set()
+    assert lost_rows(app, members[successor]) == set()
     wait_for(lambda: health(members[successor]) == ("degraded", ["patroni_member_away"]), seconds=30)
     # It comes back, and rejoins by itself.
     subprocess.run(["docker", "start", container_of(primary)], check=True, capture_output=True)
-    wait_for(lambda: is_whole(members, successor), seconds=120)
+    wait_for(lambda: is_whole(members[successor], members), seconds=120)
     assert primaries() == [successor]
     wait_for(lambda: health(members[primary])[0] == health(members[successor])[0] == "healthy", seconds=30)
 
@@ -132,10 +77,9 @@ def test_the_api_goes_on(app: Host) -> None:
 
 def test_a_switchover(members: dict[str, Host], primaries: Callable[[], list[str]]) -> None:
     (primary,) = primaries()
-    rows = cluster(members, primary)
-    (standby,) = (row["Member"] for row in rows if row["Role"] == "Sync Standby")
+    (standby,) = (row["Member"] for row in members_of(members[primary]) if row["Role"] == "Sync Standby")
     members[primary].check_output(
         f"patronictl -c /etc/patroni/config.yml switchover --candidate {standby} --force 15-main"
     )
     wait_for(lambda: primaries() == [standby], seconds=30)
-    wait_for(lambda: is_whole(members, standby), seconds=60)
+    wait_for(lambda: is_whole(members[standby], members), seconds=60)

@@ -15,7 +15,7 @@ NOT_TYPED = {
     ".venv/bin/ansible-playbook -i inventory/mine site.yml --ask-vault-pass": "it asks for a password",
     "rsync -a backup@vault": "molecule/backup/tests/test_copy.py copies by rsync, with a key of its own",
     "rclone copy store:": "tests/database/backup/test_copy.py copies by rclone, to a store of its own",
-    "patronictl -c": "molecule/patroni/tests/test_patroni.py asks for the list in JSON",
+    "patronictl -c": "molecule/patroni asks for the list in JSON, and for a switchover by its candidate",
     "ssh -N -L": "it goes on until it is interrupted",
     "cd NAME\nfor file in": "molecule/backup/tests/test_copy.py takes it from the page",
 }
