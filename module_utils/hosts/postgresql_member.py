@@ -34,7 +34,9 @@ SELECT json_build_object(
                                         pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)::int8), '{}')
         FROM pg_stat_replication WHERE state = 'streaming') END,
     'slots', (SELECT coalesce(json_agg(slot_name ORDER BY slot_name), '[]') FROM pg_replication_slots
-              WHERE starts_with(slot_name, :'standby_slot')))
+              WHERE starts_with(slot_name, :'standby_slot') AND wal_status IS DISTINCT FROM 'lost'),
+    'lost', (SELECT coalesce(json_agg(slot_name ORDER BY slot_name), '[]') FROM pg_replication_slots
+             WHERE starts_with(slot_name, :'standby_slot') AND wal_status = 'lost'))
 """
 
 
@@ -67,7 +69,7 @@ class Member:
     ``running`` says whether the server answers, ``process`` whether there is one at all. ``signal`` says whether the
     data is marked as a standby's. A stopped one with data has its ``state`` and its last ``checkpoint`` of pg_control.
     WAL positions are numbers, ``received`` is as PostgreSQL writes them. ``behind`` has the bytes that each standby
-    that streams from here has not replayed yet, and ``slots`` are those of the site.
+    that streams from here has not replayed yet. ``slots`` are the site's, and ``lost`` those whose WAL is gone.
     """
 
     running: bool = False
@@ -83,6 +85,7 @@ class Member:
     replayed_until: str | None = None
     behind: dict[str, int] = field(default_factory=dict)
     slots: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as a module does."""
@@ -129,6 +132,7 @@ def primary(place: Place, seen: Member, slots: Sequence[str]) -> Iterator[Step]:
         raise PgprefectError(f"PostgreSQL {place.version}/{place.cluster} does not answer on this host: start it.")
     if seen.standby:
         yield Step("promote the standby", lambda: _promote(place))
+    yield from _drops(place, seen.lost)  # with such a one the data cannot be copied anew
     for name in sorted(set(slots) - set(seen.slots)):
         # It keeps WAL from now on, for the copy of the data.
         question = "SELECT to_json(true) FROM pg_create_physical_replication_slot(:'slot', true)"
@@ -147,7 +151,7 @@ def standby(place: Place, seen: Member, source: str, slot: str) -> Iterator[Step
         yield Step(f"copy the primary's data to {place.data}", lambda: _copy(place, source, slot))
     elif not seen.signal and not seen.standby:
         raise PgprefectError(f"{place.data} has data of its own, which stays: playbooks/rejoin.yml takes it back.")
-    yield from _drops(place, seen.slots)
+    yield from _drops(place, [*seen.slots, *seen.lost])
 
 
 def demoted(place: Place, seen: Member) -> Iterator[Step]:

@@ -215,6 +215,27 @@ def test_two_primaries_are_named_and_nothing_is_changed(
     assert primaries() == ["db2"] and follows(members["db1"])
 
 
+def test_a_standby_that_was_away_for_too_long(
+    members: dict[str, Host], app: Host, primaries: Primaries, playbook: Playbook
+) -> None:
+    """The primary has not kept its WAL: the data is copied anew, into an empty directory."""
+    primary, away = members["db2"], members["db1"]
+    away.check_output("systemctl stop %s", UNIT)
+    for command in ("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'", "SELECT pg_reload_conf()"):
+        primary.check_output(PSQL, command)
+    for _segment in range(4):
+        primary.check_output(PSQL, "SELECT pg_logical_emit_message(false, 'test', 'x'); SELECT pg_switch_wal()")
+    primary.check_output(PSQL, "CHECKPOINT")
+    wait_for(lambda: codes(app) == {"standby_lost"})
+    for command in ("ALTER SYSTEM RESET max_slot_wal_keep_size", "SELECT pg_reload_conf()"):
+        primary.check_output(PSQL, command)
+    away.check_output("mv /var/lib/postgresql/15/main /var/lib/postgresql/15/main.old")
+    done = playbook("playbooks/database.yml")
+    assert done.returncode == 0, done.stdout
+    assert primaries() == ["db2"] and follows(away) and codes(app) == set()
+    away.check_output("rm -r /var/lib/postgresql/15/main.old")
+
+
 def test_the_site_changes_nothing_after_all_that(playbook: Playbook, primaries: Primaries, app: Host) -> None:
     done = playbook("site.yml")
     assert done.returncode == 0, done.stdout

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from ansible.errors import AnsibleFilterError
 
@@ -50,7 +52,7 @@ def test_the_primary_of_a_cluster(seen: list[dict[str, bool]], primary: str) -> 
 
 
 def test_only_hosts_that_answer_are_seen() -> None:
-    hostvars = {
+    hostvars: dict[str, dict[str, Any]] = {
         "a": {"__postgresql_replica_seen": {"member": {"running": True}}},
         "b": {"__postgresql_replica_seen": {"unreachable": True}},
         "c": {},

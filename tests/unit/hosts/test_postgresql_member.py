@@ -49,6 +49,10 @@ def test_no_cluster() -> None:
         (PRIMARY, ["create the replication slot prefect_standby_b"]),
         (Member(running=True, slots=[SLOT]), []),
         (Member(running=True, slots=["prefect_standby_c", SLOT]), ["drop the replication slot prefect_standby_c"]),
+        (
+            Member(running=True, lost=[SLOT]),
+            ["drop the replication slot prefect_standby_b", "create the replication slot prefect_standby_b"],
+        ),
         (STANDBY, ["promote the standby", "create the replication slot prefect_standby_b"]),
     ],
 )
