@@ -219,7 +219,9 @@ def test_a_standby_that_was_away_for_too_long(
     members: dict[str, Host], app: Host, primaries: Primaries, playbook: Playbook
 ) -> None:
     """The primary has not kept its WAL: the data is copied anew, into an empty directory."""
-    primary, away = members["db2"], members["db1"]
+    before = primaries()
+    (away,) = (host for name, host in members.items() if name not in before)
+    (primary,) = (members[name] for name in before)
     away.check_output("systemctl stop %s", UNIT)
     for command in ("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'", "SELECT pg_reload_conf()"):
         primary.check_output(PSQL, command)
@@ -230,9 +232,9 @@ def test_a_standby_that_was_away_for_too_long(
     for command in ("ALTER SYSTEM RESET max_slot_wal_keep_size", "SELECT pg_reload_conf()"):
         primary.check_output(PSQL, command)
     away.check_output("mv /var/lib/postgresql/15/main /var/lib/postgresql/15/main.old")
-    done = playbook("playbooks/database.yml")
+    done = playbook("site.yml")
     assert done.returncode == 0, done.stdout
-    assert primaries() == ["db2"] and follows(away) and codes(app) == set()
+    assert primaries() == before and follows(away) and codes(app) == set()
     away.check_output("rm -r /var/lib/postgresql/15/main.old")
 
 
