@@ -716,12 +716,15 @@ def test_which_playbooks_want_it(path: Path) -> None:
     deletes = path.stem in (
         "adopt_database",
         "clean_up_runs",
+        "failover",
         "import_sqlite",
         "recover_runs",
+        "rejoin",
         "restore_backup",
         "restore_cluster",
         "restore_table",
         "roll_back_prefect",
+        "switchover",
         "upgrade_postgresql",
         "upgrade_prefect",
     )
