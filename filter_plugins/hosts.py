@@ -56,6 +56,12 @@ def database_primary(hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, A
     return candidates[0] if len(candidates) == 1 else ""
 
 
+def members_seen(hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return what the role postgresql_replica has seen of each host that answered, with its name as ``host``."""
+    seen = {host: hostvars[host].get("__postgresql_replica_seen", {}) for host in hosts}
+    return [{"host": host, **found["member"]} for host, found in seen.items() if "member" in found]
+
+
 def with_primary_url(environment: Mapping[str, str]) -> dict[str, str]:
     """Return a Prefect server's environment with the address by which it finds the primary of several hosts.
 
@@ -84,5 +90,6 @@ class FilterModule:
             "host_networks": host_networks,
             "host_port": host_port,
             "local_address": local_address,
+            "members_seen": members_seen,
             "with_primary_url": with_primary_url,
         }

@@ -111,8 +111,8 @@ checks:
   description: >-
     The status of C(app_database), C(prefect_schema), C(schema_separation), C(connections), C(transactions), C(locks),
     C(storage), C(archiving), C(disk) if it can be checked, C(workers), C(work_pools), C(services), C(runs),
-    C(dead_runs), C(api), C(leftovers) of killed jobs where their folders are given, C(certificates) where their files
-    are given, and of the jobs. For each tenant
+    C(dead_runs), C(api), C(database_hosts) where the login names several, C(leftovers) of killed jobs where their
+    folders are given, C(certificates) where their files are given, and of the jobs. For each tenant
     after the first, C(prefect_schema) and those of the server are there again with C(:NAME) appended.
   returned: success
   type: dict

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from ansible.module_utils.pgprefect.core.prefect import MADE_HERE
+from ansible.module_utils.pgprefect.core.prefect import MADE_HERE, STANDBY_SLOT
 
 # What Debian's package writes into a new cluster's postgresql.conf, of the settings that the role sets.
 _PACKAGE_SETTINGS = {
@@ -33,6 +33,8 @@ _MANAGERS = {"patroni": "Patroni", "repmgrd": "repmgr", "pg_autoctl": "pg_auto_f
 _LOOK = """
 SELECT json_build_object(
     'standby', pg_is_in_recovery(),
+    'slots', (SELECT coalesce(json_agg(slot_name ORDER BY slot_name), '[]') FROM pg_replication_slots
+              WHERE starts_with(slot_name, :'standby_slot')),
     'databases', (SELECT coalesce(json_agg(datname ORDER BY datname), '[]') FROM pg_database
                   WHERE NOT datistemplate AND datname NOT IN ('postgres', :'database')),
     'settings', (SELECT coalesce(json_agg(json_build_array(name, setting, sourcefile)), '[]')
@@ -54,7 +56,8 @@ class Cluster:
     it; ``managers`` is other software that runs the cluster. ``exclusive`` says whether only declared roles may enter
     the database, None where the server does not answer. ``port`` is the configured one. ``ours`` says whether the role
     has written settings into it before, ``patroni`` whether the site's Patroni manages it, and ``data`` whether there
-    is a data directory with data.
+    is a data directory with data. A stopped one is a ``standby`` where its data is marked as such. ``slots`` are the
+    replication slots of the site's own standbys.
     """
 
     exists: bool = False
@@ -68,6 +71,7 @@ class Cluster:
     exclusive: bool | None = None
     patroni: bool = False
     data: bool = False
+    slots: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as a module does."""
@@ -80,11 +84,14 @@ def look(folder: str, database: str) -> Cluster:
     if not os.path.exists(f"{folder}/postgresql.conf"):
         return Cluster(managers=managers(), patroni=patroni)
     port, ours = configured_port(folder), os.path.exists(f"{folder}/conf.d/ansible-prefect.conf")
-    data = os.path.exists(f"{configured(folder, 'data_directory', '')}/global/pg_control")
+    files = configured(folder, "data_directory", "")
+    data, signal = os.path.exists(f"{files}/global/pg_control"), os.path.exists(f"{files}/standby.signal")
     renamed = os.path.exists(f"{folder}/{_RENAMED}")
     written_by_patroni = f"{folder}/postgresql.conf" if renamed else ""
-    found = ask(port, _LOOK, database=database, made_here=MADE_HERE, patroni=written_by_patroni)
-    seen = Cluster(exists=True, ours=ours, port=port, managers=managers(), patroni=patroni, data=data)
+    found = ask(
+        port, _LOOK, database=database, made_here=MADE_HERE, standby_slot=STANDBY_SLOT, patroni=written_by_patroni
+    )
+    seen = Cluster(exists=True, ours=ours, port=port, managers=managers(), patroni=patroni, data=data, standby=signal)
     if found is None:
         return seen
     package = _RENAMED if renamed else "postgresql.conf"
@@ -96,8 +103,8 @@ def look(folder: str, database: str) -> Cluster:
     return replace(seen, running=True, settings=settings, **found)
 
 
-def ask(port: int, question: str, **values: str) -> Any:
-    """Ask the server for one JSON value, as its administrator. Returns None where it does not answer.
+def ask(port: int, question: str, timeout: float = 30, **values: str) -> Any:
+    """Ask the server for one JSON value, as its administrator. Returns None where it does not answer, or with an error.
 
     By psql, which every cluster has: before anything is installed the host's Python may lack a driver.
     """
@@ -109,7 +116,7 @@ def ask(port: int, question: str, **values: str) -> Any:
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=timeout,
         cwd="/",
         env={"PATH": "/usr/bin:/bin", "PGCONNECT_TIMEOUT": "5", "LC_ALL": "C.UTF-8"},
         user="postgres" if os.geteuid() == 0 else None,

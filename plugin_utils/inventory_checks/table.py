@@ -345,6 +345,9 @@ FORMS: dict[str, Form] = {
     "postgresql_audit": _BOOLEAN,
     "postgresql_patroni": _BOOLEAN,
     "postgresql_patroni_synchronous": _BOOLEAN,
+    "postgresql_replica": _BOOLEAN,
+    "postgresql_replica_confirmed": _BOOLEAN,
+    "postgresql_replica_host_is_off": _BOOLEAN,
     "postgresql_audit_tables": matching(
         r"[A-Za-z_][A-Za-z0-9_$]{0,62}\.[A-Za-z_][A-Za-z0-9_$]{0,62}", "a table with its schema, as public.orders"
     ),

@@ -195,8 +195,8 @@ CLUSTER = {"postgresql_patroni": True, "site_tls": "private_ca"}
         ("ab", {}, False, False, ["The group postgresql has 2 hosts (a, b), which would be databases"]),
         ("abcd", CLUSTER, False, False, ["The group postgresql has 4 hosts (a, b, c, d), and postgresql_patroni"]),
         ("a", CLUSTER, False, False, ["The group postgresql has 1 hosts (a), and postgresql_patroni"]),
-        ("abc", {**CLUSTER, "site_tls": "files"}, False, False, ["postgresql_patroni is true, and the members"]),
-        ("abc", CLUSTER, False, True, ["postgresql_patroni is true, and the members"]),
+        ("abc", {**CLUSTER, "site_tls": "files"}, False, False, ["postgresql_patroni is true, and the hosts"]),
+        ("abc", CLUSTER, False, True, ["postgresql_patroni is true, and the hosts"]),
         ("abc", CLUSTER, True, False, ["The group postgresql has several hosts, and this playbook"]),
         (["a", "b c", "d"], CLUSTER, False, False, ["The host b c of the group postgresql"]),
         (
@@ -221,6 +221,46 @@ def test_a_cluster_of_several_hosts(
     assert len(mistakes) == len(beginnings), mistakes
     for mistake, beginning in zip(mistakes, beginnings, strict=True):
         assert mistake.startswith(beginning) and "docs/cluster.md" in mistake
+
+
+STANDBY = {"postgresql_replica": True, "site_tls": "private_ca"}
+
+
+@pytest.mark.parametrize(
+    ("hosts", "variables", "one", "own", "beginnings"),
+    [
+        ("ab", STANDBY, False, False, []),
+        ("ab", {}, False, False, ["The group postgresql has 2 hosts (a, b), which would be databases"]),
+        (
+            "ab",
+            {**STANDBY, "postgresql_patroni": "yes"},
+            False,
+            False,
+            ["postgresql_patroni and postgresql_replica are"],
+        ),
+        ("abc", STANDBY, False, False, ["The group postgresql has 3 hosts (a, b, c), and postgresql_replica"]),
+        ("a", STANDBY, False, False, ["The group postgresql has 1 hosts (a), and postgresql_replica"]),
+        (["a-1", "A_1"], STANDBY, False, False, ["The group postgresql has 2 hosts (a-1, A_1), whose names"]),
+        (["a", "b" * 48], STANDBY, False, False, ["The host bbbb"]),
+        ("ab", {"postgresql_replica": True}, False, False, ["postgresql_replica is true, and the hosts"]),
+        ("ab", STANDBY, False, True, ["postgresql_replica is true, and the hosts"]),
+        ("ab", STANDBY, True, False, ["The group postgresql has several hosts, and this playbook"]),
+        (
+            "ab",
+            {**STANDBY, "pgbackrest_enabled": True, "postgresql_settings": {"primary_conninfo": "x"}},
+            False,
+            False,
+            ["pgbackrest_enabled is True, and postgresql_replica", "postgresql_settings.primary_conninfo"],
+        ),
+    ],
+)
+def test_a_database_with_a_standby(
+    hosts: Sequence[str], variables: dict[str, Any], one: bool, own: bool, beginnings: list[str]
+) -> None:
+    mistakes = list(check_members({"postgresql": list(hosts)}, variables.get, one, own))
+    assert len(mistakes) == len(beginnings), mistakes
+    for mistake, beginning in zip(mistakes, beginnings, strict=True):
+        assert mistake.startswith(beginning) and "docs/standby.md" in mistake
 
 
 @pytest.mark.parametrize("name", GROUPS)
@@ -679,13 +719,16 @@ def test_which_playbooks_want_it(path: Path) -> None:
     deletes = path.stem in (
         "adopt_database",
         "clean_up_runs",
+        "failover",
         "import_sqlite",
         "members",
         "recover_runs",
+        "rejoin",
         "restore_backup",
         "restore_cluster",
         "restore_table",
         "roll_back_prefect",
+        "switchover",
         "upgrade_postgresql",
         "upgrade_prefect",
     )

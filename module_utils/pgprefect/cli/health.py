@@ -153,6 +153,7 @@ _FIGURES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "disk": _disk,
     "archiving": _archiving,
     "patroni": lambda details: f"{counted(len(details['members']), 'member')}, led by {details['leader'] or 'nobody'}",
+    "database_hosts": lambda details: ", ".join(f"{host}: {kind}" for host, kind in details["hosts"].items()),
     "redis": lambda details: f"{size(details['used_bytes'])} ({details['used_percent']} % of its memory)",
     "workers": _workers,
     "work_pools": _work_pools,

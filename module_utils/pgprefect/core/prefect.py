@@ -49,6 +49,8 @@ SECRET_COLUMNS = {
 
 # The comment by which a database is known that was made for the declared roles alone.
 MADE_HERE = "Made by ansible-prefect"
+# How the replication slots of the site's own standbys begin.
+STANDBY_SLOT = "prefect_standby_"
 
 # The event by which a worker of the site says that it starts, and with it that nothing runs what it had taken before;
 # the resource's name follows the prefix.

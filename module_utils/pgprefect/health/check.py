@@ -26,6 +26,7 @@ from .outbox import database_events
 from .patroni import patroni
 from .probes import Ask, Finding
 from .redis import redis
+from .standby import database_hosts, standby
 from .thresholds import Thresholds
 
 __all__ = ["DEGRADED", "HEALTHY", "UNHEALTHY", "UNKNOWN", "Check", "Health", "check_health", "check_site"]
@@ -107,7 +108,7 @@ def check_health(
     limits = thresholds or Thresholds()
     schemas = [part.schema for part in parts]
     server: dict[str, Callable[[Ask], Finding]] = {
-        "app_database": probes.app_database,
+        "app_database": _app_database,
         "schema_separation": partial(probes.separation, schemas=schemas),
         "connections": partial(probes.connections, limits=limits),
         "transactions": partial(probes.transactions, limits=limits),
@@ -139,6 +140,9 @@ def check_health(
     if watched:
         own["certificates"] = _without_asking(certificates, limits, watched)
     groups.append(Group(own, database=False))
+    if "," in login.host:
+        asked = _without_asking(database_hosts, login, database, timeout * 0.8)
+        groups.append(Group({"database_hosts": asked}, database=False))
     if cluster:
         groups.append(Group({"patroni": _without_asking(patroni, cluster, timeout / 3)}, database=False))
     results: dict[str, Check] = {}
@@ -189,6 +193,11 @@ def check_site(site: Site, login: Login | None = None, timeout: float = 4.0, ten
         watched=site.certificates,
         cluster=site.patroni,
     )
+
+
+def _app_database(ask: Ask) -> Finding:
+    problems, details = probes.app_database(ask)
+    return [*problems, *standby(ask)], details
 
 
 def _tenant(probe: Callable[[Ask, Thresholds, Tenant], Finding], limits: Thresholds, part: Tenant, ask: Ask) -> Finding:

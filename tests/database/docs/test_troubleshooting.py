@@ -346,6 +346,18 @@ ELSEWHERE = {
     ),
     "takes no writes (": _REDIS,
     "of its memory; full, it takes no writes": _REDIS,
+    **dict.fromkeys(
+        (
+            "The standby … does not follow the primary",
+            "The standby … is … s behind the primary",
+            "The standby … was away for so long",
+            "is a standby and receives nothing",
+        ),
+        "tests/unit/health/test_standby.py::test_a_standby",
+    ),
+    "are both primaries": (
+        "molecule/replica/tests/test_replica.py::test_two_primaries_are_named_and_nothing_is_changed"
+    ),
     "HTTP 401": "tests/api/objects/test_work_pools.py::test_a_wrong_password_is_called_by_its_name",
 }
 

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from ansible.errors import AnsibleFilterError
 
-from filter_plugins.hosts import database_primary, host_addresses, host_networks, local_address, with_primary_url
+from filter_plugins.hosts import (
+    database_primary,
+    host_addresses,
+    host_networks,
+    local_address,
+    members_seen,
+    with_primary_url,
+)
 
 
 def test_addresses() -> None:
@@ -40,6 +49,15 @@ def test_the_primary_of_a_cluster(seen: list[dict[str, bool]], primary: str) -> 
     assert database_primary(["a", "b", "c"], hostvars) == primary
     assert database_primary(["a"], {"a": {}}) == "a"
     assert database_primary([], {}) == ""
+
+
+def test_only_hosts_that_answer_are_seen() -> None:
+    hostvars: dict[str, dict[str, Any]] = {
+        "a": {"__postgresql_replica_seen": {"member": {"running": True}}},
+        "b": {"__postgresql_replica_seen": {"unreachable": True}},
+        "c": {},
+    }
+    assert members_seen(["a", "b", "c"], hostvars) == [{"host": "a", "running": True}]
 
 
 def test_the_address_of_a_primary_among_several() -> None:

@@ -1,11 +1,11 @@
 #!/usr/bin/python
-"""Make the roles by which the members of a Patroni cluster log in to each other."""
+"""Make the roles by which the hosts of one database log in to each other."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: patroni_roles
-short_description: Make the roles by which the members of a Patroni cluster log in to each other
+module: replication_roles
+short_description: Make the roles by which the hosts of one database log in to each other
 description:
   - One role replicates, the other one may call what C(pg_rewind) calls; neither is a superuser.
   - Refuses roles of these names that were not made by it; a comment on the role says it.
@@ -27,7 +27,7 @@ options:
 
 EXAMPLES = r"""
 - name: Make the roles of the members
-  patroni_roles:
+  replication_roles:
     replication: patroni_replication
     rewind: patroni_rewind
     passwords:
@@ -52,7 +52,7 @@ problems:
 import contextlib
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.hosts.patroni_roles import plan
+from ansible.module_utils.hosts.replication_roles import plan
 from ansible.module_utils.module_support.failures import failures
 from ansible.module_utils.pgprefect.core.connection import ConnectionFailed, Login, connect
 

@@ -1,4 +1,4 @@
-"""The roles by which the members of a Patroni cluster log in to each other."""
+"""The roles by which the hosts of one database log in to each other."""
 
 from __future__ import annotations
 

@@ -1,0 +1,37 @@
+"""The hosts of the scenario: two of one database, and one of the server and the workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from testinfra.host import Host
+
+from tests.support.scenario import host_of
+
+
+@pytest.fixture(scope="session")
+def members() -> dict[str, Host]:
+    return {name: host_of(name) for name in ("db1", "db2")}
+
+
+@pytest.fixture(scope="session")
+def app() -> Host:
+    return host_of("app")
+
+
+@pytest.fixture(scope="session")
+def host(app: Host) -> Host:
+    """Where the pages' commands are typed that are not the controller's."""
+    return app
+
+
+@pytest.fixture(scope="session")
+def primaries(members: dict[str, Host]) -> Callable[[], list[str]]:
+    """Ask each host that answers whether it takes writes, and return the names of those that do."""
+
+    def ask() -> list[str]:
+        command = "timeout 5 runuser --user postgres -- psql -XAtc 'SELECT NOT pg_is_in_recovery()'"
+        return [name for name, host in members.items() if host.run(command).stdout.strip() == "t"]
+
+    return ask

@@ -1,0 +1,247 @@
+"""A database of two hosts: they change places, one is killed, and comes back; what was acknowledged is there."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+
+import pytest
+from testinfra.host import Host
+
+from tests.support.scenario import PREFECT, PSQL, Playbook, Typed, container_of
+from tests.support.waiting import wait_for
+
+Primaries = Callable[[], list[str]]
+UNIT = "postgresql@15-main.service"
+STREAMS = "SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'"
+# Each acknowledged number goes into a file, with the time. It logs in as a flow does: by the worker's environment.
+WRITER = """
+import itertools, os, sys, time
+import psycopg2
+connection = None
+for number in itertools.count(int(sys.argv[1])):
+    while True:
+        try:
+            connection = connection or psycopg2.connect("", connect_timeout=3)
+            with connection, connection.cursor() as cursor:
+                cursor.execute("INSERT INTO acknowledged VALUES (%s) ON CONFLICT DO NOTHING", (number,))
+            break
+        except psycopg2.Error:
+            connection = None
+            time.sleep(0.1)
+    print(number, time.time(), flush=True)
+    time.sleep(0.02)
+"""
+
+
+def docker(*command: str) -> None:
+    subprocess.run(["docker", *command], check=True, capture_output=True)
+
+
+def written(app: Host) -> list[tuple[int, float]]:
+    lines = app.check_output("cat /tmp/acknowledged").splitlines()
+    return [(int(number), float(when)) for number, when in (line.split() for line in lines)]
+
+
+def begin_writing(app: Host, first: int) -> None:
+    app.check_output(
+        "set -a; . /etc/prefect/worker/prefect-default-1.env; "
+        f"setsid {PREFECT}/bin/python /tmp/writer.py {first} >/tmp/acknowledged 2>/tmp/writer.log </dev/null & "
+        "echo $! >/tmp/writer.pid"
+    )
+    wait_for(lambda: len(written(app)) > 20, seconds=30)
+
+
+def end_writing(app: Host) -> list[int]:
+    """Let it write on for a while, end it, and return the acknowledged numbers."""
+    before = len(written(app))
+    wait_for(lambda: len(written(app)) > before + 20, seconds=30)
+    app.check_output("kill $(cat /tmp/writer.pid)")
+    numbers, times = zip(*written(app), strict=True)
+    gap = max(after - before for before, after in itertools.pairwise(times))
+    print(f"{len(numbers)} writes, none was acknowledged for {gap:.1f} s")
+    return list(numbers)
+
+
+def found(host: Host) -> set[int]:
+    return set(map(int, host.check_output(PSQL, "SELECT number FROM acknowledged").split()))
+
+
+def follows(host: Host) -> bool:
+    return bool(host.run(PSQL, STREAMS).stdout.strip() == "1")
+
+
+def codes(host: Host) -> set[str]:
+    """What health says of the standby."""
+    said = json.loads(host.run("pgprefect health --json").stdout)
+    return {problem["code"] for problem in said["problems"]} & {
+        *("standby_away", "standby_lost", "standby_behind", "standby_receives_nothing", "two_primaries")
+    }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def writer(members: dict[str, Host], app: Host, primaries: Primaries) -> Iterator[None]:
+    (primary,) = primaries()
+    members[primary].check_output(
+        PSQL, "SET ROLE mltrading_owner; CREATE TABLE IF NOT EXISTS public.acknowledged (number int PRIMARY KEY)"
+    )
+    app.check_output("printf %%s %s >/tmp/writer.py", WRITER)
+    yield
+    app.run("kill $(cat /tmp/writer.pid)")
+
+
+def test_the_second_host_follows_the_first(members: dict[str, Host], primaries: Primaries) -> None:
+    assert primaries() == ["db1"]
+    assert follows(members["db2"])
+    sessions = "SELECT usename, application_name, ssl FROM pg_stat_replication JOIN pg_stat_ssl USING (pid)"
+    assert members["db1"].check_output(PSQL, sessions) == "replica_replication|db2|t"
+    slots = "SELECT slot_name, active FROM pg_replication_slots"
+    assert [host.check_output(PSQL, slots) for host in members.values()] == ["prefect_standby_db2|t", ""]
+    for host in members.values():
+        passwords = host.file("/var/lib/postgresql/15-main.pgpass")
+        assert (passwords.user, passwords.mode) == ("postgres", 0o600)
+        assert codes(host) == set()
+
+
+def test_a_standby_that_reads_nothing_is_not_promoted(
+    members: dict[str, Host], primaries: Primaries, playbook: Playbook
+) -> None:
+    members["db2"].check_output(PSQL, "SELECT pg_wal_replay_pause()")
+    done = playbook("playbooks/switchover.yml", "-e", "postgresql_replica_confirmed=true")
+    assert done.returncode != 0 and "Nothing was changed, and db1 is the primary again" in done.stdout, done.stdout
+    assert primaries() == ["db1"]
+    members["db2"].check_output(PSQL, "SELECT pg_wal_replay_resume()")
+    wait_for(lambda: follows(members["db2"]))
+
+
+def test_a_switchover_loses_nothing(members: dict[str, Host], app: Host, primaries: Primaries, typed: Typed) -> None:
+    begin_writing(app, 0)
+    plan, done = typed("standby.md", "Switchover")
+    numbers = end_writing(app)
+    assert "Nothing was changed" in plan and "db2 is the primary, and db1 follows it" in done
+    assert primaries() == ["db2"]
+    assert set(numbers) <= found(members["db2"])
+    wait_for(lambda: set(numbers) <= found(members["db1"]))
+    assert follows(members["db1"]) and codes(app) == set()
+
+
+def test_the_site_leaves_the_roles_as_they_are(playbook: Playbook, primaries: Primaries) -> None:
+    before = primaries()
+    done = playbook("site.yml")
+    assert done.returncode == 0, done.stdout
+    assert set(re.findall(r"changed=(\d+)", done.stdout)) == {"0"}, done.stdout
+    assert primaries() == before
+
+
+def test_a_failover_without_the_host(
+    members: dict[str, Host], app: Host, primaries: Primaries, playbook: Playbook, typed: Typed
+) -> None:
+    """The primary is cut off, goes on for itself, and is killed: what only it has is lost, and nothing else."""
+    assert primaries() == ["db2"]
+    refused = playbook("playbooks/failover.yml", "-e", "postgresql_replica_confirmed=true")
+    assert refused.returncode != 0 and "use playbooks/switchover.yml" in refused.stdout
+    begin_writing(app, 100_000)
+    (network,) = members["db1"].check_output("hostname --all-ip-addresses").split()
+    docker("network", "disconnect", container_of("app").replace("-app", ""), container_of("db1"))
+    only_there = members["db2"].check_output(
+        PSQL, "INSERT INTO acknowledged SELECT generate_series(900000, 900100) RETURNING number"
+    )
+    docker("kill", container_of("db2"))
+    docker("network", "connect", "--ip", network, container_of("app").replace("-app", ""), container_of("db1"))
+    refused = playbook("playbooks/failover.yml", "-e", "postgresql_replica_confirmed=true")
+    assert refused.returncode != 0 and "db2 does not answer" in refused.stdout, refused.stdout
+    assert primaries() == []
+    wait_for(lambda: codes(members["db1"]) == {"standby_receives_nothing"}, seconds=150)
+    (done,) = typed("standby.md", "Failover without the host")
+    assert re.search(r"db1 is the primary, with the WAL of db2 up to [0-9A-F]+/[0-9A-F]+", done), done
+    assert primaries() == ["db1"]
+    numbers = end_writing(app)
+    lost = sorted(set(numbers) - found(members["db1"]))
+    print(f"{len(lost)} acknowledged writes are lost")
+    assert lost == numbers[numbers.index(lost[0]) :][: len(lost)] if lost else True
+    assert not set(map(int, only_there.split())) & found(members["db1"])
+    assert codes(app) == {"standby_away"}
+
+
+def test_the_former_primary_does_not_start_beside_the_new_one(
+    members: dict[str, Host], primaries: Primaries, playbook: Playbook
+) -> None:
+    docker("start", container_of("db2"))
+    wait_for(lambda: members["db2"].run("systemctl is-failed %s", UNIT).stdout.strip() == "failed")
+    assert "db1 is the primary" in members["db2"].check_output("journalctl --no-pager --unit %s", UNIT)
+    assert members["db2"].run("systemctl start %s", UNIT).rc != 0
+    assert primaries() == ["db1"]
+    refused = playbook("site.yml")
+    assert refused.returncode != 0 and "make it the standby by playbooks/rejoin.yml" in refused.stdout, refused.stdout
+
+
+def test_it_rejoins(members: dict[str, Host], app: Host, primaries: Primaries, typed: Typed) -> None:
+    plan, _done = typed("standby.md", "Rejoin")
+    assert "db2 becomes the standby of db1" in plan
+    assert primaries() == ["db1"] and follows(members["db2"])
+    wait_for(lambda: found(members["db2"]) == found(members["db1"]))
+    assert codes(app) == set()
+
+
+def test_a_failover_with_the_host(members: dict[str, Host], primaries: Primaries, typed: Typed, app: Host) -> None:
+    """PostgreSQL does not run, and its host answers: it is disabled there."""
+    members["db1"].check_output("systemctl stop %s", UNIT)
+    begin_writing_later = found(members["db2"])
+    typed("standby.md", "Failover")
+    assert primaries() == ["db2"]
+    assert members["db1"].run("systemctl start %s", UNIT).rc != 0
+    assert members["db1"].run("pg_ctlcluster 15 main start").rc != 0
+    assert found(members["db2"]) == begin_writing_later
+    typed("standby.md", "Rejoin")
+    assert primaries() == ["db2"] and follows(members["db1"])
+    wait_for(lambda: codes(app) == set())
+
+
+def test_two_primaries_are_named_and_nothing_is_changed(
+    members: dict[str, Host], app: Host, primaries: Primaries, playbook: Playbook, typed: Typed
+) -> None:
+    members["db1"].check_output("runuser --user postgres -- pg_ctlcluster 15 main promote")
+    wait_for(lambda: primaries() == ["db1", "db2"])
+    assert "two_primaries" in codes(app)
+    assert "are both primaries" in app.run("pgprefect health").stdout
+    refused = playbook("site.yml")
+    assert refused.returncode != 0 and "Which host has the data cannot be told" in refused.stdout, refused.stdout
+    assert set(re.findall(r"changed=(\d+)", refused.stdout)) == {"0"}
+    members["db1"].check_output("systemctl stop %s", UNIT)
+    typed("standby.md", "Rejoin")
+    assert primaries() == ["db2"] and follows(members["db1"])
+
+
+def test_a_standby_that_was_away_for_too_long(
+    members: dict[str, Host], app: Host, primaries: Primaries, playbook: Playbook
+) -> None:
+    """The primary has not kept its WAL: the data is copied anew, into an empty directory."""
+    before = primaries()
+    (away,) = (host for name, host in members.items() if name not in before)
+    (primary,) = (members[name] for name in before)
+    away.check_output("systemctl stop %s", UNIT)
+    for command in ("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'", "SELECT pg_reload_conf()"):
+        primary.check_output(PSQL, command)
+    for _segment in range(4):
+        primary.check_output(PSQL, "SELECT pg_logical_emit_message(false, 'test', 'x'); SELECT pg_switch_wal()")
+    primary.check_output(PSQL, "CHECKPOINT")
+    wait_for(lambda: codes(app) == {"standby_lost"})
+    for command in ("ALTER SYSTEM RESET max_slot_wal_keep_size", "SELECT pg_reload_conf()"):
+        primary.check_output(PSQL, command)
+    away.check_output("mv /var/lib/postgresql/15/main /var/lib/postgresql/15/main.old")
+    done = playbook("site.yml")
+    assert done.returncode == 0, done.stdout
+    assert primaries() == before and follows(away) and codes(app) == set()
+    away.check_output("rm -r /var/lib/postgresql/15/main.old")
+
+
+def test_the_site_changes_nothing_after_all_that(playbook: Playbook, primaries: Primaries, app: Host) -> None:
+    done = playbook("site.yml")
+    assert done.returncode == 0, done.stdout
+    assert set(re.findall(r"changed=(\d+)", done.stdout)) == {"0"}, done.stdout
+    assert primaries() == ["db2"]
+    run = app.check_output("prefect deployment run collect-market-data/sample --watch")
+    assert "Flow run finished successfully" in run
