@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 import pytest
-from ansible.module_utils.hosts.patroni_roles import plan
+from ansible.module_utils.hosts.replication_roles import plan
 from ansible.module_utils.pgprefect.core.errors import ProblemError
 
 from tests.support.postgresql import Server
