@@ -152,7 +152,7 @@ class ActionModule(ActionBase):
     def _check_members(self, variables: Mapping[str, Any], definitions: Sequence[Definition]) -> Iterator[str]:
         host = self._first_server(variables)
         own = any(
-            (found.name == "postgresql_tls_certificate" and found.where != "the playbook")
+            found.name == "postgresql_tls_certificate"
             or (found.name == "site_tls_files" and isinstance(found.value, Mapping) and "postgresql" in found.value)
             for found in definitions
         )
