@@ -77,6 +77,7 @@ def safe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("server")
     settings = {
         "postgresql_listen_addresses": ["*"],
+        "__postgresql_has_members": False,
         "__postgresql_settings": {"shared_preload_libraries": ""},
         "postgresql_tls_certificate": "/etc/ssl/certs/ssl-cert-snakeoil.pem",
         "postgresql_tls_key": "/etc/ssl/private/ssl-cert-snakeoil.key",
