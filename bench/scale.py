@@ -23,7 +23,7 @@ from typing import Any
 from pgprefect.core.http import PrefectApi, is_ready
 from redis import Redis
 
-from bench.support import DURABLE, prefect_database, running_services, shared_by_redis
+from bench.support import DURABLE, end, prefect_database, running_services, shared_by_redis
 from tests.support.ports import free_port
 from tests.support.postgresql import docker
 from tests.support.project import VIRTUALENV
@@ -88,7 +88,7 @@ class LargeSite:
     rows: float = 100e6
     at_full_minutes: float = 0.8  # the share of runs whose schedules begin there
     run_s: float = 60
-    api_connections: int = 15  # of a process: its pool, and what it may open besides
+    api_connections: int = 22  # of a process: the site's pool, and the two besides
     away_s: float = 600  # for which the services take no events out
 
 
@@ -126,8 +126,7 @@ def program(environment: dict[str, str], *words: str) -> Iterator[subprocess.Pop
     try:
         yield process
     finally:
-        process.terminate()
-        process.wait(60)
+        end(process)
 
 
 @dataclass

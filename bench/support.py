@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import json
 import os
-import signal
 import socket
 import subprocess
 import tempfile
@@ -120,6 +119,16 @@ def shared_by_redis(environment: Mapping[str, str]) -> Iterator[tuple[dict[str, 
         )
 
 
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process, whatever it still does."""
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 @contextlib.contextmanager
 def running_services(environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """Run the background services in a process of their own."""
@@ -133,8 +142,7 @@ def running_services(environment: Mapping[str, str]) -> Iterator[subprocess.Pope
         try:
             yield services
         finally:
-            services.send_signal(signal.SIGINT)
-            services.wait(30)
+            end(services)
 
 
 def latencies(url: str, stop: threading.Event) -> list[float]:
