@@ -7,18 +7,21 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.playbook.block import Block
+from ansible.playbook.task import Task
 
 from tests.support.ansible import Result
 from tests.support.payloads import payload
 from tests.support.project import ROOT
 
+KEYWORDS = {*Task.fattributes, *Block.fattributes}
 MODULES = sorted(path.stem for path in (ROOT / "library").glob("*.py"))
 
 
@@ -208,3 +211,23 @@ def test_check_mode_where_nothing_is_installed_yet(
 def test_a_wrong_declaration_is_refused(run_module: Callable[..., Result], name: str) -> None:
     result = run_module(name, check=True, **{**ARGUMENTS[name], "app_owner": "pg_x"})
     assert result["failed"] and "'pg_x' is reserved" in result["msg"]
+
+
+def named_modules(tasks: Any) -> Iterator[str]:
+    """Yield the names of modules, without those of collections, that tasks and their blocks have."""
+    for task in tasks or []:
+        yield from (name for name in task if "." not in name and name not in KEYWORDS)
+        for part in ("block", "rescue", "always"):
+            yield from named_modules(task.get(part))
+
+
+def test_each_module_that_a_task_names_is_there() -> None:
+    """Tasks that are included are read only where they run."""
+    there = {path.stem for folder in ("library", "action_plugins") for path in (ROOT / folder).glob("*.py")}
+    files = [*(ROOT / "roles").glob("*/tasks/*.yml"), *(ROOT / "roles").glob("*/handlers/*.yml")]
+    tasks = {path: yaml.safe_load(path.read_text()) for path in files}
+    for path in (ROOT / "playbooks").glob("*.yml"):
+        plays = yaml.safe_load(path.read_text())
+        tasks[path] = [task for play in plays for part in ("tasks", "handlers") for task in play.get(part) or []]
+    found = {name: path for path, listed in tasks.items() for name in named_modules(listed)}
+    assert "file_tree" in found and {name: path for name, path in found.items() if name not in there} == {}
