@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,9 @@ from typing import Any
 from pgprefect.core.http import PrefectApi, is_ready
 from redis import Redis
 
-from bench.support import DURABLE, end, prefect_database, running_services, shared_by_redis
+from bench.support import DURABLE, prefect_command, prefect_database, running_services, shared_by_redis
 from tests.support.ports import free_port
 from tests.support.postgresql import docker
-from tests.support.project import VIRTUALENV
 from tests.support.site import Site
 from tests.support.waiting import wait_for
 
@@ -117,18 +116,6 @@ def container_seconds(container: str) -> float:
     return int(digits[0]) / (1e6 if digits[-1] == "cgroup2fs" else 1e9)
 
 
-@contextlib.contextmanager
-def program(environment: dict[str, str], *words: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command of Prefect's until the end."""
-    process = subprocess.Popen(
-        [VIRTUALENV / "bin/prefect", *words], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        yield process
-    finally:
-        end(process)
-
-
 @dataclass
 class Measured:
     """A site whose parts are processes of their own."""
@@ -190,7 +177,7 @@ def measure() -> tuple[Costs, Costs, Costs]:
         ours = {**site.environment(role=site.tenant.server, home=str(folder)), "PREFECT_API_URL": url}
         shared, redis = stack.enter_context(shared_by_redis(ours))
         words = ("server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-services")
-        api = stack.enter_context(program(shared, *words))
+        api = stack.enter_context(prefect_command(shared, *words))
         wait_for(lambda: is_ready(f"{url}/ready"), seconds=180)
         services = stack.enter_context(running_services(shared))
         measured, call = Measured(site, redis, api, services), PrefectApi(url)
@@ -209,7 +196,7 @@ def measure() -> tuple[Costs, Costs, Costs]:
         a_second = idle / seconds
         environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "DO_NOT_TRACK": "1", "PREFECT_API_URL": url}
         worker = ("worker", "start", "--pool", "default", "--limit", str(AT_ONCE))
-        stack.enter_context(program(environment, *worker))
+        stack.enter_context(prefect_command(environment, *worker))
         run_all(call, deployment, AT_ONCE)  # what is done once
         with_worker, seconds = over(measured, lambda: time.sleep(IDLE_SECONDS))
         a_worker = with_worker / seconds - a_second

@@ -119,30 +119,30 @@ def shared_by_redis(environment: Mapping[str, str]) -> Iterator[tuple[dict[str, 
         )
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    """End a process, whatever it still does."""
-    process.terminate()
+@contextlib.contextmanager
+def prefect_command(environment: Mapping[str, str], *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command of Prefect's until the end of the block, whatever it still does then."""
+    process = subprocess.Popen(
+        [VIRTUALENV / "bin/prefect", *words], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 @contextlib.contextmanager
 def running_services(environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """Run the background services in a process of their own."""
     with tempfile.TemporaryDirectory() as home:
-        services = subprocess.Popen(
-            [VIRTUALENV / "bin/prefect", "server", "services", "start"],
-            env={"PATH": os.environ["PATH"], "DO_NOT_TRACK": "1", **environment, "HOME": home, "PREFECT_HOME": home},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
+        own = {"PATH": os.environ["PATH"], "DO_NOT_TRACK": "1", **environment, "HOME": home, "PREFECT_HOME": home}
+        with prefect_command(own, "server", "services", "start") as services:
             yield services
-        finally:
-            end(services)
 
 
 def latencies(url: str, stop: threading.Event) -> list[float]:

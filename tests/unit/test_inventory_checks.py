@@ -217,10 +217,16 @@ CLUSTER = {"postgresql_patroni": True, "site_tls": "private_ca"}
 def test_a_cluster_of_several_hosts(
     hosts: Sequence[str], variables: dict[str, Any], one: bool, own: bool, beginnings: list[str]
 ) -> None:
+    assert_members(hosts, variables, one, own, beginnings, "docs/cluster.md")
+
+
+def assert_members(
+    hosts: Sequence[str], variables: dict[str, Any], one: bool, own: bool, beginnings: list[str], page: str
+) -> None:
     mistakes = list(check_members({"postgresql": list(hosts)}, variables.get, one, own))
     assert len(mistakes) == len(beginnings), mistakes
     for mistake, beginning in zip(mistakes, beginnings, strict=True):
-        assert mistake.startswith(beginning) and "docs/cluster.md" in mistake
+        assert mistake.startswith(beginning) and page in mistake
 
 
 STANDBY = {"postgresql_replica": True, "site_tls": "private_ca"}
@@ -257,10 +263,7 @@ STANDBY = {"postgresql_replica": True, "site_tls": "private_ca"}
 def test_a_database_with_a_standby(
     hosts: Sequence[str], variables: dict[str, Any], one: bool, own: bool, beginnings: list[str]
 ) -> None:
-    mistakes = list(check_members({"postgresql": list(hosts)}, variables.get, one, own))
-    assert len(mistakes) == len(beginnings), mistakes
-    for mistake, beginning in zip(mistakes, beginnings, strict=True):
-        assert mistake.startswith(beginning) and "docs/standby.md" in mistake
+    assert_members(hosts, variables, one, own, beginnings, "docs/standby.md")
 
 
 @pytest.mark.parametrize("name", GROUPS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import yaml
 from testinfra.host import Host
 
 from tests.support.scenario import SCENARIO, host_of
+from tests.support.writes import taking_writes
 
 MEMBERS = ("db1", "db2", "db3")
 
@@ -33,13 +35,7 @@ def app() -> Host:
 
 @pytest.fixture(scope="session")
 def primaries(members: dict[str, Host]) -> Callable[[], list[str]]:
-    """Ask each member that answers whether it takes writes, and return the names of those that do."""
-
-    def ask() -> list[str]:
-        command = "timeout 5 runuser --user postgres -- psql -XAtc 'SELECT NOT pg_is_in_recovery()'"
-        return [name for name, host in members.items() if host.run(command).stdout.strip() == "t"]
-
-    return ask
+    return partial(taking_writes, members)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 import subprocess
@@ -11,9 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 from testinfra.host import Host
 
-from tests.support.patroni import acknowledged, health, is_whole, lost_rows, members_of, writing
+from tests.support.patroni import health, is_whole, members_of
 from tests.support.scenario import PSQL, Playbook, Typed, container_of, host_of
 from tests.support.waiting import wait_for
+from tests.support.writes import longest_gap, lost_rows, writing
 
 Inventory = Callable[..., str]
 ETCDCTL = (
@@ -49,10 +49,7 @@ def rows(host: Host, app: Host) -> Iterator[None]:
     """Write rows during each test: none is lost, and none waits longer than for a failover."""
     with writing(app, host):
         yield
-    times = [when for _, when in acknowledged(app)]
-    gap = max(after - before for before, after in itertools.pairwise(times))
-    print(f"{len(times)} writes, and none was acknowledged for {gap:.1f} s")
-    assert lost_rows(app, host) == set() and gap < 40
+    assert lost_rows(app, host) == set() and longest_gap(app) < 40
 
 
 def etcd_members(host: Host) -> list[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from testinfra.host import Host
 
 from tests.support.scenario import host_of
+from tests.support.writes import taking_writes
 
 
 @pytest.fixture(scope="session")
@@ -28,10 +30,4 @@ def host(app: Host) -> Host:
 
 @pytest.fixture(scope="session")
 def primaries(members: dict[str, Host]) -> Callable[[], list[str]]:
-    """Ask each host that answers whether it takes writes, and return the names of those that do."""
-
-    def ask() -> list[str]:
-        command = "timeout 5 runuser --user postgres -- psql -XAtc 'SELECT NOT pg_is_in_recovery()'"
-        return [name for name, host in members.items() if host.run(command).stdout.strip() == "t"]
-
-    return ask
+    return partial(taking_writes, members)

@@ -2,72 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import pytest
 from testinfra.host import Host
 
-from tests.support.scenario import PREFECT, PSQL, Playbook, Typed, container_of
+from tests.support.scenario import PSQL, Playbook, Typed, container_of
 from tests.support.waiting import wait_for
+from tests.support.writes import acknowledged, longest_gap, lost_rows, writes_go_on, writing, written_rows
 
 Primaries = Callable[[], list[str]]
 UNIT = "postgresql@15-main.service"
 STREAMS = "SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'"
-# Each acknowledged number goes into a file, with the time. It logs in as a flow does: by the worker's environment.
-WRITER = """
-import itertools, os, sys, time
-import psycopg2
-connection = None
-for number in itertools.count(int(sys.argv[1])):
-    while True:
-        try:
-            connection = connection or psycopg2.connect("", connect_timeout=3)
-            with connection, connection.cursor() as cursor:
-                cursor.execute("INSERT INTO acknowledged VALUES (%s) ON CONFLICT DO NOTHING", (number,))
-            break
-        except psycopg2.Error:
-            connection = None
-            time.sleep(0.1)
-    print(number, time.time(), flush=True)
-    time.sleep(0.02)
-"""
 
 
 def docker(*command: str) -> None:
     subprocess.run(["docker", *command], check=True, capture_output=True)
-
-
-def written(app: Host) -> list[tuple[int, float]]:
-    lines = app.check_output("cat /tmp/acknowledged").splitlines()
-    return [(int(number), float(when)) for number, when in (line.split() for line in lines)]
-
-
-def begin_writing(app: Host, first: int) -> None:
-    app.check_output(
-        "set -a; . /etc/prefect/worker/prefect-default-1.env; "
-        f"setsid {PREFECT}/bin/python /tmp/writer.py {first} >/tmp/acknowledged 2>/tmp/writer.log </dev/null & "
-        "echo $! >/tmp/writer.pid"
-    )
-    wait_for(lambda: len(written(app)) > 20, seconds=30)
-
-
-def end_writing(app: Host) -> list[int]:
-    """Let it write on for a while, end it, and return the acknowledged numbers."""
-    before = len(written(app))
-    wait_for(lambda: len(written(app)) > before + 20, seconds=30)
-    app.check_output("kill $(cat /tmp/writer.pid)")
-    numbers, times = zip(*written(app), strict=True)
-    gap = max(after - before for before, after in itertools.pairwise(times))
-    print(f"{len(numbers)} writes, none was acknowledged for {gap:.1f} s")
-    return list(numbers)
-
-
-def found(host: Host) -> set[int]:
-    return set(map(int, host.check_output(PSQL, "SELECT number FROM acknowledged").split()))
 
 
 def follows(host: Host) -> bool:
@@ -80,17 +32,6 @@ def codes(host: Host) -> set[str]:
     return {problem["code"] for problem in said["problems"]} & {
         *("standby_away", "standby_lost", "standby_behind", "standby_receives_nothing", "two_primaries")
     }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def writer(members: dict[str, Host], app: Host, primaries: Primaries) -> Iterator[None]:
-    (primary,) = primaries()
-    members[primary].check_output(
-        PSQL, "SET ROLE mltrading_owner; CREATE TABLE IF NOT EXISTS public.acknowledged (number int PRIMARY KEY)"
-    )
-    app.check_output("printf %%s %s >/tmp/writer.py", WRITER)
-    yield
-    app.run("kill $(cat /tmp/writer.pid)")
 
 
 def test_the_second_host_follows_the_first(members: dict[str, Host], primaries: Primaries) -> None:
@@ -118,13 +59,14 @@ def test_a_standby_that_reads_nothing_is_not_promoted(
 
 
 def test_a_switchover_loses_nothing(members: dict[str, Host], app: Host, primaries: Primaries, typed: Typed) -> None:
-    begin_writing(app, 0)
-    plan, done = typed("standby.md", "Switchover")
-    numbers = end_writing(app)
+    with writing(app, members["db1"]):
+        plan, done = typed("standby.md", "Switchover")
+        writes_go_on(app)
+    longest_gap(app)
     assert "Nothing was changed" in plan and "db2 is the primary, and db1 follows it" in done
     assert primaries() == ["db2"]
-    assert set(numbers) <= found(members["db2"])
-    wait_for(lambda: set(numbers) <= found(members["db1"]))
+    assert lost_rows(app, members["db2"]) == set()
+    wait_for(lambda: lost_rows(app, members["db1"]) == set())
     assert follows(members["db1"]) and codes(app) == set()
 
 
@@ -143,26 +85,29 @@ def test_a_failover_without_the_host(
     assert primaries() == ["db2"]
     refused = playbook("playbooks/failover.yml", "-e", "postgresql_replica_confirmed=true")
     assert refused.returncode != 0 and "use playbooks/switchover.yml" in refused.stdout
-    begin_writing(app, 100_000)
-    (network,) = members["db1"].check_output("hostname --all-ip-addresses").split()
-    docker("network", "disconnect", container_of("app").replace("-app", ""), container_of("db1"))
-    only_there = members["db2"].check_output(
-        PSQL, "INSERT INTO acknowledged SELECT generate_series(900000, 900100) RETURNING number"
-    )
-    docker("kill", container_of("db2"))
-    docker("network", "connect", "--ip", network, container_of("app").replace("-app", ""), container_of("db1"))
-    refused = playbook("playbooks/failover.yml", "-e", "postgresql_replica_confirmed=true")
-    assert refused.returncode != 0 and "db2 does not answer" in refused.stdout, refused.stdout
-    assert primaries() == []
-    wait_for(lambda: codes(members["db1"]) == {"standby_receives_nothing"}, seconds=150)
-    (done,) = typed("standby.md", "Failover without the host")
-    assert re.search(r"db1 is the primary, with the WAL of db2 up to [0-9A-F]+/[0-9A-F]+", done), done
-    assert primaries() == ["db1"]
-    numbers = end_writing(app)
-    lost = sorted(set(numbers) - found(members["db1"]))
+    network, container = container_of("app").replace("-app", ""), container_of("db1")
+    (address,) = members["db1"].check_output("hostname --all-ip-addresses").split()
+    with writing(app, members["db2"]):
+        docker("network", "disconnect", network, container)
+        only_there = members["db2"].check_output(
+            PSQL, "INSERT INTO acknowledged SELECT generate_series(900000, 900100) RETURNING number"
+        )
+        docker("kill", container_of("db2"))
+        docker("network", "connect", "--ip", address, network, container)
+        refused = playbook("playbooks/failover.yml", "-e", "postgresql_replica_confirmed=true")
+        assert refused.returncode != 0 and "db2 does not answer" in refused.stdout, refused.stdout
+        assert primaries() == []
+        wait_for(lambda: codes(members["db1"]) == {"standby_receives_nothing"}, seconds=150)
+        (done,) = typed("standby.md", "Failover without the host")
+        assert re.search(r"db1 is the primary, with the WAL of db2 up to [0-9A-F]+/[0-9A-F]+", done), done
+        assert primaries() == ["db1"]
+        writes_go_on(app)
+    longest_gap(app)
+    numbers = [number for number, _when in acknowledged(app)]
+    lost = sorted(lost_rows(app, members["db1"]))
     print(f"{len(lost)} acknowledged writes are lost")
     assert lost == numbers[numbers.index(lost[0]) :][: len(lost)] if lost else True
-    assert not set(map(int, only_there.split())) & found(members["db1"])
+    assert not set(map(int, only_there.split())) & written_rows(members["db1"])
     assert codes(app) == {"standby_away"}
 
 
@@ -182,19 +127,19 @@ def test_it_rejoins(members: dict[str, Host], app: Host, primaries: Primaries, t
     plan, _done = typed("standby.md", "Rejoin")
     assert "db2 becomes the standby of db1" in plan
     assert primaries() == ["db1"] and follows(members["db2"])
-    wait_for(lambda: found(members["db2"]) == found(members["db1"]))
+    wait_for(lambda: written_rows(members["db2"]) == written_rows(members["db1"]))
     assert codes(app) == set()
 
 
 def test_a_failover_with_the_host(members: dict[str, Host], primaries: Primaries, typed: Typed, app: Host) -> None:
     """PostgreSQL does not run, and its host answers: it is disabled there."""
     members["db1"].check_output("systemctl stop %s", UNIT)
-    begin_writing_later = found(members["db2"])
+    before = written_rows(members["db2"])
     typed("standby.md", "Failover")
     assert primaries() == ["db2"]
     assert members["db1"].run("systemctl start %s", UNIT).rc != 0
     assert members["db1"].run("pg_ctlcluster 15 main start").rc != 0
-    assert found(members["db2"]) == begin_writing_later
+    assert written_rows(members["db2"]) == before
     typed("standby.md", "Rejoin")
     assert primaries() == ["db2"] and follows(members["db1"])
     wait_for(lambda: codes(app) == set())
