@@ -14,7 +14,7 @@ from ..site.configuration import Patroni
 from .probes import Finding
 
 _WELL = ("running", "streaming")
-_LEADERS = ("leader", "standby_leader")
+LEADERS = ("leader", "standby_leader")
 SILENT_SECONDS = 30  # of etcd; three times as long as Patroni waits for it
 _LIST = "patronictl -c /etc/patroni/config.yml list"
 
@@ -32,7 +32,7 @@ def patroni(cluster: Patroni, timeout: float) -> Finding:
         message = f"Patroni of this host does not answer at {cluster.url}: {reason}."
         return [Problem("patroni_silent", "patroni", message, "systemctl status patroni; journalctl -u patroni")], {}
     found = {str(member["name"]): member for member in members}
-    leaders = [name for name, member in found.items() if member.get("role") in _LEADERS]
+    leaders = [name for name, member in found.items() if member.get("role") in LEADERS]
     away = time.time() - seen if seen else None
     absent = dict(_absent(cluster, found, leaders))
     problems = [*_etcd(away), *_leader(leaders), *_members(cluster, found, absent)]
@@ -40,7 +40,7 @@ def patroni(cluster: Patroni, timeout: float) -> Finding:
         name: {key: member[key] for key in ("role", "state", "timeline", "lag") if key in member}
         for name, member in sorted(found.items())
     }
-    details = {"primaries": leaders, "members": shown, "absent": absent, "etcd_s": away and round(away, 1)}
+    details = {"leader": ", ".join(leaders), "members": shown, "absent": absent, "etcd_s": away and round(away, 1)}
     return problems, details
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from ..core.errors import ProblemError
-from ..health.patroni import patroni
+from ..health.patroni import LEADERS, patroni
 from ..health.redis import redis
 from ..health.thresholds import Thresholds
 from ..site.configuration import Patroni, Tenant
@@ -43,7 +43,7 @@ def _redis(tenant: Tenant, limits: Thresholds, timeout: float) -> Iterator[Sampl
 def _members(cluster: Patroni, timeout: float) -> Iterator[Sample]:
     _problems, details = patroni(cluster, timeout)
     # Where Patroni is silent, nobody is known to be the primary.
-    yield from PRIMARIES(len(details.get("primaries", ())))
+    yield from PRIMARIES(sum(member.get("role") in LEADERS for member in details.get("members", {}).values()))
     for name in cluster.members if details else ():
         yield from READY(name not in details["absent"], member=name)
     yield from ETCD_AGE(details.get("etcd_s"))

@@ -38,7 +38,7 @@ def test_alerts(members: dict[str, Host], primaries: Callable[[], list[str]], tm
         return str(primary.run("pgprefect metrics").stdout)
 
     content = in_seconds(rules(Thresholds()))
-    with serving(figures) as exporter, running_prometheus(exporter, tmp_path, content, "5s") as prometheus:
+    with serving(figures) as exporter, running_prometheus(exporter, tmp_path, content, "15s") as prometheus:
 
         def firing() -> set[str]:
             about = "PrefectPrimaryMissing|PrefectMemberAway|PrefectEtcdSilent"
@@ -49,19 +49,19 @@ def test_alerts(members: dict[str, Host], primaries: Callable[[], list[str]], tm
             (ready,) = asked(prometheus, "sum(pgprefect_cluster_member_ready)") or [{"value": (0, 0)}]
             return firing() == set() and int(ready["value"][1]) == len(members)
 
-        wait_for(quiet, figures, seconds=60)
-        with stopped("patroni", standbys[0]):
-            wait_for(lambda: firing() == {"PrefectMemberAway"}, figures, seconds=60)
         wait_for(quiet, figures, seconds=120)
+        with stopped("patroni", standbys[0]):
+            wait_for(lambda: firing() == {"PrefectMemberAway"}, figures, seconds=120)
+        wait_for(quiet, figures, seconds=180)
         # With etcd without a majority the primary goes on, as long as it reaches all members.
         with stopped("postgresql-etcd", *standbys):
-            wait_for(lambda: "PrefectEtcdSilent" in firing(), figures, seconds=120)
+            wait_for(lambda: "PrefectEtcdSilent" in firing(), figures, seconds=180)
             health = json.loads(primary.run("pgprefect health --json").stdout)
             assert "etcd_silent" in [problem["code"] for problem in health["problems"]]
             primary.check_output(PSQL, "CREATE TABLE public.without_etcd (a int); DROP TABLE public.without_etcd")
             assert primaries() == [name]
-        wait_for(quiet, figures, seconds=120)
+        wait_for(quiet, figures, seconds=180)
         with stopped("patroni", *standbys, primary):
-            wait_for(lambda: "PrefectPrimaryMissing" in firing(), figures, seconds=60)
-        wait_for(quiet, figures, seconds=120)
+            wait_for(lambda: "PrefectPrimaryMissing" in firing(), figures, seconds=120)
+        wait_for(quiet, figures, seconds=180)
     assert len(primaries()) == 1

@@ -11,8 +11,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pgprefect.cli.health import _figures
 from pgprefect.core.problems import ERROR, NOTICE, WARNING
+from pgprefect.health.check import HEALTHY, Check
 from pgprefect.health.patroni import patroni
+from pgprefect.metrics.shared import cluster_questions
 from pgprefect.site.configuration import Patroni
 
 # Of Patroni 3.0 and of 4.0, which has another word for a standby that follows.
@@ -63,6 +66,28 @@ def test_what_keeps_a_cluster_from_being_whole(
     assert set(details["members"]) == {member["name"] for member in members}
 
 
+@pytest.mark.parametrize(
+    ("members", "said", "primaries", "ready"),
+    [
+        ([LEADER, STANDBY, THIRD], "3 members, led by db1", 1, {"db1": 1, "db2": 1, "db3": 1}),
+        ([STANDBY, {**THIRD, "state": "stopped"}], "2 members, led by nobody", 0, {"db1": 0, "db2": 1, "db3": 0}),
+    ],
+)
+def test_what_the_command_and_the_metrics_say(
+    members: list[dict[str, Any]], said: str, primaries: int, ready: dict[str, int]
+) -> None:
+    with answering(members, time.time() - 5) as cluster:
+        problems, details = patroni(cluster, 2)
+        (question,) = cluster_questions(cluster, 2).values()
+        samples = {sample.metric.name: sample.value for sample in question() if not sample.labels}
+        seen = {sample.labels["member"]: sample.value for sample in question() if sample.labels}
+    assert _figures("patroni", Check(HEALTHY, problems, details)) == said
+    assert samples["pgprefect_cluster_primaries"] == primaries and seen == ready
+    assert 5 <= samples["pgprefect_cluster_etcd_age_seconds"] < 60
+
+
 def test_one_that_does_not_answer() -> None:
     problems, _details = patroni(Patroni("http://127.0.0.1:1", "", ("db1",)), 2)
     assert [(problem.code, problem.severity) for problem in problems] == [("patroni_silent", ERROR)]
+    (question,) = cluster_questions(Patroni("http://127.0.0.1:1", "", ("db1",)), 2).values()
+    assert [(sample.metric.name, sample.value) for sample in question()] == [("pgprefect_cluster_primaries", 0)]
