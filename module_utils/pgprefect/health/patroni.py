@@ -15,7 +15,7 @@ from .probes import Finding
 
 _WELL = ("running", "streaming")
 LEADERS = ("leader", "standby_leader")
-SILENT_SECONDS = 30  # of etcd; three times as long as Patroni waits for it
+_SILENT_SECONDS = 30  # of etcd; three times as long as Patroni waits for it
 _LIST = "patronictl -c /etc/patroni/config.yml list"
 
 
@@ -26,21 +26,20 @@ def patroni(cluster: Patroni, timeout: float) -> Finding:
     """
     try:
         members = _ask(cluster, "/cluster", timeout)["members"]
-        seen = _ask(cluster, "/patroni", timeout).get("dcs_last_seen")
+        reached = _reaches_etcd(_ask(cluster, "/patroni", timeout))
     except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         message = f"Patroni of this host does not answer at {cluster.url}: {reason}."
         return [Problem("patroni_silent", "patroni", message, "systemctl status patroni; journalctl -u patroni")], {}
     found = {str(member["name"]): member for member in members}
     leaders = [name for name, member in found.items() if member.get("role") in LEADERS]
-    away = time.time() - seen if seen else None
     absent = dict(_absent(cluster, found, leaders))
-    problems = [*_etcd(away), *_leader(leaders), *_members(cluster, found, absent)]
+    problems = [*_etcd(reached), *_leader(leaders), *_members(cluster, found, absent)]
     shown = {
         name: {key: member[key] for key in ("role", "state", "timeline", "lag") if key in member}
         for name, member in sorted(found.items())
     }
-    details = {"leader": ", ".join(leaders), "members": shown, "absent": absent, "etcd_s": away and round(away, 1)}
+    details = {"leader": ", ".join(leaders), "members": shown, "absent": absent, "reaches_etcd": reached}
     return problems, details
 
 
@@ -48,9 +47,16 @@ def _ask(cluster: Patroni, path: str, timeout: float) -> Any:
     return json.loads(get(cluster.url + path, timeout, cluster.ca_file))
 
 
-def _etcd(away: float | None) -> Iterator[Problem]:
-    if away and away > SILENT_SECONDS:
-        message = f"Patroni of this host has not reached etcd for {away:.0f} s."
+def _reaches_etcd(state: Mapping[str, Any]) -> bool:
+    """Say whether Patroni reaches an etcd that works: one without a majority it still reads, in its failsafe mode."""
+    seen = state.get("dcs_last_seen")
+    away = time.time() - seen if seen else 0
+    return away <= _SILENT_SECONDS and not state.get("failsafe_mode_is_active")
+
+
+def _etcd(reached: bool) -> Iterator[Problem]:
+    if not reached:
+        message = "Patroni of this host reaches no etcd that works, so that no member can take over from another one."
         remedy = (
             "On each member: systemctl status postgresql-etcd; more than half of them must run, and reach each other."
         )

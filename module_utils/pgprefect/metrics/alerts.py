@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..health.patroni import SILENT_SECONDS
 from ..health.thresholds import Limit, Thresholds
 from . import collect, database, jobs, runs, shared
 from .exposition import Metric
@@ -274,8 +273,8 @@ def _shared(limits: Thresholds) -> Iterator[Alert]:
     )
     yield Alert(
         "PrefectEtcdSilent",
-        f"{shared.ETCD_AGE.name} > {SILENT_SECONDS}",
-        f"Patroni of {_HOST} has not reached etcd for {_SECONDS}.",
+        f"{shared.ETCD_REACHED.name} == 0",
+        f"Patroni of {_HOST} reaches no etcd that works.",
         severity=CRITICAL,
     )
 

@@ -17,7 +17,7 @@ USED = Metric("pgprefect_redis_used_bytes", "Memory that the Redis of a tenant u
 ALLOWED = Metric("pgprefect_redis_allowed_bytes", "Memory that it may use.")
 PRIMARIES = Metric("pgprefect_cluster_primaries", "Primaries of the cluster that Patroni of this host knows.")
 READY = Metric("pgprefect_cluster_member_ready", "1 where a member is the primary, or could take over.")
-ETCD_AGE = Metric("pgprefect_cluster_etcd_age_seconds", "Seconds since Patroni of this host reached etcd.")
+ETCD_REACHED = Metric("pgprefect_cluster_etcd_reached", "1 where Patroni of this host reaches an etcd that works.")
 
 
 def redis_questions(tenant: Tenant, limits: Thresholds, timeout: float) -> dict[str, Callable[[], Iterator[Sample]]]:
@@ -46,4 +46,4 @@ def _members(cluster: Patroni, timeout: float) -> Iterator[Sample]:
     yield from PRIMARIES(sum(member.get("role") in LEADERS for member in details.get("members", {}).values()))
     for name in cluster.members if details else ():
         yield from READY(name not in details["absent"], member=name)
-    yield from ETCD_AGE(details.get("etcd_s"))
+    yield from ETCD_REACHED(details.get("reaches_etcd"))

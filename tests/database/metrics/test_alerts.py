@@ -200,7 +200,7 @@ CASES = [
     Case("PrefectPrimaryMissing", *of("pgprefect_cluster_primaries", HOST, 0, 1), severity=CRITICAL),
     Case("PrefectPrimaryMissing", *of("pgprefect_cluster_primaries", HOST, 2, 1), severity=CRITICAL),
     Case("PrefectMemberAway", {**member(0), **member(1, "database-3")}, member(1)),
-    Case("PrefectEtcdSilent", *of("pgprefect_cluster_etcd_age_seconds", HOST, 31, 30), severity=CRITICAL),
+    Case("PrefectEtcdSilent", *of("pgprefect_cluster_etcd_reached", HOST, 0, 1), severity=CRITICAL),
     Case("PrefectJobFailed", {JOB_FAILED: 1}, {JOB_FAILED: 0}),
     Case("PrefectJobOverdue", job("backup", -9 * DAY, -1.5 * DAY), job("backup", -9 * DAY, -1.4 * DAY)),
     Case("PrefectJobOverdue", job("backup", -9 * DAY, -3 * DAY), job("backup", -9 * DAY, -2.9 * DAY), CRITICAL),

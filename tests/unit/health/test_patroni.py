@@ -25,8 +25,8 @@ THIRD = {"name": "db3", "role": "replica", "state": "streaming", "timeline": 2, 
 
 
 @contextlib.contextmanager
-def answering(members: list[dict[str, Any]], etcd_seen: float) -> Iterator[Patroni]:
-    answers = {"/cluster": {"members": members, "scope": "15-main"}, "/patroni": {"dcs_last_seen": etcd_seen}}
+def answering(members: list[dict[str, Any]], etcd_seen: float, **state: bool) -> Iterator[Patroni]:
+    answers = {"/cluster": {"members": members, "scope": "15-main"}, "/patroni": {"dcs_last_seen": etcd_seen, **state}}
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -66,6 +66,14 @@ def test_what_keeps_a_cluster_from_being_whole(
     assert set(details["members"]) == {member["name"] for member in members}
 
 
+def test_an_etcd_without_a_majority_is_known_by_the_failsafe_mode() -> None:
+    """Patroni still reads it, so that it has seen it just now."""
+    with answering([LEADER, STANDBY, THIRD], time.time(), failsafe_mode_is_active=True) as cluster:
+        problems, details = patroni(cluster, 2)
+    assert [(problem.code, problem.severity) for problem in problems] == [("etcd_silent", ERROR)]
+    assert not details["reaches_etcd"]
+
+
 @pytest.mark.parametrize(
     ("members", "said", "primaries", "ready"),
     [
@@ -83,7 +91,7 @@ def test_what_the_command_and_the_metrics_say(
         seen = {sample.labels["member"]: sample.value for sample in question() if sample.labels}
     assert _figures("patroni", Check(HEALTHY, problems, details)) == said
     assert samples["pgprefect_cluster_primaries"] == primaries and seen == ready
-    assert 5 <= samples["pgprefect_cluster_etcd_age_seconds"] < 60
+    assert samples["pgprefect_cluster_etcd_reached"] == 1
 
 
 def test_one_that_does_not_answer() -> None:
