@@ -129,6 +129,8 @@ class _Session:
         self._relay, self._listener, self._connection = relay, listener, connection
         self._outbox = Outbox(connection, relay.outbox)
         self._sender, self._pauses, self._say = sender, pauses, say
+        # No more at once than in a second, so that a low rate is no burst with a long pause.
+        self._batch = max(1, min(_BATCH, int(relay.rate)))
         self._pruned = 0.0
 
     def serve(self, stop: threading.Event) -> None:
@@ -146,7 +148,7 @@ class _Session:
             least = sent / self._relay.rate - (time.monotonic() - began)
             if least > 0:
                 stop.wait(least)
-            if sent < _BATCH and not confirmed:
+            if sent < self._batch and not confirmed:
                 self._wait()
 
     def _wait(self) -> None:
@@ -158,7 +160,7 @@ class _Session:
     def _send(self) -> int:
         """Send a batch, and return how many rows it had. Raises Outage, after what was sent is marked."""
         with self._connection:
-            rows = self._outbox.claim(_BATCH)
+            rows = self._outbox.claim(self._batch)
             refusals = [Refusal(row, reason, True) for row in rows if (reason := self._sender.unsendable(row))]
             hopeless = {refusal.row.seq for refusal in refusals}
             rest = [row for row in rows if row.seq not in hopeless]

@@ -252,5 +252,6 @@ def test_pruning_and_the_rate(site: Site, server: PrefectServer, tmp_path: Path)
     with running(relay_of(site, server.url, tmp_path / "relay.log", rate=10)):
         wait_for(lambda: waiting(site) == 1, (tmp_path / "relay.log").read_text)
         assert site.sql("SELECT count(*) FROM prefect_outbox.event WHERE name = 'x'") == [(2,)]
+    # Ten at once, and a second after each ten but the last.
     assert time.monotonic() - began > 3
     assert event_plan.apply(site.server.login, site.declaration) == []
