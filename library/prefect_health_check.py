@@ -62,8 +62,9 @@ options:
     default: []
   patroni:
     description:
-      - This host's part of a cluster of several, with C(url) of its Patroni, C(ca_file) of that, and the names of all
-        C(members). The check C(patroni) names members that cannot take over, and an etcd that does not answer.
+      - This host's part of a cluster of several, with C(url) of its Patroni, C(ca_file) of that, C(etcd_url) at
+        which its etcd says how it is, and the names of all C(members). The check C(patroni) names members that cannot
+        take over, and an etcd that has no majority.
     type: dict
   backup_directory:
     description: Where this host keeps its backup sets. What killed backups and restores left there is named.
@@ -174,7 +175,7 @@ def main() -> None:
     try:
         cluster = Patroni.from_arguments(module.params["patroni"]) if module.params["patroni"] else None
     except KeyError as error:
-        module.fail_json(msg=f"patroni needs url, ca_file and members; {error} is missing.")
+        module.fail_json(msg=f"patroni needs url, ca_file, etcd_url and members; {error} is missing.")
     with failures(module):
         health = check_health(
             Login.from_arguments(module.params),

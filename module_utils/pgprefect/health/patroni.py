@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,22 +14,23 @@ from .probes import Finding
 
 _WELL = ("running", "streaming")
 LEADERS = ("leader", "standby_leader")
-_SILENT_SECONDS = 30  # of etcd; three times as long as Patroni waits for it
 _LIST = "patronictl -c /etc/patroni/config.yml list"
 
 
 def patroni(cluster: Patroni, timeout: float) -> Finding:
-    """Check that there is one leader, that all members follow it, and that etcd answers.
+    """Check that there is one leader, that all members follow it, and that etcd has a majority.
+
+    Without one, Patroni goes on to show what etcd said before, so that etcd itself is asked.
 
     Patroni's releases 3.0 to 4.0 describe a standby that follows by one of two words.
     """
     try:
         members = _ask(cluster, "/cluster", timeout)["members"]
-        reached = _reaches_etcd(_ask(cluster, "/patroni", timeout))
     except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         message = f"Patroni of this host does not answer at {cluster.url}: {reason}."
         return [Problem("patroni_silent", "patroni", message, "systemctl status patroni; journalctl -u patroni")], {}
+    reached = _has_majority(cluster.etcd_url, timeout)
     found = {str(member["name"]): member for member in members}
     leaders = [name for name, member in found.items() if member.get("role") in LEADERS]
     absent = dict(_absent(cluster, found, leaders))
@@ -47,16 +47,20 @@ def _ask(cluster: Patroni, path: str, timeout: float) -> Any:
     return json.loads(get(cluster.url + path, timeout, cluster.ca_file))
 
 
-def _reaches_etcd(state: Mapping[str, Any]) -> bool:
-    """Say whether Patroni reaches an etcd that works: one without a majority it still reads, in its failsafe mode."""
-    seen = state.get("dcs_last_seen")
-    away = time.time() - seen if seen else 0
-    return away <= _SILENT_SECONDS and not state.get("failsafe_mode_is_active")
+def _has_majority(url: str, timeout: float) -> bool:
+    """Ask this host's etcd, which reads a key with the consent of more than half of the members."""
+    try:
+        return bool(json.loads(get(f"{url}/health", timeout))["health"] == "true")
+    except (OSError, ValueError, KeyError, http.client.HTTPException):
+        return False
 
 
 def _etcd(reached: bool) -> Iterator[Problem]:
     if not reached:
-        message = "Patroni of this host reaches no etcd that works, so that no member can take over from another one."
+        message = (
+            "etcd of this host does not answer, or does not reach more than half of its members: from here nobody can "
+            "take over, and what Patroni says of the members may be old."
+        )
         remedy = (
             "On each member: systemctl status postgresql-etcd; more than half of them must run, and reach each other."
         )

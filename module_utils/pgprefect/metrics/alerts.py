@@ -274,7 +274,7 @@ def _shared(limits: Thresholds) -> Iterator[Alert]:
     yield Alert(
         "PrefectEtcdSilent",
         f"{shared.ETCD_REACHED.name} == 0",
-        f"Patroni of {_HOST} reaches no etcd that works.",
+        f"etcd of {_HOST} does not answer, or has no majority.",
         severity=CRITICAL,
     )
 

@@ -17,7 +17,7 @@ USED = Metric("pgprefect_redis_used_bytes", "Memory that the Redis of a tenant u
 ALLOWED = Metric("pgprefect_redis_allowed_bytes", "Memory that it may use.")
 PRIMARIES = Metric("pgprefect_cluster_primaries", "Primaries of the cluster that Patroni of this host knows.")
 READY = Metric("pgprefect_cluster_member_ready", "1 where a member is the primary, or could take over.")
-ETCD_REACHED = Metric("pgprefect_cluster_etcd_reached", "1 where Patroni of this host reaches an etcd that works.")
+ETCD_REACHED = Metric("pgprefect_cluster_etcd_reached", "1 where etcd of this host has a majority of its members.")
 
 
 def redis_questions(tenant: Tenant, limits: Thresholds, timeout: float) -> dict[str, Callable[[], Iterator[Sample]]]:

@@ -145,16 +145,21 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Patroni:
-    """This host's part of a cluster of several: its Patroni's ``url`` and ``ca_file``, and all ``members``."""
+    """This host's part of a cluster of several: its Patroni's ``url`` and ``ca_file``, and all ``members``.
+
+    At ``etcd_url`` its etcd says how it is.
+    """
 
     url: str
     ca_file: str
+    etcd_url: str
     members: tuple[str, ...]
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any]) -> Patroni:
         """Make it of names and values. Raises KeyError."""
-        return cls(str(arguments["url"]), str(arguments["ca_file"]), tuple(map(str, arguments["members"])))
+        url, ca_file, etcd_url = (str(arguments[name]) for name in ("url", "ca_file", "etcd_url"))
+        return cls(url, ca_file, etcd_url, tuple(map(str, arguments["members"])))
 
 
 @dataclass(frozen=True)

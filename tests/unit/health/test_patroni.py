@@ -6,8 +6,8 @@ import contextlib
 import http.server
 import json
 import threading
-import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,53 +25,56 @@ THIRD = {"name": "db3", "role": "replica", "state": "streaming", "timeline": 2, 
 
 
 @contextlib.contextmanager
-def answering(members: list[dict[str, Any]], etcd_seen: float, **state: bool) -> Iterator[Patroni]:
-    answers = {"/cluster": {"members": members, "scope": "15-main"}, "/patroni": {"dcs_last_seen": etcd_seen, **state}}
+def answering(members: list[dict[str, Any]], majority: bool = True) -> Iterator[Patroni]:
+    answers = {
+        "/cluster": (200, {"members": members, "scope": "15-main"}),
+        "/health": (200, {"health": "true"}) if majority else (503, {"health": "false"}),
+    }
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(200)
+            status, answer = answers[self.path]
+            self.send_response(status)
             self.end_headers()
-            self.wfile.write(json.dumps(answers[self.path]).encode())
+            self.wfile.write(json.dumps(answer).encode())
 
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield Patroni(f"http://127.0.0.1:{server.server_port}", "", ("db1", "db2", "db3"))
+        url = f"http://127.0.0.1:{server.server_port}"
+        yield Patroni(url, "", url, ("db1", "db2", "db3"))
         server.shutdown()
 
 
-CASES: list[tuple[list[dict[str, Any]], float, list[tuple[str, str]]]] = [
-    ([LEADER, STANDBY, THIRD], 0, []),
-    ([LEADER, STANDBY, {**THIRD, "pending_restart": True}], 0, [("patroni_restart_due", NOTICE)]),
-    ([LEADER, STANDBY], 0, [("patroni_member_away", WARNING)]),
-    ([LEADER, STANDBY, {**THIRD, "state": "stopped"}], 0, [("patroni_member_away", WARNING)]),
-    ([LEADER, STANDBY, {**THIRD, "state": "start failed"}], 0, [("patroni_member_away", WARNING)]),
-    ([LEADER, STANDBY, {**THIRD, "timeline": 1}], 0, [("patroni_member_away", WARNING)]),
-    ([{**LEADER, "role": "replica"}, STANDBY, THIRD], 0, [("patroni_no_leader", ERROR)]),
-    ([LEADER, {**STANDBY, "role": "leader"}, THIRD], 0, [("patroni_no_leader", ERROR)]),
-    ([LEADER, STANDBY, THIRD], 40, [("etcd_silent", ERROR)]),
+CASES: list[tuple[list[dict[str, Any]], list[tuple[str, str]]]] = [
+    ([LEADER, STANDBY, THIRD], []),
+    ([LEADER, STANDBY, {**THIRD, "pending_restart": True}], [("patroni_restart_due", NOTICE)]),
+    ([LEADER, STANDBY], [("patroni_member_away", WARNING)]),
+    ([LEADER, STANDBY, {**THIRD, "state": "stopped"}], [("patroni_member_away", WARNING)]),
+    ([LEADER, STANDBY, {**THIRD, "state": "start failed"}], [("patroni_member_away", WARNING)]),
+    ([LEADER, STANDBY, {**THIRD, "timeline": 1}], [("patroni_member_away", WARNING)]),
+    ([{**LEADER, "role": "replica"}, STANDBY, THIRD], [("patroni_no_leader", ERROR)]),
+    ([LEADER, {**STANDBY, "role": "leader"}, THIRD], [("patroni_no_leader", ERROR)]),
 ]
 
 
-@pytest.mark.parametrize(("members", "etcd_away", "expected"), CASES)
-def test_what_keeps_a_cluster_from_being_whole(
-    members: list[dict[str, Any]], etcd_away: float, expected: list[tuple[str, str]]
-) -> None:
-    with answering(members, time.time() - etcd_away) as cluster:
+@pytest.mark.parametrize(("members", "expected"), CASES)
+def test_what_keeps_a_cluster_from_being_whole(members: list[dict[str, Any]], expected: list[tuple[str, str]]) -> None:
+    with answering(members) as cluster:
         problems, details = patroni(cluster, 2)
     assert [(problem.code, problem.severity) for problem in problems] == expected
     assert set(details["members"]) == {member["name"] for member in members}
 
 
-def test_an_etcd_without_a_majority_is_known_by_the_failsafe_mode() -> None:
-    """Patroni still reads it, so that it has seen it just now."""
-    with answering([LEADER, STANDBY, THIRD], time.time(), failsafe_mode_is_active=True) as cluster:
-        problems, details = patroni(cluster, 2)
-    assert [(problem.code, problem.severity) for problem in problems] == [("etcd_silent", ERROR)]
-    assert not details["reaches_etcd"]
+def test_an_etcd_without_a_majority_or_without_an_answer() -> None:
+    """Patroni still shows what etcd said before."""
+    with answering([LEADER, STANDBY, THIRD], majority=False) as cluster:
+        for asked in (cluster, replace(cluster, etcd_url="http://127.0.0.1:1")):
+            problems, details = patroni(asked, 2)
+            assert [(problem.code, problem.severity) for problem in problems] == [("etcd_silent", ERROR)]
+            assert not details["reaches_etcd"]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +87,7 @@ def test_an_etcd_without_a_majority_is_known_by_the_failsafe_mode() -> None:
 def test_what_the_command_and_the_metrics_say(
     members: list[dict[str, Any]], said: str, primaries: int, ready: dict[str, int]
 ) -> None:
-    with answering(members, time.time() - 5) as cluster:
+    with answering(members) as cluster:
         problems, details = patroni(cluster, 2)
         (question,) = cluster_questions(cluster, 2).values()
         samples = {sample.metric.name: sample.value for sample in question() if not sample.labels}
@@ -95,7 +98,7 @@ def test_what_the_command_and_the_metrics_say(
 
 
 def test_one_that_does_not_answer() -> None:
-    problems, _details = patroni(Patroni("http://127.0.0.1:1", "", ("db1",)), 2)
+    problems, _details = patroni(Patroni("http://127.0.0.1:1", "", "http://127.0.0.1:1", ("db1",)), 2)
     assert [(problem.code, problem.severity) for problem in problems] == [("patroni_silent", ERROR)]
-    (question,) = cluster_questions(Patroni("http://127.0.0.1:1", "", ("db1",)), 2).values()
+    (question,) = cluster_questions(Patroni("http://127.0.0.1:1", "", "http://127.0.0.1:1", ("db1",)), 2).values()
     assert [(sample.metric.name, sample.value) for sample in question()] == [("pgprefect_cluster_primaries", 0)]
