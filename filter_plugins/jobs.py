@@ -23,9 +23,18 @@ def enabled_jobs(table: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return jobs
 
 
+def spread(schedule: str, host: str, hosts: Sequence[str]) -> str:
+    """Return the schedule of one of several hosts that do the same: a fixed minute is another one on each of them."""
+    minute, _, rest = schedule.strip().partition(" ")
+    place = hosts.index(host) if host in hosts else 0
+    if not place or not minute.isdigit():
+        return schedule
+    return f"{(int(minute) + place * 60 // len(hosts)) % 60} {rest}"
+
+
 class FilterModule:
     """The filters that Ansible loads."""
 
     def filters(self) -> dict[str, Any]:
         """Return the filters by the names that playbooks use."""
-        return {"enabled_jobs": enabled_jobs}
+        return {"enabled_jobs": enabled_jobs, "spread": spread}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from testinfra.host import Host
+
+from tests.support.waiting import wait_for
+from tests.support.writes import taking_writes
 
 LIST = "timeout 20 patronictl -c /etc/patroni/config.yml list -f json"
 
@@ -22,6 +25,17 @@ def is_whole(host: Host, names: Collection[str]) -> bool:
     running = {row["Member"]: row["Role"] for row in members_of(host) if row["State"] in ("running", "streaming")}
     expected = ["Leader", *["Replica"] * (len(names) - 2), "Sync Standby"]
     return sorted(running) == sorted(names) and sorted(running.values()) == expected
+
+
+def switch_over(members: Mapping[str, Host], primary: str) -> str:
+    """Let the synchronous standby be the primary instead, and return its name when all follow it."""
+    (standby,) = (row["Member"] for row in members_of(members[primary]) if row["Role"] == "Sync Standby")
+    members[primary].check_output(
+        f"patronictl -c /etc/patroni/config.yml switchover --candidate {standby} --force 15-main"
+    )
+    wait_for(lambda: taking_writes(members) == [standby], seconds=30)
+    wait_for(lambda: is_whole(members[standby], members), seconds=60)
+    return str(standby)
 
 
 def health(host: Host) -> tuple[str, list[str]]:

@@ -60,6 +60,7 @@ class _Target:
     comment: str | None = None
     publications: frozenset[str] = frozenset()
     dependents: Dependents = field(default_factory=Dependents)
+    revisions: frozenset[str] = frozenset()  # that the schemas have now
 
 
 def examine(
@@ -80,7 +81,7 @@ def examine(
     found = Examination(manifest)
     problems = [
         *_server(manifest, target, into),
-        *_revisions(manifest, parts, virtualenv),
+        *_revisions(manifest, parts, virtualenv, target, found),
         *_owners(declaration, parts, target, found),
         *_privileged(manifest, parts),
         *_extensions(manifest, target, found),
@@ -137,7 +138,12 @@ def _read(login: Login, declaration: Declaration, parts: Sequence[Dump], into: s
         cursor.execute("SELECT pubname FROM pg_publication")
         target.publications = frozenset(name for (name,) in cursor.fetchall())
         target.dependents = dependents(connection, schemas)
+        target.revisions = frozenset(name for part in parts for name in _revision_of(connection, part))
     return target
+
+
+def _revision_of(connection: Any, part: Dump) -> list[str]:
+    return revision.stored_revisions(connection, str(part.schema)) if part.revision else []
 
 
 def _server(manifest: Manifest, target: _Target, into: str | None) -> Iterator[Problem]:
@@ -152,15 +158,23 @@ def _server(manifest: Manifest, target: _Target, into: str | None) -> Iterator[P
         yield Problem("restore_database_exists", f"database {into}", message, remedy)
 
 
-def _revisions(manifest: Manifest, parts: Sequence[Dump], virtualenv: str | None) -> Iterator[Problem]:
+def _revisions(
+    manifest: Manifest, parts: Sequence[Dump], virtualenv: str | None, target: _Target, found: Examination
+) -> Iterator[Problem]:
     revisions = [part.revision for part in parts if part.revision]
     if not virtualenv or not revisions:
         return
-    migrations = revision.installed_migrations(virtualenv)
+    version = manifest.prefect_version or "of that time"
+    remedy = f"Install Prefect {version} or a later one first (prefect_version)."
+    try:
+        migrations = revision.installed_migrations(virtualenv)
+    except revision.RevisionError:  # a host of the database alone
+        for name in sorted({*revisions} - target.revisions):
+            message = f"Whether the server's Prefect knows the revision {name} of the set is not known on this host."
+            found.notes.append(Problem("restore_revision_unknown", manifest.name, message, remedy, WARNING))
+        return
     for name in revisions:
         if revision.compare([name], migrations).state == revision.UNKNOWN:
-            version = manifest.prefect_version or "of that time"
-            remedy = f"Install Prefect {version} or a later one first (prefect_version)."
             message = f"The set {manifest.name} is at the revision {name}, which the installed Prefect does not know."
             yield Problem("restore_newer_revision", manifest.name, message, remedy)
 

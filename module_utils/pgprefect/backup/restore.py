@@ -231,7 +231,10 @@ def _compare(connection: Any, parts: Sequence[Dump], compare: Callable[[Any, Dum
 def failed(database: str, name: str, reason: str) -> BackupError:
     """Return the error of a restore that was rolled back."""
     message = f"The restore of {name} into {database} failed and was rolled back; nothing has changed: {reason}."
-    remedy = "Fix the cause and restore again; for a lock timeout, stop the server and the workers first."
+    remedy = (
+        "Fix the cause and restore again; for a lock timeout, stop the server and the workers first. If another host "
+        "became the primary meanwhile, restore there."
+    )
     return BackupError(Problem("restore_failed", f"database {database}", message, remedy))
 
 

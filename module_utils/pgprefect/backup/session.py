@@ -18,12 +18,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
-from ..core.connection import Login, connect
+from ..core.connection import ConnectionFailed, Login, connect
 from ..core.process import Process, decompression
 from ..core.scram import scram_verifier
 from ..core.sql import Statement, Value
 
 ROLE = "pgprefect_restore"
+# What the owners may use meanwhile is this role's. Any later restore drops it, also on a host that became the primary.
+USES = "pgprefect_restore_uses"
 _CHUNK = 1 << 16
 _STATEMENTS = 1 << 20  # of SQL without rows that are executed in one go
 # Words for psql, a change of roles that no owner may make, and a setting that servers before PostgreSQL 17 do not know.
@@ -126,6 +128,8 @@ def session(login: Login, database: str, owners: Sequence[str], large_objects: b
 
     The login is the administrator's. The caller commits. Raises ConnectionFailed and psycopg2's errors.
     """
+    import psycopg2
+
     remove_role(login, [database])
     password = secrets.token_urlsafe(24)
     administration = connect(login, database)
@@ -148,34 +152,37 @@ def session(login: Login, database: str, owners: Sequence[str], large_objects: b
         if connection is not None:
             connection.close()
         administration.close()
-        remove_role(login, [database])
+        try:
+            remove_role(login, [database])
+        except (ConnectionFailed, psycopg2.Error) as error:  # such as of a server that became a standby
+            _log.warning("The role %s is still there until the next restore: %s", ROLE, error)
 
 
-def _may_end(cursor: Any) -> bool:
+def _may_end(cursor: Any, role: str = ROLE) -> bool:
     """Let an administrator end the role's sessions and drop what it has; return whether it is a superuser."""
     cursor.execute("SELECT rolsuper, rolname FROM pg_roles WHERE rolname = current_user")
     is_superuser, administrator = cursor.fetchone()
     if not is_superuser:
-        Statement("GRANT {} TO {}", (ROLE, administrator)).execute(cursor)
+        Statement("GRANT {} TO {}", (role, administrator)).execute(cursor)
     return bool(is_superuser)
 
 
-def remove_role(login: Login, databases: Sequence[str]) -> None:
+def remove_role(login: Login, databases: Sequence[str], role: str = ROLE) -> None:
     """End the sessions of the role and drop it, where it exists, with what it owns in these databases."""
     with contextlib.closing(connect(login, "postgres")) as connection, connection.cursor() as cursor:
         connection.autocommit = True
-        cursor.execute("SELECT FROM pg_roles WHERE rolname = %s", (ROLE,))
+        cursor.execute("SELECT FROM pg_roles WHERE rolname = %s", (role,))
         if cursor.fetchone() is None:
             return
-        Statement("ALTER ROLE {} NOLOGIN", (ROLE,)).execute(cursor)
-        _may_end(cursor)
-        cursor.execute("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = %s", (ROLE,))
+        Statement("ALTER ROLE {} NOLOGIN", (role,)).execute(cursor)
+        _may_end(cursor, role)
+        cursor.execute("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = %s", (role,))
         cursor.execute("SELECT datname FROM pg_database WHERE datname = ANY(%s::name[])", (list(databases),))
         for (database,) in cursor.fetchall():
             with contextlib.closing(connect(login, database)) as inside, inside.cursor() as statements:
                 inside.autocommit = True
-                Statement("DROP OWNED BY {}", (ROLE,)).execute(statements)
-        Statement("DROP ROLE {}", (ROLE,)).execute(cursor)
+                Statement("DROP OWNED BY {}", (role,)).execute(statements)
+        Statement("DROP ROLE {}", (role,)).execute(cursor)
 
 
 # What a list of pg_restore has for each object: number, catalog, number there, kind, schema, name, owner.

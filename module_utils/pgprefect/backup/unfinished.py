@@ -18,13 +18,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..core.connection import ConnectionFailed, Login, connect
+from ..core.connection import ConnectionFailed, Login, NotPrimary, connect, require_primary
 from ..core.jobs import RESTORES
 from ..core.lock import folder_lock
 from ..core.problems import Problem
 from ..core.sql import Statement, quote
 from .examine import Examination
-from .session import remove_role
+from .session import USES, remove_role
 from .sets import BackupError
 
 FOLDER = Path(RESTORES)
@@ -40,8 +40,8 @@ class Record:
 
     ``created`` means that the database is its own. ``schemas``, ``roles`` and ``extensions`` are those that it creates,
     ``lent`` are schemas with the owner that they get back, ``uses`` are pairs of a schema and the owner that may use it
-    meanwhile. ``transaction`` is the number of the one that replaces the
-    data; after its COMMIT ``owned`` and ``afterwards`` are due.
+    meanwhile, where that does not inherit it from the role USES. ``transaction`` is the number of the one that replaces
+    the data; after its COMMIT ``owned`` and ``afterwards`` are due.
     """
 
     set: str
@@ -98,6 +98,7 @@ class Running:
     def prepare(self) -> None:
         """Create the roles, schemas and extensions that are missing, and lend the schemas of superusers."""
         record = self._record
+        remove_role(self._login, [record.database], USES)
         with closing(connect(self._login, record.database)) as connection, connection.cursor() as cursor:
             connection.autocommit = True
             for role in record.roles:
@@ -114,7 +115,9 @@ class Running:
                 Statement("CREATE EXTENSION {} SCHEMA {}", (extension, schema)).execute(cursor)
             for schema in record.lent:
                 Statement("ALTER SCHEMA {} OWNER TO {}", (schema, self._owners[schema])).execute(cursor)
-            record.uses = _lacking(cursor, sorted(set(self._owners.values())))
+            owners = sorted(set(self._owners.values()))
+            _let_use(cursor, _lacking(cursor, owners))
+            record.uses = _lacking(cursor, owners)  # of owners that do not inherit
             self.write()
             for schema, owner in record.uses:
                 Statement("GRANT USAGE ON SCHEMA {} TO {}", (schema, owner)).execute(cursor)
@@ -130,6 +133,7 @@ class Running:
                 left += _refused(what, partial(give, cursor, kind, names, arguments, owner))
             for statement in self._record.afterwards:
                 left += _refused(f"{statement};", partial(cursor.execute, statement))
+        remove_role(self._login, [self._record.database], USES)
         self.forget()
         return left
 
@@ -149,6 +153,7 @@ class Running:
                     ("DROP SCHEMA IF EXISTS {}", list(record.schemas)),
                 ):
                     _execute_each(cursor, template, names)
+        remove_role(self._login, [record.database], USES)
         with closing(connect(self._login, "postgres")) as connection, connection.cursor() as cursor:
             connection.autocommit = True
             _execute_each(cursor, "DROP ROLE IF EXISTS {}", record.roles)
@@ -186,6 +191,17 @@ def _execute_each(cursor: Any, template: str, names: list[str]) -> None:
     for name in names:
         with contextlib.suppress(psycopg2.Error):
             Statement(template, (name,)).execute(cursor)
+
+
+def _let_use(cursor: Any, lacking: list[list[str]]) -> None:
+    """Let owners use schemas by a role of their own, where something is lacking."""
+    if not lacking:
+        return
+    Statement("CREATE ROLE {} NOLOGIN", (USES,)).execute(cursor)
+    for schema in sorted({schema for schema, _ in lacking}):
+        Statement("GRANT USAGE ON SCHEMA {} TO {}", (schema, USES)).execute(cursor)
+    for owner in sorted({owner for _, owner in lacking}):
+        Statement("GRANT {} TO {}", (USES, owner)).execute(cursor)
 
 
 def _lacking(cursor: Any, owners: list[str]) -> list[list[str]]:
@@ -240,7 +256,10 @@ def _unwritable(error: OSError) -> BackupError:
 
 @contextlib.contextmanager
 def recorded(login: Login, path: Path, database: str, found: Examination, created: bool = False) -> Iterator[Running]:
-    """Record a restore, and take back what was prepared where the block fails."""
+    """Record a restore, and take back what was prepared where the block fails.
+
+    Where that cannot be, because the server is gone or a standby by now, the record stays for the next job.
+    """
     record = Record(
         set=path.name,
         database=database,
@@ -259,8 +278,17 @@ def recorded(login: Login, path: Path, database: str, found: Examination, create
         yield running
     except BaseException:
         if not record.committed:
-            running.take_back()
+            _try_to_take_back(running)
         raise
+
+
+def _try_to_take_back(running: Running) -> None:
+    import psycopg2
+
+    try:
+        running.take_back()
+    except (ConnectionFailed, psycopg2.Error) as error:
+        _log.warning("What the restore had prepared is still there: %s", error)
 
 
 def read() -> Record | None:
@@ -278,6 +306,7 @@ def is_left() -> bool:
 def finish(login: Login) -> None:
     """Take back what a killed restore prepared, or complete it where its data was committed. The caller has the lock.
 
+    Where another host is the primary by now, the record is of a database that has gone on without it: it is forgotten.
     Raises ConnectionFailed.
     """
     record = read()
@@ -287,10 +316,17 @@ def finish(login: Login) -> None:
         with contextlib.suppress(OSError):
             (FOLDER / FILE).unlink()  # it cannot be read
         return
+    running = Running(login, record)
+    try:
+        require_primary(login, {})
+    except NotPrimary:
+        left = "`pgprefect verify` on the primary names what the killed restore of %s into %s has left there."
+        _log.warning(left, record.set, record.database)
+        running.forget()
+        return
     _log.info("Take back what the killed restore of %s into %s left.", record.set, record.database)
     with contextlib.suppress(ConnectionFailed):
         remove_role(login, [record.database])
-    running = Running(login, record)
     try:
         if record.committed or _has_committed(login, record):
             for statement in running.complete():

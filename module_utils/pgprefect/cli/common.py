@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Callable, NoReturn
 
 from ..backup import remains
-from ..core.connection import ConnectionFailed, Login, connect
+from ..core.connection import ConnectionFailed, Login, connect, require_primary
 from ..core.http import CA_FILE, PrefectApi
 from ..core.problems import Problem
 from ..site import configuration, environment
@@ -146,6 +146,15 @@ def load_site(options: argparse.Namespace) -> Site:
     site = configuration.load(options.config)
     site.tenant(options.tenant)
     return site
+
+
+def require_writes(site: Site) -> None:
+    """Check that what this host logs in to takes writes. Raises NotPrimary and ConnectionFailed.
+
+    A login at several hosts finds the one that does by itself.
+    """
+    if site.administers:
+        require_primary(site.login, site.members)
 
 
 def clear_remains(site: Site) -> None:

@@ -12,7 +12,7 @@ from ..database_events.outbox import Outbox
 from ..schema.database_events import MOST_WAITING, events_of
 from ..site.configuration import Site, Tenant
 from . import output
-from .common import add_command, add_group, load_site, number, open_connection
+from .common import add_command, add_group, load_site, number, open_connection, require_writes
 from .output import ATTENTION, FINE
 
 _ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -93,6 +93,7 @@ def _retry(options: argparse.Namespace) -> int:
     strangers = [identifier for identifier in options.id if not _ID.fullmatch(identifier)]
     if strangers:
         raise InputError(f"{strangers[0]!r} is no dead letter's ID: pgprefect database-events dead shows them.")
+    require_writes(site)
     many = 0
     for tenant in _tenants(site, options):
         with open_connection(site.login_as(tenant.relay), site.database) as connection:

@@ -18,7 +18,7 @@ from ..imports.problems import ImportRefused
 from ..runs.policy import Policy
 from ..site.configuration import ConfigurationError, Site
 from . import output
-from .common import absolute_path, add_command, add_group, confirmed, load_site, this_program
+from .common import absolute_path, add_command, add_group, confirmed, load_site, require_writes, this_program
 from .output import BROKEN, FINE, refuse
 
 NAMES = ("import-copy", "import-examine", "import-rows")
@@ -56,7 +56,9 @@ def add_to(commands: Any) -> None:
 
 
 def _sqlite(options: argparse.Namespace) -> int:
-    order = _order(options, load_site(options))
+    site = load_site(options)
+    require_writes(site)
+    order = _order(options, site)
     began = time.monotonic()
 
     def progress(text: str) -> None:

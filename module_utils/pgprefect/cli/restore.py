@@ -19,7 +19,7 @@ from ..schema.declaration import declaration_of
 from ..site.configuration import Site
 from . import output
 from .backup import site_with_backups
-from .common import add_command, confirmed, this_program
+from .common import add_command, confirmed, require_writes, this_program
 from .output import ATTENTION, FINE, refuse
 
 
@@ -54,6 +54,7 @@ def _restore(options: argparse.Namespace) -> int:
     if options.put_back and not options.table:
         raise InputError("--put-back goes with --table SCHEMA.TABLE.")
     site, home = site_with_backups(options)
+    require_writes(site)
     path = sets.find(home, options.set)
     if options.table:
         return _restore_table(options, site, path)

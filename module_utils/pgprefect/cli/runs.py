@@ -24,6 +24,7 @@ from .common import (
     load_site,
     number,
     open_connection,
+    require_writes,
     tenant_api,
 )
 from .output import FINE, refuse
@@ -50,6 +51,7 @@ def _cleanup(options: argparse.Namespace) -> int:
     given = _given_policy(options, site)
     if given:  # a slip of the hand is no failed job
         Policy.from_arguments({**site.retention, **given})
+    require_writes(site)
     if options.dry_run or not options.yes:
         logins = (site.login_as(tenant.server), site.observer)
         with contextlib.ExitStack() as connections:

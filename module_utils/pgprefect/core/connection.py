@@ -77,6 +77,10 @@ class ConnectionFailed(ProblemError):
     """There is no connection."""
 
 
+class NotPrimary(ProblemError):
+    """The server is a standby, which takes no writes."""
+
+
 def connect(
     login: Login,
     database: str,
@@ -135,6 +139,25 @@ def connect(
         raise ConnectionFailed(_explain(login, database, str(error).strip())) from error
     connection.set_client_encoding("UTF8")
     return connection
+
+
+_STANDBY = "SELECT pg_is_in_recovery(), (SELECT sender_host FROM pg_stat_wal_receiver)"
+
+
+def require_primary(login: Login, members: Mapping[str, str]) -> None:
+    """Check that the server takes writes; ``members`` are the hosts of its database by their addresses.
+
+    Raises NotPrimary, which names the host that does, and ConnectionFailed.
+    """
+    with contextlib.closing(connect(login, "postgres")) as connection, connection.cursor() as cursor:
+        cursor.execute(_STANDBY)
+        standby, sender = cursor.fetchone()
+    if standby:
+        primary = members.get(sender, sender)
+        told = f"{primary} is the primary" if primary else "it receives nothing, so its primary is not known"
+        message = f"PostgreSQL at {login.where} is a standby and takes no writes; {told}."
+        remedy = f"Run this on {primary or 'the primary, which pgprefect health names on the other hosts'}, as root."
+        raise NotPrimary(Problem("database_standby", f"server {login.where}", message, remedy))
 
 
 def peer_user(login: Login) -> str | None:

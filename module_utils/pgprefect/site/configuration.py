@@ -171,7 +171,8 @@ class Site:
     catalog; what reads or writes tables logs in as the role that may. ``declared`` has the arguments of
     ``schema.declaration.declare``. ``health`` are thresholds and ``retention`` is a policy, both by name. ``jobs`` are
     those that this host runs by itself, and ``certificates`` those that it has. ``audit_log`` is the log with the
-    audit trail, where this host has one, and ``patroni`` its part of a cluster of several hosts.
+    audit trail, where this host has one, and ``patroni`` its part of a cluster of several hosts. ``members`` are the
+    hosts of a database that has several, by their addresses.
     """
 
     login: Login
@@ -186,6 +187,7 @@ class Site:
     certificates: tuple[Certificate, ...] = ()
     audit_log: str = ""
     patroni: Patroni | None = None
+    members: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def database(self) -> str:
@@ -242,6 +244,7 @@ _NOT_DECLARED = (
     "certificates",
     "audit_log",
     "patroni",
+    "members",
 )
 
 
@@ -264,6 +267,7 @@ def load(path: str = PATH) -> Site:
             certificates=tuple(Certificate(**one) for one in content.get("certificates") or ()),
             audit_log=str(content.get("audit_log") or ""),
             patroni=Patroni.from_arguments(content["patroni"]) if content.get("patroni") else None,
+            members=dict(content.get("members") or {}),
         )
         if not site.tenants or not site.database:
             raise ValueError("it declares no tenant or no database")

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from testinfra.host import Host
 
+from tests.support.patroni import switch_over
 from tests.support.scenario import SCENARIO, host_of
 from tests.support.writes import taking_writes
 
@@ -36,6 +37,13 @@ def app() -> Host:
 @pytest.fixture(scope="session")
 def primaries(members: dict[str, Host]) -> Callable[[], list[str]]:
     return partial(taking_writes, members)
+
+
+@pytest.fixture
+def primary(members: dict[str, Host], primaries: Callable[[], list[str]]) -> str:
+    """The primary, which is not the first host of the group."""
+    (found,) = primaries()
+    return found if found != MEMBERS[0] else switch_over(members, found)
 
 
 @pytest.fixture

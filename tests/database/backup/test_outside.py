@@ -15,6 +15,7 @@ from pgprefect.backup.sets import BackupError, read_manifest
 from pgprefect.core.problems import Problem
 from pgprefect.core.sql import quote
 from pgprefect.health.leftovers import leftovers, places
+from pgprefect.schema.verify import verify
 
 from tests.support.backups import edit, fingerprint, make, put_back
 from tests.support.site import Site
@@ -179,3 +180,17 @@ def test_a_killed_restore_is_seen_and_its_remains_go(prefect: Site, tmp_path: Pa
     assert prefect.sql("SELECT rolname FROM pg_roles WHERE rolname IN ('dead', 'pgprefect_restore')") == []
     assert prefect.sql("SELECT FROM pg_namespace WHERE nspname = 'half'") == []
     assert [statement for statement in prefect.apply() if "PASSWORD" not in statement] == []
+
+
+def test_what_a_restore_lent_before_another_host_became_the_primary_goes_with_the_next(
+    prefect: Site, tmp_path: Path
+) -> None:
+    """The record of the first one is on the host that was the primary then."""
+    path = tmp_path / make(prefect, tmp_path).name
+    owners = ", ".join(map(quote, (prefect.declaration.app_owner, prefect.tenant.owner)))
+    prefect.sql("CREATE ROLE pgprefect_restore LOGIN; CREATE ROLE pgprefect_restore_uses;"
+                " GRANT USAGE ON SCHEMA prefect, public TO pgprefect_restore_uses;"
+                f" GRANT pgprefect_restore_uses TO {owners}")  # fmt: skip
+    put_back(prefect, path, "workflow")
+    assert prefect.sql("SELECT rolname FROM pg_roles WHERE starts_with(rolname, 'pgprefect_restore')") == []
+    assert verify(prefect.server.login, prefect.declaration).problems == []

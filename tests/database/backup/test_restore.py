@@ -14,7 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pgprefect.backup.sets import BackupError, Manifest
+from pgprefect.backup.examine import examine
+from pgprefect.backup.restore import choose
+from pgprefect.backup.sets import BackupError, Manifest, read_manifest
 from pgprefect.core.sql import quote
 from pgprefect.schema.verify import verify
 
@@ -147,6 +149,17 @@ def test_what_does_not_fit_is_refused_and_nothing_changes(
         put_back(filled, tmp_path / manifest.name, "workflow")
     assert failed.value.problem.code == code
     assert fingerprint(filled) == before
+
+
+def test_a_host_without_prefect_says_which_revisions_it_cannot_judge(filled: Site, tmp_path: Path) -> None:
+    manifest, nowhere = make(filled, tmp_path, "full"), tmp_path / "nowhere"
+    spoil(filled)
+    assert put_back(filled, tmp_path / manifest.name, "workflow", virtualenv=nowhere)["prefect.flow_run"] == 100
+    edit(tmp_path / manifest.name, lambda content: workflow(content).update(revision="ffff"))
+    parts = choose(read_manifest(tmp_path / manifest.name), filled.declaration, ["workflow"])
+    found = examine(filled.server.login, filled.declaration, tmp_path / manifest.name, parts, str(nowhere))
+    assert [note.code for note in found.notes] == ["restore_revision_unknown"]
+    assert "the revision ffff of the set is not known on this host" in found.notes[0].message
 
 
 def test_what_is_not_in_the_set(filled: Site, tmp_path: Path) -> None:

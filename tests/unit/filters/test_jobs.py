@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from filter_plugins.jobs import enabled_jobs
+from filter_plugins.jobs import enabled_jobs, spread
 
 
 def test_jobs_of_the_rows_that_are_enabled() -> None:
@@ -18,3 +18,10 @@ def test_jobs_of_the_rows_that_are_enabled() -> None:
         {"tenant": "x", "name": "cleanup", "schedule": "/etc/cron.d/e"},
         {"tenant": "y", "name": "cleanup", "schedule": "/etc/cron.d/e"},
     ]
+
+
+def test_hosts_of_one_database_do_not_dump_at_the_same_minute() -> None:
+    hosts = ["db1", "db2", "db3"]
+    assert [spread("50 2 * * *", host, hosts) for host in hosts] == ["50 2 * * *", "10 2 * * *", "30 2 * * *"]
+    assert spread("*/15 2 * * *", "db2", hosts) == "*/15 2 * * *"
+    assert spread("00 2 * * *", "box", ["box"]) == spread("00 2 * * *", "box", []) == "00 2 * * *"
