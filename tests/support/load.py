@@ -52,16 +52,21 @@ class Load:
 
     def call(self, method: str, path: str, body: object = None) -> tuple[int, bytes]:
         """Send one request by a connection of its own, and return the answer's status and content."""
-        context = ssl.create_default_context(cafile=str(self.ca_file))
-        connection = _Named(self.address, 443, self.name, context)
+        connection = self._connection()
         try:
-            login = base64.b64encode(self.auth_string.encode()).decode()
-            headers = {"Authorization": f"Basic {login}", "Content-Type": "application/json", "Host": self.name}
-            connection.request(method, f"/api{path}", json.dumps(body), headers)
-            answer = connection.getresponse()
-            return answer.status, answer.read()
+            return self._ask(connection, method, path, body)
         finally:
             connection.close()
+
+    def _connection(self) -> _Named:
+        return _Named(self.address, 443, self.name, ssl.create_default_context(cafile=str(self.ca_file)))
+
+    def _ask(self, connection: _Named, method: str, path: str, body: object = None) -> tuple[int, bytes]:
+        login = base64.b64encode(self.auth_string.encode()).decode()
+        headers = {"Authorization": f"Basic {login}", "Content-Type": "application/json", "Host": self.name}
+        connection.request(method, f"/api{path}", json.dumps(body), headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
 
     def start(self, deployment: str, **parameters: object) -> str:
         """Start a run of ``FLOW/DEPLOYMENT``, which workers take, and return its ID."""
@@ -76,26 +81,30 @@ class Load:
     def _send(self, ended: threading.Event, pause: float) -> None:
         status, flow = self.call("POST", "/flows/", {"name": "load"})
         assert status in (200, 201), flow
+        connection = self._connection()  # which it keeps, as Prefect's own client does
         made = {"flow_id": json.loads(flow)["id"], "state": {"type": "COMPLETED"}}
         for number in itertools.count():
             begun = time.monotonic()
             try:
                 if number % (self.reads + 1) == 0 or not self.acknowledged:
-                    status, content = self.call("POST", "/flow_runs/", {**made, "name": f"load-{uuid.uuid4()}"})
+                    run = {**made, "name": f"load-{uuid.uuid4()}"}
+                    status, content = self._ask(connection, "POST", "/flow_runs/", run)
                     if status == 201:
                         self.acknowledged.append(json.loads(content)["id"])
                 else:
-                    status, content = self.call("GET", f"/flow_runs/{self.acknowledged[-1]}")
+                    status, content = self._ask(connection, "GET", f"/flow_runs/{self.acknowledged[-1]}")
                 if status in (200, 201):
                     self.answered += 1
                 else:
                     self.failures.append((time.time(), f"{status} {content[:120]!r}"))
             except (OSError, http.client.HTTPException) as error:
                 self.failures.append((time.time(), repr(error)))
+                connection.close()
             taken = time.monotonic() - begun
             self.slowest = max(self.slowest, taken)
             if ended.wait(max(0.0, pause - taken)):
-                return
+                break
+        connection.close()
 
 
 class _Named(http.client.HTTPSConnection):
