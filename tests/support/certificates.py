@@ -20,6 +20,19 @@ def pem(key: EllipticCurvePrivateKey) -> str:
     return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()).decode()
 
 
+def sign_again(certificate: Path, authority: Path, authority_key: Path, days: float) -> str:
+    """Return a certificate for the same key and names as its authority signs it, with another end."""
+    former, issuer = (x509.load_pem_x509_certificate(path.read_bytes()) for path in (certificate, authority))
+    key = serialization.load_pem_private_key(authority_key.read_bytes(), password=None)
+    assert isinstance(key, EllipticCurvePrivateKey)
+    end = datetime.now(UTC) + timedelta(days=days)
+    builder = x509.CertificateBuilder(issuer.subject, former.subject, former.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(end - timedelta(days=400)).not_valid_after(end)
+    for extension in former.extensions:
+        builder = builder.add_extension(extension.value, extension.critical)
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+
+
 @dataclass(frozen=True)
 class Authority:
     """An authority by its name; two of one name are still two."""

@@ -1,7 +1,8 @@
-"""A site's hosts: what a playbook changed on them, and runs that are started there."""
+"""A site's hosts: what a playbook changed on them, what health says there, and runs that are started there."""
 
 from __future__ import annotations
 
+import json
 import re
 
 from testinfra.host import Host
@@ -18,6 +19,16 @@ def wait_for_health(host: Host, tenant: str = "prefect") -> None:
     """Wait until all answers again after a restart."""
     health = f"pgprefect --tenant {tenant} health"
     wait_for(lambda: host.run(health).rc == 0, lambda: host.run(health).stdout, 90)
+
+
+def problem_codes(host: Host) -> list[str]:
+    """Return the codes of the problems that health names on a host."""
+    return [problem["code"] for problem in json.loads(host.run("pgprefect health --json").stdout)["problems"]]
+
+
+def wait_for_problem(host: Host, code: str) -> None:
+    """Wait until health names a problem, for as long as it may take with any fault."""
+    wait_for(lambda: code in problem_codes(host), lambda: problem_codes(host), 30)
 
 
 def start_run(host: Host, deployment: str, *options: str) -> str:

@@ -42,13 +42,13 @@ def redis() -> Host:
 
 
 @pytest.fixture(scope="session")
-def load(secrets: dict[str, str]) -> Callable[[str], Load]:
+def load(secrets: dict[str, str]) -> Callable[..., Load]:
     """Requests by the proxy of a host."""
 
-    def make(host: str) -> Load:
+    def make(host: str, rate: float = 20, reads: int = 0) -> Load:
         (found,) = json.loads(subprocess.check_output(["docker", "inspect", container_of(host)]))
         (network,) = found["NetworkSettings"]["Networks"].values()
         ca_file = SCENARIO / "inventory/.secrets/tls/ca.pem"
-        return Load(network["IPAddress"], NAME, ca_file, f"admin:{secrets['prefect_api']}")
+        return Load(network["IPAddress"], NAME, ca_file, f"admin:{secrets['prefect_api']}", rate, reads)
 
     return make

@@ -1,0 +1,53 @@
+"""Several hosts with the same servers: which of them the proxies use, and what has become of their clients' runs."""
+
+from __future__ import annotations
+
+from testinfra.host import Host
+
+from tests.support.hosts import start_run, wait_for_health
+from tests.support.load import Load
+from tests.support.scenario import PSQL, state_of
+from tests.support.waiting import wait_for
+
+SAMPLE = "collect-market-data/sample"
+ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+_STATISTICS = (
+    "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/run/prefect-proxy/admin.sock');"
+    "s.sendall(b'show stat\\n'); print(s.makefile().read())"
+)
+
+
+def used_servers(host: Host) -> dict[str, str]:
+    """Return what the proxy of a host says of each server's host, such as UP."""
+    said = host.check_output("python3 -c %s", _STATISTICS)
+    rows = [line.split(",") for line in said.splitlines() if line.startswith("tenant_prefect,app")]
+    return {row[1]: row[17] for row in rows}
+
+
+def lost_runs(database: Host, load: Load) -> set[str]:
+    """Return the acknowledged runs that the database does not have."""
+    return set(load.acknowledged) - set(database.check_output(PSQL, "SELECT id FROM prefect.flow_run").split())
+
+
+def completes(database: Host, host: Host) -> None:
+    """Run the sample from a host, until the services have written its task runs too."""
+    run = start_run(host, SAMPLE, "--param source=sample")
+    wait_for(lambda: state_of(database, run) == "COMPLETED", lambda: state_of(database, run), 120)
+    task_runs = f"SELECT count(*) FROM prefect.task_run WHERE flow_run_id = '{run}'"
+    wait_for(lambda: int(database.check_output(PSQL, task_runs)) > 0)
+
+
+def end(database: Host, load: Load) -> list[str]:
+    """Wait until all runs that were started have ended, and return how."""
+    wait_for(lambda: all(state in ENDED for state in states(database, load)), lambda: states(database, load), 180)
+    return states(database, load)
+
+
+def states(database: Host, load: Load) -> list[str]:
+    """Return the states of the runs that were started."""
+    return [state_of(database, run) for run in load.runs]
+
+
+def healthy(*hosts: Host) -> None:
+    for host in hosts:
+        wait_for_health(host)
