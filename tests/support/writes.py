@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from testinfra.host import Host
 
-from tests.support.scenario import PREFECT, PSQL
+from tests.support.scenario import PSQL
 from tests.support.waiting import wait_for
 
 # Each acknowledged number goes into a file, with the time. It logs in as a flow does: by the worker's environment.
@@ -45,7 +45,8 @@ def writing(app: Host, primary: Host) -> Iterator[None]:
     app.check_output("printf %%s %s >/tmp/writer.py", _WRITER)
     app.check_output(
         "set -a; . /etc/prefect/worker/prefect-default-1.env; "
-        f"setsid {PREFECT}/bin/python /tmp/writer.py >/tmp/acknowledged 2>/tmp/writer.log </dev/null & "
+        "python=$(ls /opt/prefect/[0-9]*/bin/python | head -1); "
+        "setsid $python /tmp/writer.py >/tmp/acknowledged 2>/tmp/writer.log </dev/null & "
         "echo $! >/tmp/writer.pid"
     )
     try:

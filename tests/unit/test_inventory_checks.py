@@ -231,8 +231,7 @@ def assert_members(
 
 def test_the_playbooks_that_know_one_host_only() -> None:
     told = {path.name for path in (ROOT / "playbooks").glob("*.yml") if "site_one_postgresql: true" in path.read_text()}
-    upgrades = {"upgrade_postgresql.yml", "upgrade_prefect.yml", "roll_back_prefect.yml"}
-    assert told == {"adopt_database.yml", "restore_cluster.yml", *upgrades}
+    assert told == {"adopt_database.yml", "restore_cluster.yml", "upgrade_postgresql.yml"}
 
 
 STANDBY = {"postgresql_replica": True, "site_tls": "private_ca"}
