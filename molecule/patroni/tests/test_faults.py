@@ -1,0 +1,157 @@
+"""One host takes writes and none is lost when the network is cut, a disk is full or a process is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from testinfra.host import Host
+
+from tests.support.network import address_of, cut
+from tests.support.patroni import health, is_whole, members_of
+from tests.support.scenario import container_of
+from tests.support.waiting import wait_for
+from tests.support.writes import longest_gap, lost_rows, writes_go_on, writing
+
+Primaries = Callable[[], list[str]]
+DATA = "/var/lib/postgresql/15/main"
+
+
+@contextlib.contextmanager
+def alone(name: str, members: dict[str, Host]) -> Iterator[None]:
+    """Let no packet pass between one member and the others; clients reach all of them."""
+    with contextlib.ExitStack() as stack:
+        for other, host in members.items():
+            if other != name:
+                stack.enter_context(cut(container_of(name), address_of(host)))
+        yield
+
+
+def never_two(primaries: Primaries, seconds: float, successor_of: str = "") -> str:
+    """Watch who takes writes, until it is another one than this, and return it; it is never two at once."""
+    deadline = time.monotonic() + seconds
+    while True:
+        names = primaries()
+        assert len(names) < 2, names
+        if names and names != [successor_of]:
+            return names[0]
+        assert time.monotonic() < deadline, names
+
+
+def comes_back(members: dict[str, Host]) -> None:
+    """Wait until all members run and health says so everywhere, without anybody's help."""
+    wait_for(lambda: is_whole(next(iter(members.values())), members), seconds=180)
+    wait_for(lambda: {str(health(host)) for host in members.values()} == {"('healthy', [])"}, seconds=60)
+
+
+def test_the_primary_is_cut_off_from_the_others(members: dict[str, Host], app: Host, primaries: Primaries) -> None:
+    (primary,) = primaries()
+    with writing(app, members[primary]):
+        with alone(primary, members):
+            successor = never_two(primaries, 60, successor_of=primary)
+            writes_go_on(app)
+            wait_for(lambda: "patroni_member_away" in health(members[successor])[1], seconds=30)
+            wait_for(lambda: "etcd_silent" in health(members[primary])[1], seconds=30)
+            assert primaries() == [successor]
+        assert never_two(primaries, 10) == successor
+        writes_go_on(app)
+    assert longest_gap(app) < 40 and lost_rows(app, members[successor]) == set()
+    comes_back(members)
+    assert lost_rows(app, members[primary]) == set()
+
+
+def test_a_standby_is_cut_off_from_the_others(members: dict[str, Host], app: Host, primaries: Primaries) -> None:
+    (primary,) = primaries()
+    standby = next(name for name in members if name != primary)
+    with writing(app, members[primary]):
+        with alone(standby, members):
+            wait_for(lambda: "patroni_member_away" in health(members[primary])[1], seconds=60)
+            writes_go_on(app)
+            assert primaries() == [primary]
+        writes_go_on(app)
+    assert lost_rows(app, members[primary]) == set()
+    comes_back(members)
+    assert primaries() == [primary]
+
+
+@pytest.mark.parametrize("process", ["postgres", "patroni", "etcd"])
+def test_a_process_of_the_primary_is_killed(
+    process: str, members: dict[str, Host], app: Host, primaries: Primaries
+) -> None:
+    (primary,) = primaries()
+    host = members[primary]
+    which = {
+        "postgres": f"head -1 {DATA}/postmaster.pid",
+        "patroni": "systemctl show --property MainPID --value patroni",
+        "etcd": "systemctl show --property MainPID --value postgresql-etcd",
+    }[process]
+    before = host.check_output(which)
+    with writing(app, host):
+        host.check_output(f"kill -9 {before}")
+        wait_for(lambda: host.run(which).stdout.strip() not in ("0", "", before), seconds=60)
+        wait_for(lambda: len(primaries()) == 1, seconds=60)
+        writes_go_on(app)
+    (now,) = primaries()
+    assert longest_gap(app) < 40 and lost_rows(app, members[now]) == set()
+    comes_back(members)
+
+
+@contextlib.contextmanager
+def small_disk(host: Host) -> Iterator[None]:
+    """Give a member a disk for its WAL alone, of 256 MB, for the block."""
+    wal, kept = f"{DATA}/pg_wal", "/var/lib/postgresql/kept-wal"
+    begin = (
+        f"systemctl stop patroni && mkdir {kept} && cp -a {wal}/. {kept} && mount -t tmpfs -o size=256m tmpfs {wal} && "
+        f"chown postgres: {wal} && chmod 0700 {wal} && cp -a {kept}/. {wal} && rm -r {kept} && systemctl start patroni"
+    )
+    end = (
+        f"systemctl stop patroni && mkdir {kept} && cp -a {wal}/. {kept} && umount {wal} && "
+        f"find {wal} -mindepth 1 -delete && cp -a {kept}/. {wal} && rm -r {kept} && systemctl start patroni"
+    )
+    host.check_output(begin)
+    try:
+        yield
+    finally:
+        host.check_output(end)
+
+
+def becomes_synchronous(name: str, members: dict[str, Host]) -> None:
+    """Make a standby the one for which each transaction waits, by taking the other one away for a moment."""
+
+    def synchronous() -> str:
+        (found,) = [row["Member"] for row in members_of(members[name]) if row["Role"] == "Sync Standby"] or [""]
+        return str(found)
+
+    while (other := wait_for(synchronous)) != name:
+        members[other].check_output("systemctl stop patroni")
+        wait_for(lambda: synchronous() == name)
+        members[other].check_output("systemctl start patroni")
+        comes_back(members)
+
+
+def test_the_disk_of_the_primary_is_full(members: dict[str, Host], app: Host, primaries: Primaries) -> None:
+    (other,) = primaries()
+    name = next(one for one in members if one != other)
+    host = members[name]
+    filler = f"{DATA}/pg_wal/filler"
+    with small_disk(host):
+        comes_back(members)
+        becomes_synchronous(name, members)
+        host.check_output(f"patronictl -c /etc/patroni/config.yml switchover --candidate {name} --force 15-main")
+        wait_for(lambda: primaries() == [name], seconds=60)
+        comes_back(members)
+        with writing(app, host):
+            host.run(f"dd if=/dev/zero of={filler} bs=1M; chmod 0 {filler}")
+            host.run("runuser --user postgres -- psql -XAtc 'SELECT pg_switch_wal()'")
+            # It keeps its place, as docs/disaster.md says, and everybody knows.
+            wait_for(lambda: "patroni_member_away" in health(members[other])[1], seconds=60)
+            assert primaries() == []
+            host.check_output("systemctl stop patroni")
+            successor = never_two(primaries, 60, successor_of=name)
+            writes_go_on(app)
+        assert lost_rows(app, members[successor]) == set()
+        host.check_output(f"rm {filler}; systemctl start patroni")
+        comes_back(members)
+    comes_back(members)
