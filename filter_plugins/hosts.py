@@ -1,7 +1,8 @@
-"""Filters for the addresses by which hosts reach each other."""
+"""Filters for the hosts of a site: the addresses by which they reach each other, and what each has to run."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_network
 from typing import Any
@@ -9,6 +10,15 @@ from urllib.parse import quote
 
 from ansible.errors import AnsibleFilterError
 
+# The units of each group in the order in which they stop: workers need an API until their runs have ended.
+_UNITS = {
+    "prefect_worker": r"prefect-(scale\.timer|worker@.+)",
+    "prefect_server": r"prefect-(recover\.timer|events@.+|services@.+|server@.+)",
+    "prefect_proxy": r"prefect-proxy\.service",
+    "redis": r"prefect-redis@.+",
+}
+# site.yml stops it itself on a host that is in any group.
+_WATCH = r"prefect-(metrics\.timer|(node-exporter|prometheus|alertmanager)\.service)"
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -56,6 +66,17 @@ def database_primary(hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, A
     return candidates[0] if len(candidates) == 1 else ""
 
 
+def retired_units(units: Sequence[str], groups: Sequence[str]) -> list[str]:
+    """Return those of a host's units that none of its groups gives it, in the order in which they are to stop.
+
+    What the database's hosts have is left to playbooks/members.yml, and the firewall stays.
+    """
+    retired = [pattern for group, pattern in _UNITS.items() if group not in groups]
+    if not {"postgresql", "monitoring", *_UNITS} & set(groups):
+        retired.append(_WATCH)
+    return [unit for pattern in retired for unit in sorted(set(units)) if re.fullmatch(pattern, unit)]
+
+
 def members_seen(hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return what the role postgresql_replica has seen of each host that answered, with its name as ``host``."""
     seen = {host: hostvars[host].get("__postgresql_replica_seen", {}) for host in hosts}
@@ -91,5 +112,6 @@ class FilterModule:
             "host_port": host_port,
             "local_address": local_address,
             "members_seen": members_seen,
+            "retired_units": retired_units,
             "with_primary_url": with_primary_url,
         }

@@ -1,30 +1,38 @@
-"""A newcomer's clone of the repository, and how Ansible logs in to the hosts of inventory/example from there."""
+"""A newcomer's clone of the repository, and how Ansible logs in to the hosts of a shipped inventory from there."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from testinfra.host import Host
 
+from tests.support.pages import sections
 from tests.support.project import ROOT
+from tests.support.scenario import CONTROLLER, Typed, host_of
 
-# The addresses that the example has.
-HOSTS = {"database-1": "192.0.2.10", "server-1": "192.0.2.20", "worker-1": "192.0.2.30"}
-DATABASE, SERVER, WORKER = HOSTS.values()
 SUDO_PASSWORD = 'it\'s "secret" $1'
-NETWORK = f"prefect-example{os.environ.get('MOLECULE_SUFFIX', '')}"
+
+
+def addresses_in(inventory: str) -> dict[str, str]:
+    """Return the hosts of a shipped inventory with the addresses that it has for them."""
+    hosts = yaml.safe_load((ROOT / "inventory" / inventory / "hosts.yml").read_text())["all"]["hosts"]
+    return {name: variables["ansible_host"] for name, variables in hosts.items()}
 
 
 @dataclass(frozen=True)
 class Clone:
-    """The folder, and the one with the keys."""
+    """The folder, the one with the keys, the hosts by their names, and what the inventory's addresses are here."""
 
     folder: Path
     keys: Path
+    hosts: Mapping[str, Host]
+    addresses: Mapping[str, str]
 
     def run(self, command: str) -> subprocess.CompletedProcess[str]:
         """Type a command in the folder."""
@@ -42,13 +50,34 @@ class Clone:
             stderr=subprocess.STDOUT,
         )
 
-    def edit_addresses(self, addresses: dict[str, str]) -> None:
-        """Edit what the example's hosts.yml asks to be edited."""
+    def with_addresses(self, text: str) -> str:
+        """Replace the addresses of the shipped inventory by those of the hosts."""
+        for shipped, address in self.addresses.items():
+            text = text.replace(shipped, address)
+        return text
+
+    def edit_addresses(self) -> None:
+        """Edit what the inventory's hosts.yml asks to be edited."""
         path = self.folder / "inventory/mine/hosts.yml"
-        text = path.read_text()
-        for example, address in addresses.items():
-            text = text.replace(example, address)
-        path.write_text(text)
+        path.write_text(self.with_addresses(path.read_text()))
+
+    def typing(self, default: str) -> Typed:
+        """Return what types the commands of a section in the clone, or as root on a host, and returns their outputs."""
+
+        def run(page: str, heading: str, on: str = default, options: str = "") -> list[str]:
+            answers = []
+            for kind, text in sections(page)[heading]:
+                assert kind == "console"
+                command = self.with_addresses(text)
+                if command.startswith(CONTROLLER) or "inventory/mine" in command:
+                    done = self.run(f"{command} {options}")
+                    assert done.returncode == 0, done.stdout
+                    answers.append(done.stdout)
+                else:
+                    answers.append(self.hosts[on].check_output("bash --login -c %s", command))
+            return answers
+
+        return run
 
     @property
     def secrets(self) -> dict[str, str]:
@@ -61,19 +90,22 @@ class Clone:
         return str(self.folder / "inventory/mine/.secrets/tls/ca.pem")
 
 
-def make_clone(folder: Path, keys: Path, hosts: dict[str, Host], addresses: dict[str, str]) -> Clone:
-    """Copy the repository, and let the newcomer in to the hosts by a key, as their administrator does."""
+def make_clone(folder: Path, keys: Path, inventory: str) -> Clone:
+    """Copy the repository, and let the newcomer in to the inventory's hosts by a key, as their administrator does."""
     left_out = shutil.ignore_patterns(".git", ".venv*", ".cache", ".*_cache", ".secrets", "__pycache__", "mine")
     shutil.copytree(ROOT, folder, ignore=left_out)
     (folder / ".venv").symlink_to(ROOT / ".venv")
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", keys / "key"], check=True)
     (keys / "sudo").write_text(SUDO_PASSWORD)
     (keys / "sudo").chmod(0o600)
-    for name, host in hosts.items():
+    hosts, addresses = {}, {}
+    for name, shipped in addresses_in(inventory).items():
+        host = hosts[name] = host_of(name)
+        addresses[shipped] = host.check_output("hostname --all-ip-addresses").strip()
         let_in(host, "deploy", (keys / "key.pub").read_text().strip())
         with (keys / "known_hosts").open("a") as file:
-            file.write(f"{addresses[HOSTS[name]]} {host_key(host)}\n")
-    return Clone(folder, keys)
+            file.write(f"{addresses[shipped]} {host_key(host)}\n")
+    return Clone(folder, keys, hosts, addresses)
 
 
 def let_in(host: Host, user: str, public_key: str) -> None:

@@ -16,6 +16,7 @@ from tests.support.project import ROOT
 
 HOSTS = {
     "box": {"box"},
+    "cluster": {"database-1", "database-2", "database-3", "server-1", "server-2", "redis-1"},
     "example": {"database-1", "server-1", "worker-1"},
     "localhost": {"localhost"},
 }

@@ -735,6 +735,7 @@ def test_which_playbooks_want_it(path: Path) -> None:
         "restore_backup",
         "restore_cluster",
         "restore_table",
+        "retire",
         "roll_back_prefect",
         "switchover",
         "upgrade_postgresql",

@@ -2,54 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
-import testinfra
 from testinfra.host import Host
 
-from tests.support.newcomer import HOSTS, Clone, make_clone
-from tests.support.pages import sections
+from tests.support.newcomer import Clone, make_clone
 from tests.support.postgresql import docker
-from tests.support.scenario import CONTROLLER, Typed, container_of
+from tests.support.scenario import Typed
 
 
 @pytest.fixture(scope="session")
-def hosts() -> dict[str, Host]:
-    return {name: testinfra.get_host(f"docker://{container_of(name)}") for name in HOSTS}
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    return make_clone(tmp_path_factory.mktemp("newcomer") / "a clone", tmp_path_factory.mktemp("keys"), "example")
 
 
 @pytest.fixture(scope="session")
-def addresses(hosts: dict[str, Host]) -> dict[str, str]:
+def hosts(clone: Clone) -> Mapping[str, Host]:
+    return clone.hosts
+
+
+@pytest.fixture(scope="session")
+def addresses(clone: Clone) -> Mapping[str, str]:
     """What the example's addresses are here."""
-    return {HOSTS[name]: host.check_output("hostname --all-ip-addresses").strip() for name, host in hosts.items()}
+    return clone.addresses
 
 
 @pytest.fixture(scope="session")
-def clone(hosts: dict[str, Host], addresses: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    folder, keys = tmp_path_factory.mktemp("newcomer") / "a clone", tmp_path_factory.mktemp("keys")
-    return make_clone(folder, keys, hosts, addresses)
-
-
-@pytest.fixture(scope="session")
-def typed(clone: Clone, hosts: dict[str, Host], addresses: dict[str, str]) -> Typed:
-    """Type the commands of a section in the clone, or as root on a host, and return their outputs."""
-
-    def run(page: str, heading: str, on: str = "server-1", options: str = "") -> list[str]:
-        answers = []
-        for kind, text in sections(page)[heading]:
-            assert kind == "console"
-            for word, instead in addresses.items():
-                text = text.replace(word, instead)
-            if text.startswith(CONTROLLER) or "inventory/mine" in text:
-                done = clone.run(f"{text} {options}")
-                assert done.returncode == 0, done.stdout
-                answers.append(done.stdout)
-            else:
-                answers.append(hosts[on].check_output("bash --login -c %s", text))
-        return answers
-
-    return run
+def typed(clone: Clone) -> Typed:
+    return clone.typing("server-1")
 
 
 @pytest.fixture(scope="session")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import os
 import re
 import socket
 import ssl
+from collections.abc import Mapping
 from contextlib import closing
 
 import pytest
@@ -16,11 +18,13 @@ from testinfra.host import Host
 
 from tests.support.capture import watching
 from tests.support.hosts import changed, wait_for_health
-from tests.support.newcomer import DATABASE, NETWORK, SERVER, SUDO_PASSWORD, WORKER, Clone, host_key, let_in
+from tests.support.newcomer import SUDO_PASSWORD, Clone, addresses_in, host_key, let_in
 from tests.support.postgresql import docker
 from tests.support.scenario import Typed
 from tests.support.waiting import wait_for
 
+DATABASE, SERVER, WORKER = addresses_in("example").values()
+NETWORK = f"prefect-example{os.environ.get('MOLECULE_SUFFIX', '')}"
 FIREWALL = ".venv/bin/ansible-playbook -i inventory/mine playbooks/firewall.yml --ask-become-pass"
 # What would be seen of a connection that is not encrypted.
 CLEAR = ("SELECT ", "INSERT INTO", "flow_run", "uthorization:", "PGDMP", "prefect_server", "HTTP/1.1 200")
@@ -35,10 +39,10 @@ assert cursor.fetchall()'"""
 
 
 @pytest.fixture(scope="module", autouse=True)
-def site(clone: Clone, addresses: dict[str, str], hosts: dict[str, Host], typed: Typed) -> None:
+def site(clone: Clone, hosts: Mapping[str, Host], typed: Typed) -> None:
     """Begin as the page does, and edit the addresses."""
     typed("site.md", "Addresses")
-    clone.edit_addresses(addresses)
+    clone.edit_addresses()
     check, run = typed("site.md", "The first run")
     assert len(changed(check)) == len(changed(run)) == 3 and min(changed(check)) > 0, check
     said = check + run
@@ -58,7 +62,7 @@ def login(clone: Clone, address: str, port: int, tenant: str) -> int:
         return answer.status
 
 
-def open_ports(watcher: str, addresses: dict[str, str]) -> dict[str, set[int]]:
+def open_ports(watcher: str, addresses: Mapping[str, str]) -> dict[str, set[int]]:
     """Return what a scan of all ports of all hosts finds, by the example's addresses."""
     scan = ("nmap", "-n", "-Pn", "-sS", "-p-", "-T5", "--min-rate=8000", "--max-retries=2", "-oG", "-")
     said = docker("exec", watcher, *scan, *addresses.values())
@@ -75,7 +79,7 @@ def test_a_second_run_changes_nothing(clone: Clone) -> None:
         assert done.returncode == 0 and changed(done.stdout) == [0, 0, 0], done.stdout
 
 
-def test_the_tenants_answer(typed: Typed, clone: Clone, addresses: dict[str, str]) -> None:
+def test_the_tenants_answer(typed: Typed, clone: Clone, addresses: Mapping[str, str]) -> None:
     password, ready = typed("site.md", "Log in")
     assert password.strip() == clone.secrets["prefect_api"] and "OK" in ready
     assert login(clone, addresses[SERVER], 443, "prefect") == login(clone, addresses[SERVER], 8443, "research") == 200
@@ -85,7 +89,7 @@ def test_the_tenants_answer(typed: Typed, clone: Clone, addresses: dict[str, str
     assert "apart as declared" in verified and changed(verified) == [0, 0], verified
 
 
-def declare_the_copy(clone: Clone, hosts: dict[str, Host], addresses: dict[str, str]) -> str:
+def declare_the_copy(clone: Clone, hosts: Mapping[str, Host], addresses: Mapping[str, str]) -> str:
     """Let the backup's user in to worker-1, and write that into the inventory; return a line of the key."""
     pair = clone.keys / "vault"
     clone.run(f"ssh-keygen -q -t ed25519 -N '' -f {pair}")
@@ -100,7 +104,7 @@ def declare_the_copy(clone: Clone, hosts: dict[str, Host], addresses: dict[str, 
 
 
 def test_nothing_crosses_the_network_in_clear(
-    typed: Typed, clone: Clone, hosts: dict[str, Host], addresses: dict[str, str], watcher: str
+    typed: Typed, clone: Clone, hosts: Mapping[str, Host], addresses: Mapping[str, str], watcher: str
 ) -> None:
     """A login, runs of flows, SQL of a flow, a backup and its copy: all that is said is SSH or TLS."""
     typed("site.md", "A copy of the backups", on="worker-1")
@@ -141,7 +145,7 @@ def test_nothing_crosses_the_network_in_clear(
     assert [name for name, text in {**secrets, **encoded}.items() if text.encode() in seen.raw] == []
 
 
-def test_only_what_is_declared_is_open(watcher: str, addresses: dict[str, str], hosts: dict[str, Host]) -> None:
+def test_only_what_is_declared_is_open(watcher: str, addresses: Mapping[str, str], hosts: Mapping[str, Host]) -> None:
     assert open_ports(watcher, addresses) == DECLARED
     for host in hosts.values():
         listed = host.check_output("ss --no-header --udp --listening --numeric").splitlines()
@@ -157,7 +161,7 @@ def served(address: str, port: int) -> bytes:
 
 
 def test_health_asks_the_proxy_for_its_certificate(
-    typed: Typed, clone: Clone, hosts: dict[str, Host], addresses: dict[str, str]
+    typed: Typed, clone: Clone, hosts: Mapping[str, Host], addresses: Mapping[str, str]
 ) -> None:
     before = served(addresses[SERVER], 443)
     (clone.folder / "inventory/mine/.secrets/tls/server-1.proxy.pem").unlink()
@@ -178,7 +182,7 @@ def test_health_asks_the_proxy_for_its_certificate(
 
 
 def test_the_firewall_opens_what_is_declared_and_locks_nobody_out(
-    typed: Typed, clone: Clone, hosts: dict[str, Host], addresses: dict[str, str], watcher: str
+    typed: Typed, clone: Clone, hosts: Mapping[str, Host], addresses: Mapping[str, str], watcher: str
 ) -> None:
     """Rules that do not let Ansible in go by themselves, on hosts that had none, and on hosts that had others."""
     chosen, worker = clone.folder / "inventory/mine/group_vars/all/firewall.yml", hosts["worker-1"]
@@ -203,7 +207,7 @@ def test_the_firewall_opens_what_is_declared_and_locks_nobody_out(
     assert "completed in" in hosts["server-1"].check_output("pgprefect upgrade canary")
 
 
-def test_unattended_upgrades_leave_the_site_healthy(hosts: dict[str, Host]) -> None:
+def test_unattended_upgrades_leave_the_site_healthy(hosts: Mapping[str, Host]) -> None:
     """The real ones, of packages that count as older than Debian's; PostgreSQL's restarts it, the proxy goes on."""
     packages = {"database-1": ("postgresql-17", "cron"), "server-1": ("haproxy", "openssl"), "worker-1": ("rsync",)}
     postmaster = "systemctl show --property MainPID --value postgresql@17-main"

@@ -1,4 +1,4 @@
-"""Addresses by which hosts reach each other."""
+"""The hosts of a site: addresses by which they reach each other, and what each has to run."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from filter_plugins.hosts import (
     host_networks,
     local_address,
     members_seen,
+    retired_units,
     with_primary_url,
 )
 
@@ -68,3 +69,20 @@ def test_the_address_of_a_primary_among_several() -> None:
     assert with_primary_url(several)["PREFECT_SERVER_DATABASE_CONNECTION_URL"] == (
         "postgresql+asyncpg://u:p%40%3A%25@/a%2Fb?host=10.0.0.1:5432&host=[fd00::2]:5432&target_session_attrs=primary"
     )
+
+
+def test_what_a_host_has_without_being_in_its_group() -> None:
+    units = [
+        "prefect-firewall.service",
+        "prefect-metrics.timer",
+        "prefect-prometheus.service",
+        "prefect-proxy.service",
+        "prefect-server@prefect.service",
+        "prefect-services@prefect.service",
+        "prefect-worker@prefect-default-1.service",
+        "cron.service",
+    ]
+    server, worker = units[4:6], [units[6]]
+    assert retired_units(units, ["ungrouped"]) == [*worker, *server, units[3], *units[1:3]]
+    assert retired_units(units, ["postgresql"]) == [*worker, *server, units[3]]
+    assert retired_units(units, ["prefect_server", "prefect_proxy", "monitoring"]) == worker
