@@ -71,7 +71,7 @@ def test_all_hosts_take_part(clone: Clone) -> None:
     for name in ("server-1", "server-2"):
         for unit in ("server@prefect", "services@prefect", "worker@prefect-default-1", "worker@prefect-default-2"):
             assert clone.hosts[name].service(f"prefect-{unit}").is_running
-    ask = f"curl --silent --fail --cacert {clone.authority} --resolve prefect.example.com:443:{{}} {{}}"
+    ask = f"curl --silent --fail --cacert '{clone.authority}' --resolve prefect.example.com:443:{{}} {{}}"
     for shipped in ("192.0.2.21", "192.0.2.22"):
         done = clone.run(ask.format(clone.addresses[shipped], "https://prefect.example.com/api/ready"))
         assert "OK" in done.stdout, done.stdout
