@@ -10,12 +10,12 @@ from urllib.parse import quote
 
 from ansible.errors import AnsibleFilterError
 
-# The units of each group in the order in which they stop: workers need an API until their runs have ended.
+# The units of each group in the order in which they stop: what starts others first, and an API after its clients.
 _UNITS = {
-    "prefect_worker": r"prefect-(scale\.timer|worker@.+)",
-    "prefect_server": r"prefect-(recover\.timer|events@.+|services@.+|server@.+)",
-    "prefect_proxy": r"prefect-proxy\.service",
-    "redis": r"prefect-redis@.+",
+    "prefect_worker": (r"prefect-scale\.timer", r"prefect-worker@.+"),
+    "prefect_server": (r"prefect-(recover\.timer|events@.+|services@.+)", r"prefect-server@.+"),
+    "prefect_proxy": (r"prefect-proxy\.service",),
+    "redis": (r"prefect-redis@.+",),
 }
 # site.yml stops it itself on a host that is in any group.
 _WATCH = r"prefect-(metrics\.timer|(node-exporter|prometheus|alertmanager)\.service)"
@@ -71,7 +71,7 @@ def retired_units(units: Sequence[str], groups: Sequence[str]) -> list[str]:
 
     What the database's hosts have is left to playbooks/members.yml, and the firewall stays.
     """
-    retired = [pattern for group, pattern in _UNITS.items() if group not in groups]
+    retired = [pattern for group, patterns in _UNITS.items() if group not in groups for pattern in patterns]
     if not {"postgresql", "monitoring", *_UNITS} & set(groups):
         retired.append(_WATCH)
     return [unit for pattern in retired for unit in sorted(set(units)) if re.fullmatch(pattern, unit)]

@@ -82,7 +82,7 @@ def test_what_a_host_has_without_being_in_its_group() -> None:
         "prefect-worker@prefect-default-1.service",
         "cron.service",
     ]
-    server, worker = units[4:6], [units[6]]
+    server, worker = [units[5], units[4]], [units[6]]
     assert retired_units(units, ["ungrouped"]) == [*worker, *server, units[3], *units[1:3]]
     assert retired_units(units, ["postgresql"]) == [*worker, *server, units[3]]
     assert retired_units(units, ["prefect_server", "prefect_proxy", "monitoring"]) == worker
