@@ -175,10 +175,25 @@ def _load(
                 cursor.execute("SELECT pg_current_xact_id()")
                 if (str(cursor.fetchone()[0]),) != (record.transaction,):
                     raise ProcessFailed("the dump has ended its transaction")
-            opened.connection.commit()
-            record.committed()
+            _commit(opened, record, target.database)
     except (ProcessFailed, psycopg2.Error) as error:
         raise failed(target.database, path.name, error_lines(str(error))) from error
+
+
+def _commit(opened: Session, record: unfinished.Running, database: str) -> None:
+    """Commit. Where the connection breaks meanwhile, PostgreSQL is asked whether it did.
+
+    Raises psycopg2's errors where it did not, and ConnectionFailed where it does not answer: then the next job asks.
+    """
+    import psycopg2
+
+    try:
+        opened.connection.commit()
+    except psycopg2.Error:
+        if not record.has_committed():
+            raise
+        _log.warning("The connection to %s broke after the COMMIT.", database)
+    record.committed()
 
 
 def _empty(opened: Session, parts: Sequence[Dump], found: Examination) -> None:

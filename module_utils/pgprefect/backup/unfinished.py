@@ -81,6 +81,10 @@ class Running:
         self._record.committed = True
         self.write()
 
+    def has_committed(self) -> bool:
+        """Ask PostgreSQL whether the transaction that replaces the data was committed. Raises ConnectionFailed."""
+        return _has_committed(self._login, self._record)
+
     def write(self) -> None:
         """Write the record durably. Raises BackupError."""
         new = FOLDER / _NEW
@@ -258,7 +262,8 @@ def _unwritable(error: OSError) -> BackupError:
 def recorded(login: Login, path: Path, database: str, found: Examination, created: bool = False) -> Iterator[Running]:
     """Record a restore, and take back what was prepared where the block fails.
 
-    Where that cannot be, because the server is gone or a standby by now, the record stays for the next job.
+    Where that cannot be, because the server is gone or a standby by now, the record stays for the next job, and so it
+    does where the data was committed all the same.
     """
     record = Record(
         set=path.name,
@@ -286,7 +291,8 @@ def _try_to_take_back(running: Running) -> None:
     import psycopg2
 
     try:
-        running.take_back()
+        if not running.has_committed():
+            running.take_back()
     except (ConnectionFailed, psycopg2.Error) as error:
         _log.warning("What the restore had prepared is still there: %s", error)
 

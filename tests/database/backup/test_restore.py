@@ -10,10 +10,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pgprefect.backup import unfinished
 from pgprefect.backup.examine import examine
 from pgprefect.backup.restore import choose
 from pgprefect.backup.sets import BackupError, Manifest, read_manifest
@@ -23,8 +25,9 @@ from pgprefect.schema.verify import verify
 from bench.data import fill
 from tests.support.backups import edit, fingerprint, make, put_back, schema_of, workflow
 from tests.support.kinds import each_third
+from tests.support.postgresql import running_postgresql
 from tests.support.project import ROOT
-from tests.support.site import Site
+from tests.support.site import Site, migrated_site
 from tests.support.waiting import wait_for
 
 
@@ -209,6 +212,28 @@ def test_a_held_lock_ends_it_and_nothing_changes(filled: Site, tmp_path: Path, m
             put_back(filled, tmp_path / manifest.name, "workflow")
     assert "stop the server and the workers" in failed.value.problem.remedy
     assert fingerprint(filled) == before
+
+
+def test_a_connection_that_breaks_after_the_commit(tmp_path: Path) -> None:
+    """As where the standby is lost for which a transaction waits: it is committed, and its client does not hear it."""
+    with running_postgresql("--env", "POSTGRES_OPTIONS=-c wal_level=replica -c max_wal_senders=4") as server:
+        site = migrated_site(server, "committed", tmp_path / "migration")
+        # Whoever writes a row of it waits for the standby, as nobody else of this server does.
+        site.sql("CREATE TABLE waits (a int CHECK (set_config('synchronous_commit', 'on', false) > ''))")
+        site.sql("INSERT INTO waits VALUES (1)")
+        manifest = make(site, tmp_path, "app")
+        site.sql("TRUNCATE waits")
+        server.sql("postgres", "ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        server.sql("postgres", "SELECT pg_reload_conf()")
+        with ThreadPoolExecutor() as pool:
+            restored = pool.submit(put_back, site, tmp_path / manifest.name, "app")
+            waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+            ((process,),) = wait_for(lambda: server.sql("postgres", waiting), seconds=30)
+            server.sql("postgres", "SELECT pg_terminate_backend(%s)", process)
+            assert restored.result(60)["public.waits"] == 1
+        assert site.sql("SELECT a FROM waits") == [(1,)]
+        assert not unfinished.is_left()
+        assert verify(server.login, site.declaration).problems == []
 
 
 def test_a_killed_restore_leaves_all_as_it_was(prefect: Site, tmp_path: Path) -> None:
