@@ -31,6 +31,12 @@ def wait_for_problem(host: Host, code: str) -> None:
     wait_for(lambda: code in problem_codes(host), lambda: problem_codes(host), 30)
 
 
+def command_of(host: Host, unit: str) -> str:
+    """Return the command line of a unit's main process."""
+    process = host.check_output("systemctl show --property MainPID --value %s", unit)
+    return str(host.check_output("tr '\\0' ' ' </proc/%s/cmdline", process))
+
+
 def start_run(host: Host, deployment: str, *options: str) -> str:
     """Start a flow run where the command prefect is, and return its ID."""
     said = host.check_output(" ".join(["prefect deployment run", deployment, *options]))

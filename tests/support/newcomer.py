@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 from testinfra.host import Host
 
+from tests.support.hosts import changed
 from tests.support.pages import sections
 from tests.support.project import ROOT
 from tests.support.scenario import CONTROLLER, Typed, host_of
@@ -78,6 +79,14 @@ class Clone:
             return answers
 
         return run
+
+    def assert_first_run(self, check: str, run: str) -> None:
+        """Both runs changed each host, none said a secret, and umask 077 was in force."""
+        assert len(changed(check)) == len(changed(run)) == len(self.hosts) and min(changed(check)) > 0, check
+        said = check + run
+        assert not [name for name, secret in {**self.secrets, "sudo": SUDO_PASSWORD}.items() if secret in said]
+        for host in self.hosts.values():
+            assert host.check_output("runuser -u deploy -- bash --login -c umask") == "0077"
 
     @property
     def secrets(self) -> dict[str, str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,16 @@ def on_the_controller(*command: str) -> subprocess.CompletedProcess[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
+
+
+@contextlib.contextmanager
+def lost(host: str) -> Iterator[None]:
+    """Take the power of a host of a scenario that has several away for the block."""
+    subprocess.run(["docker", "kill", container_of(host)], check=True, capture_output=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["docker", "start", container_of(host)], check=True, capture_output=True)
 
 
 def state_of(host: Host, run: str) -> str:

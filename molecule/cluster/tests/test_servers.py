@@ -9,7 +9,7 @@ from testinfra.host import Host
 
 from tests.support.hosts import changed, problem_codes, start_run, wait_for_problem
 from tests.support.load import Load
-from tests.support.scenario import PSQL, Playbook, container_of, on_the_controller, state_of
+from tests.support.scenario import PSQL, Playbook, lost, state_of
 from tests.support.servers import SAMPLE, completes, healthy, lost_runs, used_servers
 from tests.support.waiting import wait_for
 
@@ -149,12 +149,9 @@ def test_one_that_does_not_start_leaves_the_other_as_it_was(second: Host, load: 
 
 
 def test_a_host_is_lost_and_comes_back(database: Host, first: Host, second: Host, load: Loads) -> None:
-    on_the_controller("docker", "kill", container_of("app1"))
-    try:
+    with lost("app1"):
         with load("app2").running() as stream:
             wait_for(lambda: len(stream.acknowledged) > 100, lambda: stream.failures)
         assert not lost_runs(database, stream)
         completes(database, second)
-    finally:
-        on_the_controller("docker", "start", container_of("app1"))
     healthy(first, second)

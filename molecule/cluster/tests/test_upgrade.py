@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from testinfra.host import Host
 
-from tests.support.hosts import changed
+from tests.support.hosts import changed, command_of
 from tests.support.load import Load
 from tests.support.scenario import PSQL, Playbook
 from tests.support.servers import SAMPLE, end, healthy, lost_runs
@@ -40,8 +40,7 @@ def run_release(release: str, *hosts: Host) -> None:
     """Everything that runs on the hosts is of one release."""
     for host in hosts:
         for unit in UNITS:
-            process = host.check_output("systemctl show --property MainPID --value %s", unit)
-            assert f"/{release}/bin/" in host.check_output("tr '\\0' ' ' </proc/%s/cmdline", process)
+            assert f"/{release}/bin/" in command_of(host, unit)
     healthy(*hosts)
 
 

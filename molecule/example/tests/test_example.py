@@ -39,16 +39,11 @@ assert cursor.fetchall()'"""
 
 
 @pytest.fixture(scope="module", autouse=True)
-def site(clone: Clone, hosts: Mapping[str, Host], typed: Typed) -> None:
+def site(clone: Clone, typed: Typed) -> None:
     """Begin as the page does, and edit the addresses."""
     typed("site.md", "Addresses")
     clone.edit_addresses()
-    check, run = typed("site.md", "The first run")
-    assert len(changed(check)) == len(changed(run)) == 3 and min(changed(check)) > 0, check
-    said = check + run
-    assert not [name for name, secret in {**clone.secrets, "sudo": SUDO_PASSWORD}.items() if secret in said]
-    # umask 077 was in force.
-    assert hosts["database-1"].check_output("runuser -u deploy -- bash --login -c umask") == "0077"
+    clone.assert_first_run(*typed("site.md", "The first run"))
 
 
 def login(clone: Clone, address: str, port: int, tenant: str) -> int:

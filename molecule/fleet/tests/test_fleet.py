@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 import yaml
 
 from tests.support.hosts import changed, wait_for_health
-from tests.support.newcomer import SUDO_PASSWORD, Clone
+from tests.support.newcomer import Clone
 from tests.support.patroni import is_whole
-from tests.support.scenario import Typed, container_of
+from tests.support.scenario import Typed, lost
 from tests.support.waiting import wait_for
 from tests.support.writes import longest_gap, lost_rows, taking_writes, writes_go_on, writing
 
@@ -27,22 +24,7 @@ def site(clone: Clone, typed: Typed) -> None:
     """Begin as the page does, and edit the addresses."""
     typed("several_servers.md", "Six hosts")
     clone.edit_addresses()
-    check, run = typed("several_servers.md", "The first run")
-    assert len(changed(check)) == len(changed(run)) == 6 and min(changed(check)) > 0, check
-    said = check + run
-    assert not [name for name, secret in {**clone.secrets, "sudo": SUDO_PASSWORD}.items() if secret in said]
-    # umask 077 was in force.
-    assert clone.hosts["redis-1"].check_output("runuser -u deploy -- bash --login -c umask") == "0077"
-
-
-@contextmanager
-def lost(name: str) -> Iterator[None]:
-    """Take the power of a host away for the block."""
-    subprocess.run(["docker", "kill", container_of(name)], check=True, capture_output=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["docker", "start", container_of(name)], check=True, capture_output=True)
+    clone.assert_first_run(*typed("several_servers.md", "The first run"))
 
 
 def completes(clone: Clone, server: str) -> None:

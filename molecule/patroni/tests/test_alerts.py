@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from pgprefect.health.thresholds import Thresholds
 from pgprefect.metrics.alerts import rules
 from testinfra.host import Host
 
+from tests.support.hosts import problem_codes
 from tests.support.scenario import PSQL
 from tests.support.waiting import wait_for
 from tests.support.watched import asked, running_prometheus, serving
@@ -56,8 +56,7 @@ def test_alerts(members: dict[str, Host], primaries: Callable[[], list[str]], tm
         # With etcd without a majority the primary goes on, as long as it reaches all members.
         with stopped("postgresql-etcd", *standbys):
             wait_for(lambda: "PrefectEtcdSilent" in firing(), figures, seconds=180)
-            health = json.loads(primary.run("pgprefect health --json").stdout)
-            assert "etcd_silent" in [problem["code"] for problem in health["problems"]]
+            assert "etcd_silent" in problem_codes(primary)
             primary.check_output(PSQL, "CREATE TABLE public.without_etcd (a int); DROP TABLE public.without_etcd")
             assert primaries() == [name]
         wait_for(quiet, figures, seconds=180)

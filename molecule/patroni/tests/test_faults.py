@@ -10,7 +10,7 @@ import pytest
 from testinfra.host import Host
 
 from tests.support.network import address_of, cut
-from tests.support.patroni import health, is_whole, members_of
+from tests.support.patroni import health, is_whole, members_of, switch_over
 from tests.support.scenario import container_of
 from tests.support.waiting import wait_for
 from tests.support.writes import longest_gap, lost_rows, writes_go_on, writing
@@ -139,8 +139,7 @@ def test_the_disk_of_the_primary_is_full(members: dict[str, Host], app: Host, pr
     with small_disk(host):
         comes_back(members)
         becomes_synchronous(name, members)
-        host.check_output(f"patronictl -c /etc/patroni/config.yml switchover --candidate {name} --force 15-main")
-        wait_for(lambda: primaries() == [name], seconds=60)
+        assert switch_over(members, other) == name
         comes_back(members)
         with writing(app, host):
             host.run(f"dd if=/dev/zero of={filler} bs=1M; chmod 0 {filler}")

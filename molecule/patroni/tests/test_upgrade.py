@@ -7,7 +7,7 @@ import re
 import pytest
 from testinfra.host import Host
 
-from tests.support.hosts import changed, wait_for_health
+from tests.support.hosts import changed, command_of, wait_for_health
 from tests.support.scenario import PSQL, Playbook
 from tests.support.waiting import wait_for
 
@@ -25,8 +25,7 @@ def works(members: dict[str, Host], app: Host, primary: str, release: str, revis
 
     wait_for(lambda: stored() == {revision}, stored, 30)
     for unit in ("prefect-server@prefect", "prefect-worker@prefect-default-1"):
-        process = app.check_output("systemctl show --property MainPID --value %s", unit)
-        assert f"/opt/prefect/{release}/bin/" in app.check_output("tr '\\0' ' ' </proc/%s/cmdline", process)
+        assert f"/opt/prefect/{release}/bin/" in command_of(app, unit)
     assert "Flow run finished successfully" in app.check_output(RUN)
     wait_for_health(app)
     found = members[primary].run("pgprefect verify")
