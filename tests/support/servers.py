@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from testinfra.host import Host
 
 from tests.support.hosts import start_run, wait_for_health
@@ -46,6 +49,21 @@ def end(database: Host, load: Load) -> list[str]:
 def states(database: Host, load: Load) -> list[str]:
     """Return the states of the runs that were started."""
     return [state_of(database, run) for run in load.runs]
+
+
+@contextlib.contextmanager
+def not_starting(host: Host, release: str) -> Iterator[None]:
+    """Let no server of a release start on a host until the end of the block."""
+    folder = "/etc/systemd/system/prefect-server@.service.d"
+    asks = f"! grep --quiet --fixed-strings /{release}/ /etc/systemd/system/prefect-server@.service"
+    drop_in = f"[Service]\nExecStartPre=/bin/sh -c '{asks}'\n"
+    host.check_output("mkdir --parents %s", folder)
+    host.check_output("printf %%s %s >%s", drop_in, f"{folder}/not_starting.conf")
+    host.check_output("systemctl daemon-reload")
+    try:
+        yield
+    finally:
+        host.check_output("rm -r %s; systemctl daemon-reload", folder)
 
 
 def healthy(*hosts: Host) -> None:

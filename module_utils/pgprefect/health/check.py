@@ -127,7 +127,8 @@ def check_health(
         own_probes = [*probes.TENANT_PROBES, *([database_events] if part.relay else [])]
         checks = {probe.__name__ + suffix: partial(_tenant, probe, limits, part) for probe in own_probes}
         groups.append(Group(checks))
-        groups.append(Group({f"api{suffix}": _without_asking(api, part, timeout / 2)}, database=False))
+        if part.api_url:
+            groups.append(Group({f"api{suffix}": _without_asking(api, part, timeout / 2)}, database=False))
         if part.redis:
             groups.append(Group({f"redis{suffix}": _without_asking(redis, part, limits, timeout / 3)}, database=False))
     own: dict[str, Callable[[Ask], Finding]] = {

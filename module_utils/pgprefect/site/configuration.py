@@ -23,7 +23,8 @@ class Tenant:
     """One Prefect server: its part of the database, its API, and the workers that should be online.
 
     ``pool_workers`` counts the workers of each work pool where that is known, and ``scaled_pools`` have more while they
-    have more to do; ``event_retention`` is an ISO 8601 duration. ``api_ca_file`` has the authorities of the API's
+    have more to do; ``event_retention`` is an ISO 8601 duration. ``api_url`` is empty where this host cannot reach the
+    API, which then listens on loopback elsewhere. ``api_ca_file`` has the authorities of the API's
     certificate, where these are not the system's. ``redis`` says whether this host has processes of it that share
     what they know by Redis. ``relay`` is the role that sends its ``database_events``, which are
     as ``schema.database_events.DatabaseEvent`` takes them.

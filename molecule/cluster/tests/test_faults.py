@@ -107,6 +107,28 @@ def test_the_memory_of_redis_is_full(
     assert end(database, stream) == ["COMPLETED"]
 
 
+@pytest.mark.thorough
+def test_an_api_is_cut_off_from_redis(database: Host, first: Host, second: Host, redis: Host, load: Loads) -> None:
+    with load("app2").running() as stream:
+        stream.start(SAMPLE, source="sample")
+        answers(stream)
+        with cut(container_of("app1"), address_of(redis)):
+            wait_for_problem(first, "redis_refuses")
+            assert "redis_refuses" not in problem_codes(second)
+            # Its API says that it is ready, so that the proxies go on to ask it: what the page says ends that.
+            first.check_output("systemctl stop prefect-server@prefect")
+            wait_for(lambda: used_servers(second)["app1"] == "DOWN", lambda: used_servers(second))
+            failed = len(stream.failures)
+            answers(stream)
+            assert len(stream.failures) == failed
+        first.check_output("systemctl start prefect-server@prefect")
+        healthy(first, second)
+        answers(stream)
+    print(f"{len(stream.failures)} failed, the slowest took {stream.slowest:.1f} s: {stream.failures}")
+    assert not lost_runs(database, stream)
+    assert set(end(database, stream)) <= {"COMPLETED", "CRASHED"}
+
+
 @pytest.fixture
 def small_disk(redis: Host) -> Iterator[None]:
     """Redis has a disk of its own, with 32 MB."""

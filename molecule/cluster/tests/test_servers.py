@@ -148,6 +148,22 @@ def test_one_that_does_not_start_leaves_the_other_as_it_was(second: Host, load: 
     assert stream.failures == []
 
 
+@pytest.mark.thorough
+def test_a_worker_that_does_not_start_leaves_the_others_as_they_were(
+    database: Host, first: Host, second: Host, playbook: Playbook
+) -> None:
+    start = "systemctl show --property InvocationID --value prefect-worker@prefect-default-1"
+    before = second.check_output(start)
+    asked = ("--extra-vars", '{"prefect_worker_environment": {"PREFECT_CLIENT_MAX_RETRIES": "many"}}')
+    done = playbook("playbooks/workers.yml", *asked)
+    assert done.returncode != 0 and "Not all workers became ready" in done.stdout, done.stdout
+    assert second.check_output(start) == before
+    completes(database, second)
+    mended = playbook("playbooks/workers.yml")
+    assert mended.returncode == 0, mended.stdout
+    healthy(first, second)
+
+
 def test_a_host_is_lost_and_comes_back(database: Host, first: Host, second: Host, load: Loads) -> None:
     with lost("app1"):
         with load("app2").running() as stream:

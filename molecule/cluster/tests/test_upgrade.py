@@ -12,7 +12,7 @@ from testinfra.host import Host
 from tests.support.hosts import changed, command_of
 from tests.support.load import Load
 from tests.support.scenario import PSQL, Playbook
-from tests.support.servers import SAMPLE, end, healthy, lost_runs
+from tests.support.servers import SAMPLE, end, healthy, lost_runs, not_starting
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.thorough
@@ -42,6 +42,18 @@ def run_release(release: str, *hosts: Host) -> None:
         for unit in UNITS:
             assert f"/{release}/bin/" in command_of(host, unit)
     healthy(*hosts)
+
+
+def test_both_go_back_where_the_second_does_not_start(
+    database: Host, first: Host, second: Host, load: Callable[..., Load], playbook: Playbook
+) -> None:
+    with no_request_fails(database, load("app1", reads=4)), not_starting(second, "3.9.1"):
+        done = playbook("playbooks/upgrade_prefect.yml", "-e", "prefect_version=3.9.1")
+    said = " ".join(done.stdout.split())
+    assert done.returncode != 0 and "Not all servers became ready" in said, said
+    assert "3.8.8 runs again as before" in said, said
+    run_release("3.8.8", first, second)
+    assert database.check_output(PSQL, REVISION) == "d4a7e1c93f52"
 
 
 def test_an_upgrade_of_both_fails_no_request(

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 import pytest
 from testinfra.host import Host
 
+from tests.support.certificates import sign_again
+from tests.support.hosts import changed, wait_for_problem
 from tests.support.network import address_of, cut
 from tests.support.patroni import health, is_whole, members_of, switch_over
-from tests.support.scenario import container_of
+from tests.support.scenario import SCENARIO, Playbook, container_of
 from tests.support.waiting import wait_for
 from tests.support.writes import longest_gap, lost_rows, writes_go_on, writing
 
@@ -96,6 +98,29 @@ def test_a_process_of_the_primary_is_killed(
     (now,) = primaries()
     assert longest_gap(app) < 40 and lost_rows(app, members[now]) == set()
     comes_back(members)
+
+
+@pytest.mark.parametrize("role", ["standby", "primary"])
+def test_a_member_restarts_with_an_ended_certificate(
+    role: str, members: dict[str, Host], app: Host, primaries: Primaries, playbook: Playbook
+) -> None:
+    (primary,) = primaries()
+    name = primary if role == "primary" else next(one for one in members if one != primary)
+    other = next(one for one in members if one not in (name, primary))
+    folder = SCENARIO / "inventory/.secrets/tls"
+    ended = sign_again(folder / f"{name}.postgresql.pem", folder / "ca.pem", folder / "ca.key", days=-1)
+    with writing(app, members[primary]):
+        members[name].check_output("printf %%s %s >/etc/prefect/tls/postgresql.pem", ended)
+        members[name].check_output("systemctl restart postgresql-etcd patroni")
+        wait_for_problem(members[name], "certificate_ends")
+        wait_for(lambda: "patroni_member_away" in health(members[other])[1], seconds=60)
+        assert never_two(primaries, 60, successor_of="" if role == "standby" else name) != name
+        writes_go_on(app)
+        mended = playbook("playbooks/certificates.yml")
+        assert mended.returncode == 0 and sum(changed(mended.stdout)) > 0, mended.stdout
+        comes_back(members)
+        writes_go_on(app)
+    assert longest_gap(app) < 40 and lost_rows(app, members[never_two(primaries, 10)]) == set()
 
 
 @contextlib.contextmanager

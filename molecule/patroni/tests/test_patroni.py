@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from testinfra.host import Host
 
+from tests.support.hosts import wait_for_health
 from tests.support.patroni import health, is_whole, switch_over
 from tests.support.scenario import PSQL, Playbook, container_of
 from tests.support.waiting import wait_for
@@ -66,9 +67,12 @@ def test_the_site_finds_the_new_primary(playbook: Playbook) -> None:
     assert set(re.findall(r"changed=(\d+)", done.stdout)) == {"0"}, done.stdout
 
 
-def test_the_api_goes_on(app: Host) -> None:
+def test_the_api_goes_on(members: dict[str, Host], app: Host) -> None:
     command = "prefect deployment run collect-market-data/sample --watch"
     assert "Flow run finished successfully" in app.check_output(command)
+    # The members cannot ask an API that listens on loopback elsewhere.
+    for host in (app, *members.values()):
+        wait_for_health(host)
 
 
 def test_a_switchover(members: dict[str, Host], primaries: Callable[[], list[str]]) -> None:

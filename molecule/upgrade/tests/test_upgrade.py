@@ -19,6 +19,7 @@ from testinfra.host import Host
 from tests.support.hosts import changed, wait_for_health
 from tests.support.project import ROOT
 from tests.support.scenario import PSQL, SCENARIO, Playbook, Typed, container_of, state_of
+from tests.support.servers import not_starting
 from tests.support.waiting import wait_for
 
 URL = f"http://127.0.0.1:{os.environ.get('MOLECULE_PORT', '4216')}"
@@ -185,13 +186,8 @@ def test_it_goes_back_where_the_migration_is_killed(playbook: Playbook) -> None:
 @pytest.fixture
 def broken_server(host: Host) -> Iterator[None]:
     """Servers of the new release do not start."""
-    folder = "/etc/systemd/system/prefect-server@.service.d"
-    drop_in = "[Service]\nExecStartPre=/bin/sh -c '! grep -q 3[.]9[.]1 /etc/systemd/system/prefect-server@.service'\n"
-    host.check_output("mkdir --parents %s", folder)
-    host.check_output("printf %%s %s >%s", drop_in, f"{folder}/broken.conf")
-    host.check_output("systemctl daemon-reload")
-    yield
-    host.check_output("rm -r %s; systemctl daemon-reload", folder)
+    with not_starting(host, "3.9.1"):
+        yield
 
 
 @pytest.fixture
