@@ -47,7 +47,7 @@ def six(clone: Clone) -> tuple[dict[str, object], dict[str, object]]:
 
 @dataclass
 class Client:
-    """Starts a run of the sample every ten seconds on a host, and asks its API each half of a second."""
+    """Starts a run of the sample every fifteen seconds on a host, and asks its API each second."""
 
     host: Host
     runs: list[str] = field(default_factory=list)
@@ -69,7 +69,7 @@ class Client:
                 thread.join()
 
     def _start(self, ended: threading.Event) -> None:
-        while not ended.wait(10):
+        while not ended.wait(15):
             said = self.host.run("prefect deployment run collect-market-data/sample --param source=sample").stdout
             found = re.search(r"UUID: ([0-9a-f-]{36})", said)
             if found:
@@ -78,7 +78,7 @@ class Client:
                 self.refused += 1
 
     def _poll(self, ended: threading.Event) -> None:
-        while not ended.wait(0.5):
+        while not ended.wait(1):
             self.polls += 1
             if self.host.run("curl --silent --fail --max-time 5 http://127.0.0.1:4200/api/ready").rc != 0:
                 self.failed_polls.append(time.time())
