@@ -313,7 +313,8 @@ def finish(login: Login) -> None:
     """Take back what a killed restore prepared, or complete it where its data was committed. The caller has the lock.
 
     Where another host is the primary by now, the record is of a database that has gone on without it: it is forgotten.
-    Raises ConnectionFailed.
+    A server in recovery that follows nobody may take writes again, so that it stays for the next job. Raises
+    ConnectionFailed.
     """
     record = read()
     with contextlib.suppress(OSError):
@@ -325,7 +326,9 @@ def finish(login: Login) -> None:
     running = Running(login, record)
     try:
         require_primary(login, {})
-    except NotPrimary:
+    except NotPrimary as standby:
+        if standby.primary is None:
+            return
         left = "`pgprefect verify` on the primary names what the killed restore of %s into %s has left there."
         _log.warning(left, record.set, record.database)
         running.forget()

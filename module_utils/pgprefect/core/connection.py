@@ -78,7 +78,11 @@ class ConnectionFailed(ProblemError):
 
 
 class NotPrimary(ProblemError):
-    """The server is a standby, which takes no writes."""
+    """The server is a standby; ``primary`` is the host from which it receives changes, if it receives any."""
+
+    def __init__(self, problem: Problem, primary: str | None) -> None:
+        super().__init__(problem)
+        self.primary = primary
 
 
 def connect(
@@ -157,7 +161,7 @@ def require_primary(login: Login, members: Mapping[str, str]) -> None:
         told = f"{primary} is the primary" if primary else "it receives nothing, so its primary is not known"
         message = f"PostgreSQL at {login.where} is a standby and takes no writes; {told}."
         remedy = f"Run this on {primary or 'the primary, which pgprefect health names on the other hosts'}, as root."
-        raise NotPrimary(Problem("database_standby", f"server {login.where}", message, remedy))
+        raise NotPrimary(Problem("database_standby", f"server {login.where}", message, remedy), primary)
 
 
 def peer_user(login: Login) -> str | None:
