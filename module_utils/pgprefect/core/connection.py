@@ -195,9 +195,14 @@ def _as_user(user: str | None) -> Iterator[None]:
             os.seteuid(0)
 
 
+_STANDBY_REASONS = ("session is read-only", "server is in hot standby mode")
+
+
 def _explain(login: Login, database: str, error: str) -> Problem:
     # libpq gives no code for a failed connection, only this text.
     reasons = [line.partition("failed: ")[2] for line in error.splitlines() if "failed: " in line]
+    # Of several hosts the one that did not answer is to blame, not the standbys.
+    reasons.sort(key=lambda reason: reason not in _STANDBY_REASONS)
     reason = reasons[-1] if reasons else error or "no reason given"
     if "does not exist" in error and f'database "{database}"' in error:
         return Problem(

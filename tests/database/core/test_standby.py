@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from pgprefect.backup import unfinished
-from pgprefect.core.connection import Login, NotPrimary, require_primary
+from pgprefect.core.connection import ConnectionFailed, Login, NotPrimary, connect, require_primary
 
 from tests.support.postgresql import Server, docker, running_postgresql
 from tests.support.waiting import wait_for
@@ -56,6 +56,12 @@ def test_the_primary_is_named(primary: Server, standby: Server) -> None:
     require_primary(primary.login, {})
     said = refusal(standby.login, db1="127.0.0.1", db2="127.0.0.2")
     assert "is a standby and takes no writes; db1 is the primary. Run this on db1, as root." in said
+
+
+def test_of_several_hosts_the_one_that_does_not_answer_is_to_blame(standby: Server) -> None:
+    with pytest.raises(ConnectionFailed) as failed:
+        connect(replace(standby.login, host="127.0.0.2,127.0.0.1"), "postgres")
+    assert "Connection refused" in failed.value.problem.message
 
 
 def test_the_record_of_a_restore_is_forgotten_where_another_host_is_the_primary(
