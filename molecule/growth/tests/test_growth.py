@@ -24,6 +24,7 @@ from tests.support.writes import longest_gap, lost_rows, taking_writes, writing
 MEMBERS = ("database-1", "database-2", "database-3")
 SITE = ".venv/bin/ansible-playbook -i inventory/mine site.yml --ask-become-pass"
 GROUPS = ("prefect_server", "prefect_proxy", "prefect_services", "prefect_worker")
+READY = r"exec 3<>/dev/tcp/127.0.0.1/4200; printf 'GET /api/ready HTTP/1.0\r\n\r\n' >&3; grep -q '200 OK' <&3"
 FLOWS = "{{ lookup('ansible.builtin.file', playbook_dir ~ '/../flows/deployments.yml') | from_yaml }}"
 
 
@@ -80,7 +81,7 @@ class Client:
     def _poll(self, ended: threading.Event) -> None:
         while not ended.wait(1):
             self.polls += 1
-            if self.host.run("curl --silent --fail --max-time 5 http://127.0.0.1:4200/api/ready").rc != 0:
+            if self.host.run("timeout 5 bash -c %s", READY).rc != 0:
                 self.failed_polls.append(time.time())
 
 
