@@ -17,6 +17,11 @@ _UNITS = {
     "prefect_proxy": (r"prefect-proxy\.service",),
     "redis": (r"prefect-redis@.+",),
 }
+# The files of each group that have passwords of the database's roles and of the API.
+_PASSWORDS = {
+    "prefect_worker": r"/etc/prefect/worker/.+\.env",
+    "prefect_server": r"/etc/prefect/([^/]+-(server|migrate)|events/.+)\.env",
+}
 # site.yml stops it itself on a host that is in any group.
 _WATCH = r"prefect-(metrics\.timer|(node-exporter|prometheus|alertmanager)\.service)"
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -77,6 +82,12 @@ def retired_units(units: Sequence[str], groups: Sequence[str]) -> list[str]:
     return [unit for pattern in retired for unit in sorted(set(units)) if re.fullmatch(pattern, unit)]
 
 
+def retired_passwords(paths: Sequence[str], groups: Sequence[str]) -> list[str]:
+    """Return those of a host's environment files by which only what none of its groups gives it logs in."""
+    retired = [pattern for group, pattern in _PASSWORDS.items() if group not in groups]
+    return [path for path in sorted(paths) if any(re.fullmatch(pattern, path) for pattern in retired)]
+
+
 def members_seen(hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return what the role postgresql_replica has seen of each host that answered, with its name as ``host``."""
     seen = {host: hostvars[host].get("__postgresql_replica_seen", {}) for host in hosts}
@@ -112,6 +123,7 @@ class FilterModule:
             "host_port": host_port,
             "local_address": local_address,
             "members_seen": members_seen,
+            "retired_passwords": retired_passwords,
             "retired_units": retired_units,
             "with_primary_url": with_primary_url,
         }

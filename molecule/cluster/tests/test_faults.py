@@ -132,9 +132,9 @@ def test_an_api_is_cut_off_from_redis(database: Host, first: Host, second: Host,
 
 @pytest.fixture
 def small_disk(redis: Host) -> Iterator[None]:
-    """Redis has a disk of its own, with 32 MB."""
+    """Redis has a disk of its own, with 256 MB."""
     redis.check_output(f"systemctl stop prefect-redis@prefect; mv {DATA} {DATA}.aside; mkdir {DATA}")
-    redis.check_output(f"mount -t tmpfs -o size=32m tmpfs {DATA}; cp -a {DATA}.aside/. {DATA}")
+    redis.check_output(f"mount -t tmpfs -o size=256m tmpfs {DATA}; cp -a {DATA}.aside/. {DATA}")
     redis.check_output("systemctl start prefect-redis@prefect")
     yield
     redis.check_output(f"systemctl stop prefect-redis@prefect; rm -r {DATA}.aside/*; cp -a {DATA}/. {DATA}.aside")

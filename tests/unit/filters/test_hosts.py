@@ -13,6 +13,7 @@ from filter_plugins.hosts import (
     host_networks,
     local_address,
     members_seen,
+    retired_passwords,
     retired_units,
     with_primary_url,
 )
@@ -86,3 +87,10 @@ def test_what_a_host_has_without_being_in_its_group() -> None:
     assert retired_units(units, ["ungrouped"]) == [*worker, *server, units[3], *units[1:3]]
     assert retired_units(units, ["postgresql"]) == [*worker, *server, units[3]]
     assert retired_units(units, ["prefect_server", "prefect_proxy", "monitoring"]) == worker
+
+
+def test_passwords_of_what_a_host_no_longer_runs() -> None:
+    paths = [f"/etc/prefect/{name}.env" for name in ("a", "a-migrate", "a-server", "events/a", "worker/a-default-1")]
+    assert retired_passwords(paths, ["postgresql"]) == paths[1:]
+    assert retired_passwords(paths, ["prefect_worker"]) == paths[1:4]
+    assert retired_passwords(paths, ["prefect_server"]) == paths[4:]
