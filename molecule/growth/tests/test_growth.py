@@ -107,6 +107,7 @@ def test_it_grows_and_no_run_is_lost(
     with client.working(), writing(box, box):
         wait_for(lambda: len(client.runs) > 2)
         write_inventory(clone, {**hosts, "children": children}, variables)
+        typed("several_servers.md", "From one host", on="database-1")
         grown = clone.run(SITE)
         assert grown.returncode == 0, grown.stdout
         more = len(client.runs) + 2
