@@ -111,7 +111,7 @@ def test_it_grows_and_no_run_is_lost(
         grown = clone.run(SITE)
         assert grown.returncode == 0, grown.stdout
         more = len(client.runs) + 2
-        wait_for(lambda: len(client.runs) > more)
+        wait_for(lambda: len(client.runs) > more, seconds=300)
     members = {name: clone.hosts[name] for name in MEMBERS}
     assert taking_writes(members) == ["database-1"] and is_whole(box, MEMBERS)
     print(f"{len(client.failed_polls)} of {client.polls} polls failed, {client.refused} runs were refused")
