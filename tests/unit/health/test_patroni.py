@@ -25,9 +25,9 @@ THIRD = {"name": "db3", "role": "replica", "state": "streaming", "timeline": 2, 
 
 
 @contextlib.contextmanager
-def answering(members: list[dict[str, Any]], majority: bool = True) -> Iterator[Patroni]:
+def answering(members: list[dict[str, Any]], majority: bool = True, **others: Any) -> Iterator[Patroni]:
     answers = {
-        "/cluster": (200, {"members": members, "scope": "15-main"}),
+        "/cluster": (200, {"members": members, "scope": "15-main", **others}),
         "/health": (200, {"health": "true"}) if majority else (503, {"health": "false"}),
     }
 
@@ -44,7 +44,7 @@ def answering(members: list[dict[str, Any]], majority: bool = True) -> Iterator[
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
-        yield Patroni(url, "", url, ("db1", "db2", "db3"))
+        yield Patroni(url, "", url, "db1", ("db1", "db2", "db3"))
         server.shutdown()
 
 
@@ -66,6 +66,12 @@ def test_what_keeps_a_cluster_from_being_whole(members: list[dict[str, Any]], ex
         problems, details = patroni(cluster, 2)
     assert [(problem.code, problem.severity) for problem in problems] == expected
     assert set(details["members"]) == {member["name"] for member in members}
+
+
+def test_one_that_is_paused() -> None:
+    with answering([LEADER, STANDBY, THIRD], pause=True) as cluster:
+        problems, _details = patroni(cluster, 2)
+    assert [(problem.code, problem.severity) for problem in problems] == [("patroni_paused", WARNING)]
 
 
 def test_an_etcd_without_a_majority_or_without_an_answer() -> None:
@@ -98,7 +104,8 @@ def test_what_the_command_and_the_metrics_say(
 
 
 def test_one_that_does_not_answer() -> None:
-    problems, _details = patroni(Patroni("http://127.0.0.1:1", "", "http://127.0.0.1:1", ("db1",)), 2)
+    dead = Patroni("http://127.0.0.1:1", "", "http://127.0.0.1:1", "db1", ("db1",))
+    problems, _details = patroni(dead, 2)
     assert [(problem.code, problem.severity) for problem in problems] == [("patroni_silent", ERROR)]
-    (question,) = cluster_questions(Patroni("http://127.0.0.1:1", "", "http://127.0.0.1:1", ("db1",)), 2).values()
+    (question,) = cluster_questions(dead, 2).values()
     assert [(sample.metric.name, sample.value) for sample in question()] == [("pgprefect_cluster_primaries", 0)]
