@@ -70,6 +70,8 @@ def check_members(
 
 def _own_repositories(get: Callable[[str], Any]) -> Iterator[str]:
     repository = get("pgbackrest_repository") or {}
+    if not isinstance(repository, Mapping):
+        return  # another check says so
     on_the_host = repository.get("type", "path") == "path" and "path" not in repository
     if on_the_host and boolean(get("pgbackrest_enabled") or False, strict=False):
         yield (

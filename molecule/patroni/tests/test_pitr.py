@@ -100,13 +100,14 @@ def test_backups_and_wal_go_on_after_a_switchover(members: dict[str, Host], prim
 
 
 def test_a_standby_that_could_not_archive_as_the_primary_is_well(members: dict[str, Host], primary: str) -> None:
-    members[primary].check_output(f"mv {ARCHIVE} {ARCHIVE}.away")
+    stanza = ARCHIVE.rpartition("/")[0]
+    members[primary].check_output(f"mv {stanza} {stanza}.away")
     try:
         failing = "SELECT last_failed_wal IS NOT NULL FROM pg_stat_archiver"
         members[primary].check_output(PSQL, "SELECT pg_logical_emit_message(true, 'a', 'b'), pg_switch_wal()")
         wait_for(lambda: members[primary].check_output(PSQL, failing) == "t", seconds=60)
     finally:
-        members[primary].check_output(f"rm -rf {ARCHIVE}; mv {ARCHIVE}.away {ARCHIVE}")
+        members[primary].check_output(f"mv {stanza}.away {stanza}")
     switch_over(members, primary)
     said = json.loads(members[primary].run("pgprefect health --json").stdout)
     assert said["checks"]["archiving"] == "healthy" and said["details"]["archiving"]["last_failed"] is None
