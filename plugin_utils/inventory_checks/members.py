@@ -43,6 +43,7 @@ def check_members(
                 f"because more than half of them decide who is the primary ({PAGE})."
             )
         yield from _misfits("postgresql_patroni", PAGE, hosts, get, one_postgresql, own_certificate)
+        yield from _own_repositories(get)
     elif replica:
         if len(hosts) != 2:
             yield (
@@ -54,11 +55,29 @@ def check_members(
         if long := [name for name in hosts if len(name) > _SLOT_BYTES]:
             yield f"The host {long[0]} of the group postgresql: a name has {_SLOT_BYTES} letters ({STANDBY_PAGE})."
         yield from _misfits("postgresql_replica", STANDBY_PAGE, hosts, get, one_postgresql, own_certificate)
+        if boolean(get("pgbackrest_enabled") or False, strict=False):
+            yield (
+                "pgbackrest_enabled is true, and postgresql_replica is true: remove pgbackrest_enabled; point-in-time "
+                f"recovery of a database with a standby is not built yet ({STANDBY_PAGE})."
+            )
     elif len(hosts) > 1:
         yield (
             f"{listed}, which would be databases that know nothing of each other: leave one of them, make the second "
             f"one a standby: postgresql_replica: true ({STANDBY_PAGE}), or make one cluster of three hosts or more: "
             f"postgresql_patroni: true ({PAGE})."
+        )
+
+
+def _own_repositories(get: Callable[[str], Any]) -> Iterator[str]:
+    repository = get("pgbackrest_repository") or {}
+    if not isinstance(repository, Mapping):
+        return  # another check says so
+    on_the_host = repository.get("type", "path") == "path" and "path" not in repository
+    if on_the_host and boolean(get("pgbackrest_enabled") or False, strict=False):
+        yield (
+            "pgbackrest_enabled is true, and pgbackrest_repository does not say where: each host would keep a part of "
+            "the WAL alone, and none of them could restore. Set a store (type: s3, or sftp), or the path of a disk of "
+            f"another machine that is mounted on all hosts of the group postgresql ({PAGE})."
         )
 
 
@@ -80,7 +99,6 @@ def _misfits(
             yield f"The host {name} of the group postgresql: a name has letters, digits, '.', '_' and '-' ({page})."
     for name, reason in (
         ("database_host", "clients get the addresses of all hosts, and find the primary by themselves"),
-        ("pgbackrest_enabled", "point-in-time recovery of a database of several hosts is not built yet"),
         ("postgresql_audit", "the audit of a database of several hosts is not built yet"),
     ):
         if get(name) not in (None, False, "false", "no"):

@@ -198,19 +198,30 @@ CLUSTER = {"postgresql_patroni": True, "site_tls": "private_ca"}
         ("abc", {**CLUSTER, "site_tls": "files"}, False, False, ["postgresql_patroni is true, and the hosts"]),
         ("abc", CLUSTER, False, True, ["postgresql_patroni is true, and the hosts"]),
         ("abc", CLUSTER, True, False, ["The group postgresql has several hosts, and this playbook"]),
+        ("abc", {**CLUSTER, "pgbackrest_enabled": True}, False, False, ["pgbackrest_enabled is true, and pgbackrest_"]),
+        (
+            "abc",
+            {**CLUSTER, "pgbackrest_enabled": "yes", "pgbackrest_repository": {"type": "path"}},
+            False,
+            False,
+            ["pgbackrest_enabled is true, and pgbackrest_repository does not say where"],
+        ),
+        *(
+            ("abc", {**CLUSTER, "pgbackrest_enabled": True, "pgbackrest_repository": shared}, False, False, [])
+            for shared in ({"path": "/srv/backups"}, {"type": "s3", "bucket": "backups"}, {"type": "sftp", "host": "b"})
+        ),
         (["a", "b c", "d"], CLUSTER, False, False, ["The host b c of the group postgresql"]),
         (
             "abc",
             {
                 **CLUSTER,
                 "database_host": "db.example.org",
-                "pgbackrest_enabled": True,
                 "postgresql_audit": True,
                 "postgresql_settings": {"Cluster_Name": "x", "work_mem": "1MB"},
             },
             False,
             False,
-            ["database_host is", "pgbackrest_enabled is", "postgresql_audit is", "postgresql_settings.cluster_name"],
+            ["database_host is", "postgresql_audit is", "postgresql_settings.cluster_name"],
         ),
     ],
 )
@@ -231,7 +242,7 @@ def assert_members(
 
 def test_the_playbooks_that_know_one_host_only() -> None:
     told = {path.name for path in (ROOT / "playbooks").glob("*.yml") if "site_one_postgresql: true" in path.read_text()}
-    assert told == {"adopt_database.yml", "restore_cluster.yml", "upgrade_postgresql.yml"}
+    assert told == {"adopt_database.yml", "upgrade_postgresql.yml"}
 
 
 STANDBY = {"postgresql_replica": True, "site_tls": "private_ca"}
@@ -261,7 +272,7 @@ STANDBY = {"postgresql_replica": True, "site_tls": "private_ca"}
             {**STANDBY, "pgbackrest_enabled": True, "postgresql_settings": {"primary_conninfo": "x"}},
             False,
             False,
-            ["pgbackrest_enabled is True, and postgresql_replica", "postgresql_settings.primary_conninfo"],
+            ["postgresql_settings.primary_conninfo", "pgbackrest_enabled is true, and postgresql_replica"],
         ),
     ],
 )

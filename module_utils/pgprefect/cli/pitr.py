@@ -7,14 +7,16 @@ import os
 from datetime import datetime, timezone
 from typing import Any
 
+from ..core.connection import NotPrimary
 from ..core.formats import ago, size
 from ..core.jobs import record
 from ..pitr import repository as history
 from ..pitr import restore
 from ..pitr.repository import Cluster, RecoveryTarget, Repository
+from ..pitr.service import service_of
 from ..site.configuration import ConfigurationError, Site
 from . import output
-from .common import add_command, add_group, clear_remains, confirmed, load_site
+from .common import add_command, add_group, clear_remains, confirmed, load_site, require_writes
 from .output import FINE, refuse
 
 
@@ -61,19 +63,39 @@ def _cluster(options: argparse.Namespace) -> tuple[Site, Cluster]:
 def _backup(options: argparse.Namespace) -> int:
     site, cluster = _cluster(options)
     if options.dry_run:
+        if standby := _left_to_the_primary(site):
+            print(standby)
+            return FINE
         kind = "full" if options.full or not history.read_repository(cluster).base_backups else "incremental"
         print(f"Would make the {kind} backup of {cluster.data}, and prune old ones.")
         return FINE
     clear_remains(site)
     with record(site.job("pitr")) as figures:
-        made = history.make_base_backup(cluster, options.full)
-        figures.update(label=made.label, bytes=made.bytes, stored=made.stored)
+        if said := _left_to_the_primary(site):
+            # It may be the primary tomorrow, and reads the repository already.
+            newest = history.read_repository(cluster).base_backups[-1:]
+            figures.update({"standby": True, "label": newest[0].label if newest else ""})
+            said += f" The newest one ended {ago(newest[0].ended)}." if newest else " There is none yet."
+        else:
+            made = history.make_base_backup(cluster, options.full)
+            figures.update(label=made.label, bytes=made.bytes, stored=made.stored)
+            held = f"{size(made.bytes)}, {size(made.stored)} in the repository"
+            said = f"Made the {made.kind} backup {made.label}: {held}."
     if options.json:
         output.as_json(figures)
     else:
-        held = f"{size(made.bytes)}, {size(made.stored)} in the repository"
-        output.verdict(f"Made the {made.kind} backup {made.label}: {held}.")
+        output.verdict(said)
     return FINE
+
+
+def _left_to_the_primary(site: Site) -> str:
+    """Return why a member of a cluster of several hosts makes no backup, or nothing where it is the primary."""
+    try:
+        if site.patroni:
+            require_writes(site)
+    except NotPrimary as standby:
+        return f"{standby.problem.message} It makes the backups of all."
+    return ""
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -103,7 +125,8 @@ def _print_repository(repository: Repository) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    _, cluster = _cluster(options)
+    site, cluster = _cluster(options)
+    require_writes(site)
     history.check_archiving(cluster)
     print("A piece of WAL arrived in the repository.")
     return FINE
@@ -114,6 +137,7 @@ def _point(options: argparse.Namespace) -> int:
     if options.dry_run:
         print(f"Would set a restore point {options.name}-TIME on the cluster {cluster.data}.")
         return FINE
+    require_writes(site)
     point = history.set_restore_point(site.login, cluster, options.name, _now())
     print(f"The restore point {point.name} is set.")
     return FINE
@@ -121,6 +145,8 @@ def _point(options: argparse.Namespace) -> int:
 
 def _restore(options: argparse.Namespace) -> int:
     site, cluster = _cluster(options)
+    service = service_of(site.login, cluster, site.patroni)
+    service.require_primary()
     now = _now()
     repository = history.read_repository(cluster)
     if not options.json:
@@ -130,6 +156,8 @@ def _restore(options: argparse.Namespace) -> int:
     with restore.restore_lock(cluster):
         restore.check_obstacles(cluster, repository, options.beside)
         restore.check_free_space(cluster, plan)
+        if not options.beside:
+            service.require_whole()
         where = "a cluster of its own" if options.beside else f"{cluster.data}, with all of its databases"
         words = f"From the backup {plan.base_backup.label} to {plan.target}, into {where}."
         if options.dry_run or not (options.yes or options.beside):
@@ -138,7 +166,9 @@ def _restore(options: argparse.Namespace) -> int:
                 return FINE
             if not confirmed(options, "This stops PostgreSQL and replaces its data directory, which is kept."):
                 return refuse("Nothing was changed: say --yes to restore it.")
-        complete = history.archive_all_wal(site.login, cluster, None if options.beside else "before-restore", now)
+        complete = service.is_running()
+        if complete:
+            history.archive_all_wal(site.login, cluster, None if options.beside else "before-restore", now)
         if options.beside:
             copy, login = restore.restore_side_by_side(site.login, cluster, plan)
             print(
@@ -146,7 +176,7 @@ def _restore(options: argparse.Namespace) -> int:
                 f"Remove it when it has served: pg_dropcluster --stop {copy.version} {copy.name}"
             )
             return FINE
-        restore.restore_in_place(site.login, cluster, plan)
+        restore.restore_in_place(site.login, cluster, service, plan)
     if options.json:
         found = {
             "restored": plan.target,
@@ -163,6 +193,7 @@ def _restore(options: argparse.Namespace) -> int:
 
 def _undo(options: argparse.Namespace) -> int:
     site, cluster = _cluster(options)
+    service = service_of(site.login, cluster, site.patroni)
     if not cluster.previous.exists():
         return refuse(f"There is nothing to undo: {cluster.previous} is not there.")
     if options.dry_run or not options.yes:
@@ -172,7 +203,8 @@ def _undo(options: argparse.Namespace) -> int:
         if not confirmed(options, "What was written since the restore is lost."):
             return refuse("Nothing was changed: say --yes to do it.")
     with restore.restore_lock(cluster):
-        restore.undo_restore(site.login, cluster, _now())
+        service.require_primary()
+        restore.undo_restore(site.login, cluster, service, _now())
     print(f"{cluster.data} is again what it was before the restore, and PostgreSQL was started.")
     return FINE
 

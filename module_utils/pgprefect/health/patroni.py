@@ -25,7 +25,8 @@ def patroni(cluster: Patroni, timeout: float) -> Finding:
     Patroni's releases 3.0 to 4.0 describe a standby that follows by one of two words.
     """
     try:
-        members = _ask(cluster, "/cluster", timeout)["members"]
+        described = _ask(cluster, "/cluster", timeout)
+        members = described["members"]
     except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         message = f"Patroni of this host does not answer at {cluster.url}: {reason}."
@@ -34,7 +35,7 @@ def patroni(cluster: Patroni, timeout: float) -> Finding:
     found = {str(member["name"]): member for member in members}
     leaders = [name for name, member in found.items() if member.get("role") in LEADERS]
     absent = dict(_absent(cluster, found, leaders))
-    problems = [*_etcd(reached), *_leader(leaders), *_members(cluster, found, absent)]
+    problems = [*_etcd(reached), *_pause(described), *_leader(leaders), *_members(cluster, found, absent)]
     shown = {
         name: {key: member[key] for key in ("role", "state", "timeline", "lag") if key in member}
         for name, member in sorted(found.items())
@@ -65,6 +66,16 @@ def _etcd(reached: bool) -> Iterator[Problem]:
             "On each member: systemctl status postgresql-etcd; more than half of them must run, and reach each other."
         )
         yield Problem("etcd_silent", "etcd", message, remedy, ERROR)
+
+
+def _pause(described: Mapping[str, Any]) -> Iterator[Problem]:
+    if described.get("pause"):
+        message = "Patroni is paused, so that no member takes over where the primary is lost."
+        remedy = (
+            "A restore in place pauses it while it runs. After one that was killed, on its host: pgprefect pitr undo "
+            f"--yes. If somebody else has paused it: {_LIST.replace('list', 'resume')}"
+        )
+        yield Problem("patroni_paused", "cluster", message, remedy, WARNING)
 
 
 def _leader(leaders: list[str]) -> Iterator[Problem]:

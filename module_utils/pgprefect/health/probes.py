@@ -513,13 +513,15 @@ def runs(ask: Ask, limits: Thresholds, tenant: Tenant) -> Finding:
     return problems, details
 
 
-# A lag begins with the last piece that was archived, or with the statistics.
+# A lag begins with the last piece that was archived, or with the statistics. A standby leaves the archiving to its
+# primary, whatever it did while it was one itself.
 _ARCHIVING = """
-SELECT current_setting('archive_mode'), last_failed_wal,
-       coalesce(last_failed_time > last_archived_time, last_failed_time IS NOT NULL),
+SELECT current_setting('archive_mode'), last_failed_wal, coalesce(failed > last_archived_time, failed IS NOT NULL),
        extract(epoch FROM clock_timestamp() - coalesce(last_archived_time, stats_reset))::float8, last_archived_time,
-       last_failed_time, archived_count, failed_count
-FROM pg_stat_archiver
+       failed, archived_count, failed_count
+FROM pg_stat_archiver,
+     LATERAL (SELECT CASE WHEN NOT pg_is_in_recovery() OR current_setting('archive_mode') = 'always'
+                          THEN last_failed_time END AS failed) own
 """
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..core.connection import Login, connect
 from ..core.problems import Problem
-from .programs import RecoveryError, is_active, run_pgbackrest
+from .programs import RecoveryError, run_pgbackrest
 
 CONFIGURATION = "/etc/pgbackrest/pgbackrest.conf"
 # An annotation of the newest base backup records a restore point: it is as durable as the repository, and
@@ -357,22 +357,17 @@ def set_restore_point(login: Login, cluster: Cluster, name: str, now: datetime) 
     return point
 
 
-def archive_all_wal(login: Login, cluster: Cluster, point: str | None, now: datetime) -> bool:
+def archive_all_wal(login: Login, cluster: Cluster, point: str | None, now: datetime) -> None:
     """Archive everything that was committed until now, with a restore point at its end where a name is given.
 
-    Recovery to a time ends at the first commit after it, so this makes one. Returns False where PostgreSQL is stopped,
-    which means that nothing was archived. Raises RecoveryError and ConnectionFailed.
+    Recovery to a time ends at the first commit after it, so this makes one. Raises RecoveryError and ConnectionFailed.
     """
-    if not is_active(cluster.unit):
-        _log.info("%s is stopped, so no WAL is archived before the restore.", cluster.unit)
-        return False
     with contextlib.closing(connect(login, "postgres")) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT pg_current_xact_id()")
         connection.commit()
     if point:
         set_restore_point(login, cluster, point, now)
     check_archiving(cluster)
-    return True
 
 
 def refuse_during_backup(repository: Repository) -> None:

@@ -11,23 +11,22 @@ import logging
 import os
 import re
 import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 
-from ..core.connection import ConnectionFailed, Login, connect
+from ..core.connection import Login
 from ..core.lock import exclusive_lock
 from ..core.problems import Problem
-from .programs import POSTGRES_USER, RecoveryError, failed, is_active, run_program, run_systemctl
+from .programs import POSTGRES_USER, RecoveryError, is_active, run_program
 from .repository import Cluster, RecoveryPlan, Repository, blocked, refuse_during_backup, set_restore_point
+from .service import Service, SystemdService, recover
 
 SIDE_BY_SIDE = "beside"  # the name of a cluster that is restored side by side with the running one
 # The copying has a unit of its own, because it outlives a restore that was killed, and must be stopped before the
 # previous data directory is put back.
 _COPYING_UNIT = "pgprefect-restore.service"
 _HEADROOM = 1.1  # the WAL since the base backup needs space too
-_POLL_SECONDS = 0.3
 _log = logging.getLogger(__name__)
 
 
@@ -68,48 +67,51 @@ def check_free_space(cluster: Cluster, plan: RecoveryPlan) -> None:
         raise blocked(message, remedy)
 
 
-def restore_in_place(login: Login, cluster: Cluster, plan: RecoveryPlan) -> None:
+def restore_in_place(login: Login, cluster: Cluster, service: Service, plan: RecoveryPlan) -> None:
     """Replace the cluster. Where that fails, the previous data directory is put back and started.
 
     Raises RecoveryError.
     """
     _log.info("Restore %s to %s, from the base backup %s.", cluster.data, plan.target, plan.base_backup.label)
-    run_systemctl("stop", cluster.unit)
     try:
+        service.stop()
         cluster.data.rename(cluster.previous)
         _copy_data(cluster, cluster, plan)
-        _recover(login, cluster)
+        recover(login, service)
+        service.end_recovery()
     except BaseException as error:
         _log.info("The restore failed, so the previous data directory is put back.")
         state = "the database is as it was, and was started again"
         try:
-            _put_back(cluster)
+            _put_back(cluster, service)
         except RecoveryError as worse:  # it may have been broken before
-            state = f"the previous data directory is back, but does not start ({worse.problem.message})"
+            state = f"the previous data directory is back, but not all is well ({worse.problem.message})"
         if isinstance(error, (RecoveryError, OSError, LookupError)):
             raise _restore_failed(plan, error, state) from error
         raise
+    service.let_others_follow(rebuild=True)
 
 
-def undo_restore(login: Login, cluster: Cluster, now: datetime) -> None:
+def undo_restore(login: Login, cluster: Cluster, service: Service, now: datetime) -> None:
     """Take back a restore in place that had succeeded. Raises RecoveryError.
 
     Its restore point records that the cluster is on its previous timeline again.
     """
-    _put_back(cluster)
+    _put_back(cluster, service)
     set_restore_point(login, cluster, "undone", now)
 
 
-def _put_back(cluster: Cluster) -> None:
+def _put_back(cluster: Cluster, service: Service) -> None:
     """Put the previous data directory back and start PostgreSQL on it. Raises RecoveryError."""
     _stop_copying()
-    run_systemctl("stop", cluster.unit)
+    service.stop()
     if cluster.previous.exists():
         if cluster.data.exists():
             shutil.rmtree(cluster.data)
         cluster.previous.rename(cluster.data)
         _log.info("Moved %s back to %s.", cluster.previous, cluster.data)
-    run_systemctl("start", cluster.unit)
+    service.start_previous()
+    service.let_others_follow(rebuild=False)
 
 
 def restore_side_by_side(login: Login, cluster: Cluster, plan: RecoveryPlan) -> tuple[Cluster, Login]:
@@ -124,7 +126,7 @@ def restore_side_by_side(login: Login, cluster: Cluster, plan: RecoveryPlan) -> 
         _copy_data(cluster, copy, plan, "--archive-mode=off")
         _register(cluster, copy, port)
         copy_login = replace(login, port=port)
-        _recover(copy_login, copy)
+        recover(copy_login, SystemdService(copy))
     except BaseException as error:
         _stop_copying()
         if copy.settings.exists():
@@ -143,8 +145,11 @@ def _unused_port(port: int) -> int:
 
 def _register(cluster: Cluster, copy: Cluster, port: int) -> None:
     """Make the copy known to Debian's tools, with the settings of the original where recovery asks for them."""
+    written = cluster.settings / "postgresql.conf"
+    base = written.with_name("postgresql.base.conf")  # where the other one is Patroni's, which includes it
     for name in ("postgresql.conf", "pg_hba.conf", "pg_ident.conf"):
-        shutil.copy2(cluster.settings / name, copy.data / name)
+        source = base if name == written.name and base.exists() else cluster.settings / name
+        shutil.copy2(source, copy.data / name)
         shutil.chown(copy.data / name, POSTGRES_USER, POSTGRES_USER)
     run_program(["pg_createcluster", "--start-conf=manual", f"--port={port}", copy.version, copy.name])
     own = {"port": port, "listen_addresses": "", "archive_mode": "off", "shared_buffers": "128MB"}
@@ -153,6 +158,8 @@ def _register(cluster: Cluster, copy: Cluster, port: int) -> None:
     with open(copy.settings / "postgresql.conf", "a", encoding="utf-8") as file:
         for path in sorted((cluster.settings / "conf.d").glob("*.conf")):
             file.write(path.read_text(encoding="utf-8"))
+        if base.exists():  # recovery asks for as many of these as the primary had
+            file.writelines(re.findall(r"^max_.*\n", written.read_text(encoding="utf-8"), re.MULTILINE))
         file.writelines(f"{name} = '{value}'\n" for name, value in {**own, **log}.items())
 
 
@@ -170,57 +177,6 @@ def _copy_data(cluster: Cluster, copy: Cluster, plan: RecoveryPlan, *options: st
 def _stop_copying() -> None:
     if is_active(_COPYING_UNIT):
         run_program(["systemctl", "stop", _COPYING_UNIT])
-
-
-def _recover(login: Login, cluster: Cluster) -> None:
-    """Start the cluster and wait until it has replayed the WAL and accepts writes. Raises RecoveryError."""
-    log_size = cluster.log.stat().st_size if cluster.log.exists() else 0
-    began = time.monotonic()
-    _log.info("Replay the WAL: start %s, which logs to %s.", cluster.unit, cluster.log)
-    # Nobody knows how long it takes, so systemd does not wait for it.
-    run_systemctl("start", cluster.unit, "--no-block")
-    unit: dict[str, str] = {}
-    state = ""
-    while state != "f" or unit["ActiveState"] != "active":
-        time.sleep(_POLL_SECONDS)
-        unit = _unit_properties(cluster.unit, "ActiveState", "Job")
-        if unit["ActiveState"] not in ("active", "activating") and not unit.get("Job"):
-            raise failed(f"PostgreSQL ended the recovery: {_last_messages(cluster, log_size)}")
-        state = _recovery_state(login)
-        if state == "paused":  # it would wait for a person
-            raise failed(f"PostgreSQL paused the recovery: {_last_messages(cluster, log_size)}")
-    _log.info("%s replayed the WAL and accepts writes after %.1f s.", cluster.unit, time.monotonic() - began)
-
-
-def _unit_properties(unit: str, *names: str) -> dict[str, str]:
-    properties = [f"--property={name}" for name in names]
-    shown = run_program(["systemctl", "show", *properties, unit], logged=False)  # asked several times a second
-    return dict(line.split("=", 1) for line in shown.splitlines())
-
-
-def _recovery_state(login: Login) -> str:
-    """Return 't' during recovery, 'paused' where it is paused, 'f' when it is done, and '' while nobody answers."""
-    question = """
-        SELECT CASE WHEN pg_is_in_recovery() AND pg_get_wal_replay_pause_state() = 'paused' THEN 'paused'
-               ELSE left(pg_is_in_recovery()::text, 1) END"""
-    import psycopg2
-
-    try:
-        with contextlib.closing(connect(login, "postgres")) as connection, connection.cursor() as cursor:
-            cursor.execute(question)
-            return str(cursor.fetchone()[0])
-    except (ConnectionFailed, psycopg2.Error):
-        return ""
-
-
-def _last_messages(cluster: Cluster, log_size: int) -> str:
-    """Return the last messages that PostgreSQL logged since its log had this size."""
-    with contextlib.suppress(OSError), open(cluster.log, encoding="utf-8", errors="replace") as file:
-        file.seek(log_size)
-        lines = [line.strip() for line in file if re.search(r"(FATAL|PANIC|ERROR|WARNING|HINT|DETAIL):", line)]
-        lines = [line for line in lines if "the database system is" not in line]
-        return " ".join(lines[-3:]) or f"see {cluster.log}"
-    return f"see {cluster.log}"
 
 
 def _restore_failed(plan: RecoveryPlan, error: Exception, state: str) -> RecoveryError:

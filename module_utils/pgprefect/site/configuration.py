@@ -148,19 +148,20 @@ class Certificate:
 class Patroni:
     """This host's part of a cluster of several: its Patroni's ``url`` and ``ca_file``, and all ``members``.
 
-    At ``etcd_url`` its etcd says how it is.
+    Its own is ``name``, and at ``etcd_url`` its etcd says how it is.
     """
 
     url: str
     ca_file: str
     etcd_url: str
+    name: str
     members: tuple[str, ...]
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any]) -> Patroni:
         """Make it of names and values. Raises KeyError."""
-        url, ca_file, etcd_url = (str(arguments[name]) for name in ("url", "ca_file", "etcd_url"))
-        return cls(url, ca_file, etcd_url, tuple(map(str, arguments["members"])))
+        url, ca_file, etcd_url, name = (str(arguments[key]) for key in ("url", "ca_file", "etcd_url", "name"))
+        return cls(url, ca_file, etcd_url, name, tuple(map(str, arguments["members"])))
 
 
 @dataclass(frozen=True)

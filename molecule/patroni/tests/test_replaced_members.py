@@ -64,7 +64,7 @@ def lose(name: str) -> None:
 
 def make(playbook: Playbook) -> None:
     """Give hosts that were lost a new machine."""
-    done = playbook("molecule/example/create.yml")
+    done = playbook("molecule/patroni/create.yml")
     assert done.returncode == 0, done.stdout
 
 

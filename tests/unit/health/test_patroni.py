@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.server
-import json
-import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -18,35 +13,7 @@ from pgprefect.health.patroni import patroni
 from pgprefect.metrics.shared import cluster_questions
 from pgprefect.site.configuration import Patroni
 
-# Of Patroni 3.0 and of 4.0, which has another word for a standby that follows.
-LEADER = {"name": "db1", "role": "leader", "state": "running", "timeline": 2}
-STANDBY = {"name": "db2", "role": "sync_standby", "state": "running", "timeline": 2, "lag": 0}
-THIRD = {"name": "db3", "role": "replica", "state": "streaming", "timeline": 2, "lag": 16}
-
-
-@contextlib.contextmanager
-def answering(members: list[dict[str, Any]], majority: bool = True) -> Iterator[Patroni]:
-    answers = {
-        "/cluster": (200, {"members": members, "scope": "15-main"}),
-        "/health": (200, {"health": "true"}) if majority else (503, {"health": "false"}),
-    }
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, answer = answers[self.path]
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(json.dumps(answer).encode())
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}"
-        yield Patroni(url, "", url, ("db1", "db2", "db3"))
-        server.shutdown()
-
+from tests.support.patroni_answers import LEADER, STANDBY, THIRD, answering
 
 CASES: list[tuple[list[dict[str, Any]], list[tuple[str, str]]]] = [
     ([LEADER, STANDBY, THIRD], []),
@@ -66,6 +33,12 @@ def test_what_keeps_a_cluster_from_being_whole(members: list[dict[str, Any]], ex
         problems, details = patroni(cluster, 2)
     assert [(problem.code, problem.severity) for problem in problems] == expected
     assert set(details["members"]) == {member["name"] for member in members}
+
+
+def test_one_that_is_paused() -> None:
+    with answering([LEADER, STANDBY, THIRD], pause=True) as cluster:
+        problems, _details = patroni(cluster, 2)
+    assert [(problem.code, problem.severity) for problem in problems] == [("patroni_paused", WARNING)]
 
 
 def test_an_etcd_without_a_majority_or_without_an_answer() -> None:
@@ -98,7 +71,8 @@ def test_what_the_command_and_the_metrics_say(
 
 
 def test_one_that_does_not_answer() -> None:
-    problems, _details = patroni(Patroni("http://127.0.0.1:1", "", "http://127.0.0.1:1", ("db1",)), 2)
+    dead = Patroni("http://127.0.0.1:1", "", "http://127.0.0.1:1", "db1", ("db1",))
+    problems, _details = patroni(dead, 2)
     assert [(problem.code, problem.severity) for problem in problems] == [("patroni_silent", ERROR)]
-    (question,) = cluster_questions(Patroni("http://127.0.0.1:1", "", "http://127.0.0.1:1", ("db1",)), 2).values()
+    (question,) = cluster_questions(dead, 2).values()
     assert [(sample.metric.name, sample.value) for sample in question()] == [("pgprefect_cluster_primaries", 0)]

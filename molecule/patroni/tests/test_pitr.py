@@ -1,0 +1,259 @@
+"""Point in time of a database of three hosts, whose repository is on a disk that all of them have."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from testinfra.host import Host
+
+from tests.support.hosts import changed, wait_for_health
+from tests.support.patroni import health, is_whole, switch_over
+from tests.support.scenario import PSQL, Playbook, Typed, as_cron
+from tests.support.waiting import wait_for
+
+DATA, ARCHIVE = "/var/lib/postgresql/15", "/srv/shared/pgbackrest/archive/main/15-1"
+SCHEDULE = "/etc/cron.d/postgresql-pitr"
+RUN = "prefect deployment run collect-market-data/sample --watch"
+TIMELINE = "SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"
+Write = Callable[[str], None]
+
+pytestmark = pytest.mark.thorough
+
+
+@pytest.fixture
+def standbys(members: dict[str, Host], primary: str) -> dict[str, Host]:
+    return {name: host for name, host in members.items() if name != primary}
+
+
+@pytest.fixture
+def write(members: dict[str, Host], primary: str) -> Write:
+    def write(message: str) -> None:
+        members[primary].check_output(
+            PSQL, f"INSERT INTO system_logs (event_type, message) VALUES ('pitr', '{message}')"
+        )
+
+    members[primary].check_output(PSQL, "DELETE FROM system_logs WHERE event_type = 'pitr'")
+    return write
+
+
+def written(host: Host, port: int = 5432) -> str:
+    question = "SELECT string_agg(message, '' ORDER BY message) FROM system_logs WHERE event_type = 'pitr'"
+    return str(host.check_output(f"PGPORT={port} {PSQL}", question))
+
+
+def listed(host: Host) -> Any:
+    return json.loads(host.check_output("pgprefect pitr list --json"))
+
+
+def cron(host: Host) -> Any:
+    """Make the backup that is scheduled last, as cron does."""
+    command = host.file(SCHEDULE).content_string.strip().splitlines()[-1].partition(" postgres ")[2]
+    return as_cron(host, SCHEDULE, "postgres", command.partition("postgresql-pitr ")[2])
+
+
+def all_are_whole(members: dict[str, Host], rows: str) -> None:
+    """All members run, follow, have these rows and nothing aside, and Patroni is in charge."""
+    wait_for(lambda: is_whole(next(iter(members.values())), members), seconds=60)
+    wait_for(lambda: {written(host) for host in members.values()} == {rows}, seconds=30)
+    for host in members.values():
+        assert host.check_output(f"ls {DATA}") == "main"
+        postmaster = host.check_output(f"cat /proc/$(head -1 {DATA}/main/postmaster.pid)/cgroup")
+        assert "/patroni.service" in postmaster and "recovery" not in postmaster
+    wait_for(
+        lambda: all(health(host) == ("healthy", []) for host in members.values()),
+        lambda: [health(host) for host in members.values()],
+        60,
+    )
+
+
+def test_all_members_archive_into_one_repository(members: dict[str, Host], primary: str, playbook: Playbook) -> None:
+    assert len({json.dumps(listed(host)) for host in members.values()}) == 1
+    assert listed(members[primary])["backups"]
+    settings = "SELECT string_agg(setting, ' ' ORDER BY name) FROM pg_settings WHERE name ~ '^archive_(com|mode)'"
+    assert {host.check_output(PSQL, settings) for host in members.values()} == {
+        "pgbackrest --stanza=main archive-push %p on"
+    }
+    members[primary].check_output("pgprefect pitr check")
+    # The primary is not the host that made the stanza.
+    again = playbook("playbooks/pgbackrest.yml")
+    assert again.returncode == 0 and set(changed(again.stdout)) == {0}, again.stdout
+
+
+def test_backups_and_wal_go_on_after_a_switchover(members: dict[str, Host], primary: str) -> None:
+    before = listed(members[primary])["backups"][-1]
+    successor = switch_over(members, primary)
+    left = cron(members[primary])
+    assert left.rc == 0, left.stderr
+    assert f"{successor} is the primary. It makes the backups of all. The newest one ended" in left.stdout
+    assert listed(members[primary])["backups"][-1] == before
+    said = json.loads(members[primary].run("pgprefect health --json").stdout)
+    assert (said["checks"]["pitr"], said["checks"]["archiving"]) == ("healthy", "healthy"), said["problems"]
+    made = cron(members[successor])
+    assert made.rc == 0 and "Made the incr backup" in made.stdout, made.stderr
+    after = listed(members[primary])["backups"][-1]
+    assert after["kind"] == "incr" and after["timeline"] > before["timeline"]
+    members[successor].check_output("pgprefect pitr check")
+
+
+def test_a_standby_that_could_not_archive_as_the_primary_is_well(members: dict[str, Host], primary: str) -> None:
+    stanza = ARCHIVE.rpartition("/")[0]
+    members[primary].check_output(f"mv {stanza} {stanza}.away")
+    try:
+        failing = "SELECT last_failed_wal IS NOT NULL FROM pg_stat_archiver"
+        members[primary].check_output(PSQL, "SELECT pg_logical_emit_message(true, 'a', 'b'), pg_switch_wal()")
+        wait_for(lambda: members[primary].check_output(PSQL, failing) == "t", seconds=60)
+    finally:
+        members[primary].check_output(f"mv {stanza}.away {stanza}")
+    switch_over(members, primary)
+    said = json.loads(members[primary].run("pgprefect health --json").stdout)
+    assert said["checks"]["archiving"] == "healthy" and said["details"]["archiving"]["last_failed"] is None
+
+
+def test_a_standby_refuses_what_is_the_primarys(primary: str, standbys: dict[str, Host]) -> None:
+    for name, host in standbys.items():
+        for command in ("point x", "check"):
+            refused = host.run(f"pgprefect pitr {command}")
+            assert refused.rc == 2 and f"{primary} is the primary." in refused.stderr, refused.stderr
+        for command in ("restore --end --yes", "restore --end --beside", "restore --end --dry-run"):
+            refused = host.run(f"pgprefect pitr {command}")
+            assert refused.rc == 2 and f"{name} is a standby; {primary} is the primary." in refused.stderr
+            assert f"Run this on {primary}, as root." in refused.stderr
+        assert host.check_output(f"ls {DATA}") == "main"
+
+
+def test_a_copy_beside_the_cluster(members: dict[str, Host], primary: str, playbook: Playbook, write: Write) -> None:
+    host = members[primary]
+    write("A")
+    point = host.check_output("pgprefect pitr point beside").split()[3]
+    write("B")
+    postmaster = f"head -1 {DATA}/main/postmaster.pid"
+    before = host.check_output(postmaster)
+    to = {"pgbackrest_restore_point": point, "pgbackrest_restore_beside": True}
+    done = playbook("playbooks/restore_cluster.yml", "--extra-vars", json.dumps(to))
+    assert done.returncode == 0, done.stdout
+    try:
+        assert written(host, 5433) == "A"
+        assert host.check_output(f"PGPORT=5433 {PSQL}", "SHOW archive_mode") == "off"
+        assert host.check_output(postmaster) == before
+    finally:
+        host.check_output("pg_dropcluster --stop 15 beside")
+    all_are_whole(members, "AB")
+
+
+def test_back_to_between_two_writes(
+    members: dict[str, Host], app: Host, primary: str, typed: Typed, write: Write
+) -> None:
+    host = members[primary]
+    write("A")
+    point = host.check_output("pgprefect pitr point between").split()[3]
+    write("B")
+    timeline = host.check_output(PSQL, TIMELINE)
+    typed("point_in_time.md", "Restore in place", NAME=point)
+    all_are_whole(members, "A")
+    assert host.check_output(PSQL, "SELECT pg_is_in_recovery()") == "f"
+    assert host.check_output(PSQL, TIMELINE) > timeline
+    assert "Flow run finished successfully" in app.check_output(RUN)
+    wait_for_health(app)
+    assert host.run("pgprefect verify").rc == 0
+    found = listed(host)
+    assert found["backups"][-1]["kind"] == "full"
+    # What comes next is archived, by whichever is the primary.
+    switch_over(members, primary)
+    write_to = next(one for one in members.values() if one.check_output(PSQL, "SELECT pg_is_in_recovery()") == "f")
+    write_to.check_output("pgprefect pitr check")
+
+
+def test_nothing_is_restored_while_somebody_has_paused_patroni(
+    members: dict[str, Host], primary: str, typed: Typed
+) -> None:
+    members[primary].check_output("patronictl -c /etc/patroni/config.yml pause --wait")
+    refused = members[primary].run("pgprefect pitr restore --end --yes")
+    assert refused.rc == 2 and "Patroni is paused. Nothing was changed." in refused.stderr, refused.stderr
+    typed("point_in_time.md", "Several hosts")
+    wait_for(lambda: health(members[primary]) == ("healthy", []), seconds=30)
+
+
+@pytest.fixture
+def whole_again(members: dict[str, Host], primary: str) -> Iterator[None]:
+    yield
+    if "before-restore" in members[primary].check_output(f"ls {DATA}"):  # the test failed halfway
+        members[primary].check_output("systemctl stop victim; pgprefect pitr undo --yes")
+
+
+@pytest.mark.usefixtures("whole_again")
+def test_a_restore_that_fails_leaves_the_database_as_it_was(
+    members: dict[str, Host], primary: str, write: Write
+) -> None:
+    host = members[primary]
+    write("A")
+    point = host.check_output("pgprefect pitr point broken").split()[3]
+    segment = host.check_output(PSQL, "SELECT pg_walfile_name(pg_current_wal_lsn())")
+    write("B")
+    host.check_output("pgprefect pitr check")
+    host.check_output(f"mkdir /srv/shared/away && mv {ARCHIVE}/{segment[:16]}/{segment}-* /srv/shared/away")
+    try:
+        failed = host.run(f"pgprefect pitr restore --point {point} --yes")
+    finally:
+        host.check_output(f"mv /srv/shared/away/* {ARCHIVE}/{segment[:16]}/ && rmdir /srv/shared/away")
+    assert failed.rc == 2 and "recovery ended before configured recovery target" in failed.stderr, failed.stderr
+    assert "the database is as it was" in failed.stderr, failed.stderr
+    all_are_whole(members, "AB")
+    host.check_output("pgprefect pitr check")
+
+
+@pytest.mark.usefixtures("whole_again")
+def test_a_restore_that_was_killed_is_undone(
+    members: dict[str, Host], primary: str, standbys: dict[str, Host], write: Write
+) -> None:
+    host = members[primary]
+    write("AB")
+    host.check_output("systemd-run --collect --unit=victim /usr/local/bin/pgprefect pitr restore --end --yes")
+    waiting = f"timeout 180 bash -c 'until test -e {DATA}/main.before-restore; do sleep 0.05; done'"
+    host.check_output(f"{waiting} || {{ journalctl --unit victim >&2; false; }}")
+    host.check_output("systemctl kill --signal=KILL victim")
+    # Nobody takes over meanwhile, and everybody knows why.
+    for standby in standbys.values():
+        assert "patroni_paused" in health(standby)[1]
+        assert written(standby) == "AB"
+        assert "There is nothing to undo" in standby.run("pgprefect pitr undo --yes").stderr
+    undone = host.run("pgprefect pitr undo --yes")
+    assert undone.rc == 0, undone.stderr
+    all_are_whole(members, "AB")
+    host.check_output("pgprefect pitr check")
+
+
+def test_a_restore_that_succeeded_is_undone(members: dict[str, Host], primary: str, write: Write) -> None:
+    """The others come back from what is put back, and the next failover takes no timeline that was used already."""
+    host = members[primary]
+    write("A")
+    point = host.check_output("pgprefect pitr point undone").split()[3]
+    write("B")
+    host.check_output(f"pgprefect pitr restore --point {point} --yes")
+    assert written(host) == "A"
+    host.check_output("pgprefect pitr undo --yes")
+    all_are_whole(members, "AB")
+    used = set(re.findall(r"^(\w{8})\.history$", host.check_output(f"ls {ARCHIVE}"), re.MULTILINE))
+    successor = switch_over(members, primary)
+    assert members[successor].check_output(PSQL, TIMELINE) > max(used)
+    members[successor].check_output("pgprefect pitr check")
+
+
+def test_a_path_that_is_not_shared_is_refused(members: dict[str, Host], primary: str, playbook: Playbook) -> None:
+    settings = {name: host.check_output(PSQL, "SHOW archive_command") for name, host in members.items()}
+    own = {"pgbackrest_repository": {"path": "/srv/own"}}
+    refused = playbook("playbooks/pgbackrest.yml", "--extra-vars", json.dumps(own))
+    said = " ".join(refused.stdout.split())
+    assert refused.returncode != 0, refused.stdout
+    assert f"does not find in /srv/own what {primary} created there" in said, refused.stdout
+    assert "Mount the same disk on all hosts" in said
+    assert {name: host.check_output(PSQL, "SHOW archive_command") for name, host in members.items()} == settings
+    for host in members.values():
+        host.check_output("rm -r /srv/own")
+    back = playbook("playbooks/pgbackrest.yml")
+    assert back.returncode == 0, back.stdout
+    # What was archived meanwhile is missing, and no older backup leads across that.
+    members[primary].check_output("pgprefect pitr backup --full")
