@@ -310,6 +310,10 @@ ELSEWHERE = {
     'operator class "gin_trgm_ops" does not exist': _PLACEMENT,
     'permission denied to create extension "pg_trgm"': _PLACEMENT,
     "Can't locate revision identified by '…'": _PLACEMENT,
+    "Patroni is paused": "tests/unit/health/test_patroni.py::test_one_that_is_paused",
+    "PostgreSQL runs on …, but not everywhere": (
+        "tests/unit/pitr/test_service.py::test_a_standby_that_cannot_be_rebuilt"
+    ),
     "The last cleanup of tenant … failed": "tests/unit/core/test_jobs.py::test_a_failed_run",
     "The cleanup of tenant … began at … and never ended": (
         "tests/unit/core/test_jobs.py::test_a_run_that_is_killed_and_one_that_lives"

@@ -39,6 +39,7 @@ def test_one_that_is_paused() -> None:
     with answering([LEADER, STANDBY, THIRD], pause=True) as cluster:
         problems, _details = patroni(cluster, 2)
     assert [(problem.code, problem.severity) for problem in problems] == [("patroni_paused", WARNING)]
+    assert problems[0].message.startswith("Patroni is paused")
 
 
 def test_an_etcd_without_a_majority_or_without_an_answer() -> None:
