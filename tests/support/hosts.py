@@ -18,7 +18,7 @@ def changed(output: str) -> list[int]:
 def wait_for_health(host: Host, tenant: str = "prefect") -> None:
     """Wait until all answers again after a restart."""
     health = f"pgprefect --tenant {tenant} health"
-    wait_for(lambda: host.run(health).rc == 0, lambda: host.run(health).stdout, 90)
+    wait_for(lambda: host.run(health).rc == 0, lambda: host.run(health).stdout, 180)
 
 
 def problem_codes(host: Host) -> list[str]:

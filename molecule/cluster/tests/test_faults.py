@@ -28,7 +28,7 @@ TLS = "/etc/prefect/tls"
 def answers(stream: Load, more: int = 50) -> None:
     """Wait until further requests were acknowledged."""
     before = len(stream.acknowledged)
-    wait_for(lambda: len(stream.acknowledged) > before + more, lambda: stream.failures[-4:], 90)
+    wait_for(lambda: len(stream.acknowledged) > before + more, lambda: stream.failures[-4:], 240)
 
 
 def main_process(host: Host, unit: str) -> int:
@@ -78,7 +78,7 @@ def test_each_service_that_is_killed_comes_back(
             stream.start(SAMPLE, source="sample")
             before = main_process(host, unit)
             host.check_output("kill -KILL %s", str(before))
-            wait_for(partial(is_another, host, unit, before))
+            wait_for(partial(is_another, host, unit, before), seconds=120)
             answers(stream)
     healthy(first, second, database)
     assert not lost_runs(database, stream)
