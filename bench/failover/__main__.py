@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 
 from testinfra.host import Host
@@ -19,8 +17,7 @@ from testinfra.host import Host
 from tests.support.load import Load
 from tests.support.network import address_of
 from tests.support.patroni import is_whole, switch_over
-from tests.support.project import ROOT
-from tests.support.scenario import PSQL, SCENARIO, host_of, lost
+from tests.support.scenario import PSQL, SCENARIO, host_of, lost, on_the_controller
 from tests.support.waiting import wait_for
 from tests.support.writes import longest_gap, lost_rows, taking_writes, writes_go_on, writing
 
@@ -34,16 +31,9 @@ FILL = f"""SET ROLE mltrading_owner; CREATE TABLE public.filler AS
 
 def ansible(playbook: str, inventories: tuple[str, ...]) -> float:
     """Run a playbook, and return its seconds."""
-    given = [word for name in inventories for word in ("--inventory", str(SCENARIO / "inventory" / name))]
+    given = [word for name in inventories for word in ("--inventory", f"inventory/mine/{name}")]
     begun = time.monotonic()
-    done = subprocess.run(
-        [ROOT / ".venv/bin/ansible-playbook", *given, playbook],
-        cwd=ROOT,
-        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = on_the_controller(".venv/bin/ansible-playbook", *given, playbook)
     if done.returncode:
         raise RuntimeError(done.stdout)
     return time.monotonic() - begun
@@ -52,9 +42,8 @@ def ansible(playbook: str, inventories: tuple[str, ...]) -> float:
 def requests(host: Host) -> Load:
     """Requests to the API by the proxy of a host, 50 a second, of which a fifth create a run."""
     secrets = SCENARIO / "inventory/.secrets"
-    password = (secrets / "prefect_api").read_text().strip()
-    authority = Path(secrets / "tls/ca.pem")
-    return Load(address_of(host), "prefect.failover.test", authority, f"admin:{password}", rate=50, reads=4)
+    login = f"admin:{(secrets / 'prefect_api').read_text().strip()}"
+    return Load(address_of(host), "prefect.failover.test", secrets / "tls/ca.pem", login, rate=50, reads=4)
 
 
 def crash(host: Host) -> None:

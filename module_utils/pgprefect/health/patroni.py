@@ -10,29 +10,25 @@ from typing import Any
 from ..core.http import get
 from ..core.problems import ERROR, NOTICE, WARNING, Problem
 from ..site.configuration import Patroni
+from ..site.patroni import LEADERS, RUNNING, describe, members_of, typed
 from .probes import Finding
 
-_WELL = ("running", "streaming")
-LEADERS = ("leader", "standby_leader")
-_LIST = "patronictl -c /etc/patroni/config.yml list"
+_LIST = typed("list")
 
 
 def patroni(cluster: Patroni, timeout: float) -> Finding:
     """Check that there is one leader, that all members follow it, and that etcd has a majority.
 
     Without one, Patroni goes on to show what etcd said before, so that etcd itself is asked.
-
-    Patroni's releases 3.0 to 4.0 describe a standby that follows by one of two words.
     """
     try:
-        described = _ask(cluster, "/cluster", timeout)
-        members = described["members"]
+        described = describe(cluster, timeout)
+        found = members_of(described)
     except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         message = f"Patroni of this host does not answer at {cluster.url}: {reason}."
         return [Problem("patroni_silent", "patroni", message, "systemctl status patroni; journalctl -u patroni")], {}
     reached = _has_majority(cluster.etcd_url, timeout)
-    found = {str(member["name"]): member for member in members}
     leaders = [name for name, member in found.items() if member.get("role") in LEADERS]
     absent = dict(_absent(cluster, found, leaders))
     problems = [*_etcd(reached), *_pause(described), *_leader(leaders), *_members(cluster, found, absent)]
@@ -42,10 +38,6 @@ def patroni(cluster: Patroni, timeout: float) -> Finding:
     }
     details = {"leader": ", ".join(leaders), "members": shown, "absent": absent, "reaches_etcd": reached}
     return problems, details
-
-
-def _ask(cluster: Patroni, path: str, timeout: float) -> Any:
-    return json.loads(get(cluster.url + path, timeout, cluster.ca_file))
 
 
 def _has_majority(url: str, timeout: float) -> bool:
@@ -73,7 +65,7 @@ def _pause(described: Mapping[str, Any]) -> Iterator[Problem]:
         message = "Patroni is paused, so that no member takes over where the primary is lost."
         remedy = (
             "A restore in place pauses it while it runs. After one that was killed, on its host: pgprefect pitr undo "
-            f"--yes. If somebody else has paused it: {_LIST.replace('list', 'resume')}"
+            f"--yes. If somebody else has paused it: {typed('resume')}"
         )
         yield Problem("patroni_paused", "cluster", message, remedy, WARNING)
 
@@ -92,7 +84,7 @@ def _absent(cluster: Patroni, found: Mapping[str, Mapping[str, Any]], leaders: l
         member = found.get(name)
         if not member:
             yield name, "is not in the cluster"
-        elif member.get("state") not in _WELL:
+        elif member.get("state") not in RUNNING:
             yield name, f"is {member.get('state')}"
         elif timelines and member.get("timeline") not in timelines:
             yield name, f"is on the timeline {member.get('timeline')}, and the leader is on another one"
@@ -109,5 +101,5 @@ def _members(cluster: Patroni, found: Mapping[str, Mapping[str, Any]], absent: M
             yield Problem("patroni_member_away", f"member {name}", message, remedy, WARNING)
         if found.get(name, {}).get("pending_restart"):
             message = f"The member {name} has settings that count after its next restart."
-            remedy = f"At a quiet moment: {_LIST.replace('list', 'restart')} CLUSTER {name}, or run site.yml."
+            remedy = f"At a quiet moment: {typed('restart', 'CLUSTER', name)}, or run site.yml."
             yield Problem("patroni_restart_due", f"member {name}", message, remedy, NOTICE)

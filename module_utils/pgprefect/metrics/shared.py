@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from ..core.errors import ProblemError
-from ..health.patroni import LEADERS, patroni
+from ..health.patroni import patroni
 from ..health.redis import redis
 from ..health.thresholds import Thresholds
 from ..site.configuration import Patroni, Tenant
+from ..site.patroni import LEADERS
 from .exposition import Metric, Sample
 
 WRITABLE = Metric("pgprefect_redis_writable", "1 where the Redis of a tenant takes writes.")

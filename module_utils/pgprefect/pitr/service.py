@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import logging
 import re
 import shutil
@@ -14,15 +13,12 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 from ..core.connection import ConnectionFailed, Login, connect
-from ..core.http import get
 from ..core.problems import Problem
 from ..site.configuration import Patroni
+from ..site.patroni import LEADERS, PATRONICTL, RUNNING, describe, members_of, typed
 from .programs import POSTGRES_USER, RecoveryError, failed, is_active, run_program, run_systemctl
 from .repository import Cluster, blocked
 
-_PATRONICTL = ("patronictl", "-c", "/etc/patroni/config.yml")
-_LEADERS = ("leader", "standby_leader")
-_RUNNING = ("running", "streaming")
 _FOLLOWS, _COPIES = "follows", "copies"
 # Patroni looks every 5 seconds, and tells the others in the next one.
 _SETTLED_SECONDS = 12
@@ -141,19 +137,19 @@ class PatroniService:
     def require_primary(self) -> None:
         """Refuse where another member leads; where none does, what is here may be taken."""
         name = self._patroni.name
-        leaders = [member for member, row in self._members().items() if row.get("role") in _LEADERS]
+        leaders = [member for member, row in self._members().items() if row.get("role") in LEADERS]
         if leaders not in ([], [name]):
             raise blocked(f"{name} is a standby; {leaders[0]} is the primary", f"Run this on {leaders[0]}, as root.")
 
     def require_whole(self) -> None:
         """Refuse where one is away that would come back with what was there before, or somebody has paused Patroni."""
-        seen = self._members()
-        away = [name for name in self._patroni.members if name not in seen]
+        described = self._described()
+        away = [name for name in self._patroni.members if name not in members_of(described)]
         if away:
             remedy = "Start its Patroni, or remove it from the cluster: playbooks/members.yml (docs/disaster.md)."
             raise blocked(f"The member {away[0]} is away, and would come back with what was there before", remedy)
-        if self._is_paused():
-            raise blocked("Patroni is paused", f"If nobody needs that: {self._typed('resume', self._scope)}")
+        if described.get("pause"):
+            raise blocked("Patroni is paused", f"If nobody needs that: {typed('resume', self._scope)}")
 
     def is_running(self) -> bool:
         """Return whether a postmaster has the data directory."""
@@ -209,20 +205,21 @@ class PatroniService:
         if not rebuild:
             with contextlib.suppress(RecoveryError):
                 self._wait_for(due, (_FOLLOWS,), _FOLLOW_SECONDS)
-            due = [name for name in due if self._state(name) != _FOLLOWS]
+            states = self._states()
+            due = [name for name in due if states.get(name) != _FOLLOWS]
         try:
             if due:
                 self._ask("reinit", "--force", self._scope, *due)
             self._wait_for(due, (_FOLLOWS, _COPIES))
             self._ask("resume", "--wait", self._scope)
-            while copying := [name for name in due if self._state(name) == _COPIES]:
+            while copying := [name for name, state in self._states().items() if name in due and state == _COPIES]:
                 _log.info("%s: the data is being copied.", ", ".join(copying))
                 time.sleep(_SETTLED_SECONDS)
             self._wait_for(due, (_FOLLOWS,))
         except RecoveryError as error:
             message = f"PostgreSQL runs on {self._patroni.name}, but not everywhere: {error.problem.message}"
-            again = [self._typed("reinit", self._scope, *due)] if due else []
-            again += [self._typed("resume", self._scope)] if self._is_paused() else []
+            again = [typed("reinit", self._scope, *due)] if due else []
+            again += [typed("resume", self._scope)] if self._is_paused() else []
             remedy = f"On each member: journalctl -u patroni; then: {'; '.join(again)}"
             raise RecoveryError(Problem("pitr_failed", "standbys", message, remedy)) from error
 
@@ -232,33 +229,37 @@ class PatroniService:
         return run_program(["journalctl", f"--unit={self.recovery_unit}", since, "--output=cat", "--no-pager"])
 
     def _wait_for(self, names: Collection[str], states: Collection[str], seconds: float = _TOLD_SECONDS) -> None:
-        _wait(
-            lambda: all(self._state(name) in states for name in names),
-            seconds,
-            f"of {', '.join(names)} not all have copied the data, or begun to",
-        )
+        def reached() -> bool:
+            seen = self._states()
+            return all(seen.get(name) in states for name in names)
 
-    def _state(self, name: str) -> str:
-        """Return whether a member follows, copies the data, or neither."""
+        _wait(reached, seconds, f"of {', '.join(names)} not all have copied the data, or begun to")
+
+    def _states(self) -> dict[str, str]:
+        """Return the members that follow or copy the data, each with which of both."""
         seen = self._members()
-        row, leader = seen.get(name, {}), seen.get(self._patroni.name, {})
-        if row.get("state") == "creating replica":
-            return _COPIES
-        return _FOLLOWS if row.get("state") in _RUNNING and row.get("timeline") == leader.get("timeline") else ""
+        timeline = seen.get(self._patroni.name, {}).get("timeline")
+        copying = {name: _COPIES for name, row in seen.items() if row.get("state") == "creating replica"}
+        following = {
+            name: _FOLLOWS
+            for name, row in seen.items()
+            if row.get("state") in RUNNING and row.get("timeline") == timeline
+        }
+        return {**copying, **following}
 
     def _leads(self) -> bool:
         row = self._members().get(self._patroni.name, {})
-        return row.get("role") in _LEADERS and row.get("state") in _RUNNING
+        return row.get("role") in LEADERS and row.get("state") in RUNNING
 
     def _members(self) -> dict[str, Mapping[str, Any]]:
-        return {str(row["name"]): row for row in self._described()["members"]}
+        return members_of(self._described())
 
     def _is_paused(self) -> bool:
         return bool(self._described().get("pause"))
 
     def _described(self) -> Mapping[str, Any]:
         try:
-            return dict(json.loads(get(f"{self._patroni.url}/cluster", 10, self._patroni.ca_file)))
+            return describe(self._patroni, 10)
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise _stuck(f"Patroni of this host does not answer at {self._patroni.url}: {error}") from error
 
@@ -267,10 +268,7 @@ class PatroniService:
         return ["runuser", f"--user={POSTGRES_USER}", "--", program, "-D", str(self._cluster.data), *words]
 
     def _ask(self, *words: str) -> None:
-        run_program([*_PATRONICTL, *words])
-
-    def _typed(self, *words: str) -> str:
-        return " ".join([*_PATRONICTL, *words])
+        run_program([*PATRONICTL, *words])
 
 
 def recover(login: Login, service: Service) -> None:

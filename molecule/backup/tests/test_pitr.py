@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import partial
 
 import pytest
 from testinfra.host import Host
 
 from tests.support.hosts import changed, wait_for_health
+from tests.support.point_in_time import listed, remove_rows, write_row, written
 from tests.support.scenario import PREFECT, PSQL, Playbook, Typed
 from tests.support.waiting import wait_for
 
@@ -20,27 +21,14 @@ Write = Callable[[str], None]
 
 @pytest.fixture(scope="module", autouse=True)
 def no_rows_of_these_tests(host: Host) -> Iterator[None]:
-    remove = "DELETE FROM system_logs WHERE event_type = 'pitr'"
-    host.check_output(PSQL, remove)
+    remove_rows(host)
     yield
-    host.check_output(PSQL, remove)
+    remove_rows(host)
 
 
 @pytest.fixture(scope="module")
 def write(host: Host) -> Write:
-    def write(message: str) -> None:
-        host.check_output(PSQL, f"INSERT INTO system_logs (event_type, message) VALUES ('pitr', '{message}')")
-
-    return write
-
-
-def written(host: Host, port: int = 5432) -> str:
-    question = "SELECT string_agg(message, '' ORDER BY message) FROM system_logs WHERE event_type = 'pitr'"
-    return str(host.check_output(f"PGPORT={port} {PSQL}", question))
-
-
-def listed(host: Host) -> Any:
-    return json.loads(host.check_output("pgprefect pitr list --json"))
+    return partial(write_row, host)
 
 
 def clusters(host: Host) -> list[str]:

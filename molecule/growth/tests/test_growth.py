@@ -122,8 +122,7 @@ def test_it_grows_and_no_run_is_lost(
     check, stopped, _site = typed("disaster.md", "A server's or a worker's host")
     assert changed(check) == changed(stopped) and sorted(changed(stopped))[:5] == [0] * 5, stopped
     assert json.loads(box.check_output("systemctl list-units --state=active --output=json 'prefect-*'")) == []
-    unfinished = [run for run in client.runs if state_of(box, run) != "COMPLETED"]
-    wait_for(lambda: [run for run in unfinished if state_of(box, run) != "COMPLETED"] == [], seconds=300)
+    wait_for(lambda: {state_of(box, run) for run in client.runs} == {"COMPLETED"}, seconds=300)
     lost = box.check_output(PSQL, "SELECT count(*) FROM prefect.flow_run WHERE state_type IN ('CRASHED', 'FAILED')")
     assert lost == "0" and len(client.runs) > 10
     for name, host in clone.hosts.items():

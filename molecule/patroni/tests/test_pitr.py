@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from testinfra.host import Host
 
 from tests.support.hosts import changed, wait_for_health
 from tests.support.patroni import health, is_whole, switch_over
+from tests.support.point_in_time import listed, remove_rows, write_row, written
 from tests.support.scenario import PSQL, Playbook, Typed, as_cron
 from tests.support.waiting import wait_for
 
@@ -31,22 +33,8 @@ def standbys(members: dict[str, Host], primary: str) -> dict[str, Host]:
 
 @pytest.fixture
 def write(members: dict[str, Host], primary: str) -> Write:
-    def write(message: str) -> None:
-        members[primary].check_output(
-            PSQL, f"INSERT INTO system_logs (event_type, message) VALUES ('pitr', '{message}')"
-        )
-
-    members[primary].check_output(PSQL, "DELETE FROM system_logs WHERE event_type = 'pitr'")
-    return write
-
-
-def written(host: Host, port: int = 5432) -> str:
-    question = "SELECT string_agg(message, '' ORDER BY message) FROM system_logs WHERE event_type = 'pitr'"
-    return str(host.check_output(f"PGPORT={port} {PSQL}", question))
-
-
-def listed(host: Host) -> Any:
-    return json.loads(host.check_output("pgprefect pitr list --json"))
+    remove_rows(members[primary])
+    return partial(write_row, members[primary])
 
 
 def cron(host: Host) -> Any:
