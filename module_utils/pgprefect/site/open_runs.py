@@ -27,6 +27,8 @@ Ask = Callable[[Statement], list[tuple[Any, ...]]]
 MOST_RUNS = 2000
 # Prefect's own interval of heartbeats, for runs that no worker of the site started.
 _DEFAULT_INTERVAL = 180
+# How long a run must be silent whose worker is heard: it would tell of the run's end, so that only events are missing.
+_HEARD_SECONDS = 300
 # A worker reports the end of a process, and then the run's state: time for the second, with its repetitions.
 _REPORT = 75
 # A subflow runs in the process of the run that called it, at whatever depth; a run of a deployment has its own. NOW and
@@ -226,8 +228,7 @@ def _in_container(
             return None
         ended = f"has ended ({container.status})" if container else "is not on this host any more"
         return Evidence(f"its container {ended}", silence=False)
-    heard = run.worker_heartbeat_age is not None and run.worker_heartbeat_age < 3 * (run.worker_interval or 30)
-    if heard and not run.parent and _is_ours(run, tenant):
+    if _is_heard(run) and not run.parent and _is_ours(run, tenant):
         return None
     silent = _silent(run if run.state_type == "PENDING" else replace(run, worker=None), tenant, limit)
     return Evidence(silent, silence=True) if silent else None
@@ -253,7 +254,7 @@ def _silent(run: OpenRun, tenant: Tenant, limit: float | None) -> str | None:
         return "the worker that took it has not begun it"
     if run.worker and run.worker_heartbeat_age is None:
         return f"its worker {run.worker} is not known any more"
-    if run.worker and run.worker_heartbeat_age and run.worker_heartbeat_age >= 3 * (run.worker_interval or 30):
+    if run.worker and run.worker_heartbeat_age and not _is_heard(run):
         return f"its worker {run.worker} was last heard from {age_in_words(run.worker_heartbeat_age)} ago"
     if run.parent_state in TERMINAL_STATES:
         return "the run that called it has ended"
@@ -280,10 +281,18 @@ def _is_ours(run: OpenRun, tenant: Tenant) -> bool:
     return re.search(rf"-{re.escape(tenant.name)}-.+-\d+$", run.worker or "") is not None
 
 
+def _is_heard(run: OpenRun) -> bool:
+    """Return whether its worker is heard, which asks the API, and so also while events are not passed on."""
+    return run.worker_heartbeat_age is not None and run.worker_heartbeat_age < 3 * (run.worker_interval or 30)
+
+
 def _silent_for(run: OpenRun, tenant: Tenant, limit: float | None) -> float | None:
     """Return after how many seconds of silence a run counts as dead; runs that others started send fewer heartbeats."""
-    beats = run.state_type != "PENDING" and not _is_ours(run, tenant)
-    return max(limit, 3 * _DEFAULT_INTERVAL) if beats and limit is not None else limit
+    if limit is None or run.state_type == "PENDING":
+        return limit
+    if not _is_ours(run, tenant):
+        return max(limit, 3 * _DEFAULT_INTERVAL)
+    return max(limit, _HEARD_SECONDS) if _is_heard(run) else limit
 
 
 def find_open_runs(ask: Ask, tenant: Tenant, skew: float = 0) -> list[OpenRun]:

@@ -112,8 +112,8 @@ def add_run(
 
 
 DEAD = [
-    ({"heard": 10}, {"heartbeat": 95}, "its last heartbeat came # s ago"),
-    ({"heard": 10}, {"heartbeat": 95, "state": "CANCELLING"}, "its last heartbeat came # s ago"),
+    ({"heard": 10}, {"heartbeat": 305}, "its last heartbeat came # s ago"),
+    ({"heard": 10}, {"heartbeat": 305, "state": "CANCELLING"}, "its last heartbeat came # s ago"),
     ({"heard": 95}, {"heartbeat": 100}, f"its worker {OURS} was last heard from # s ago"),
     ({"heard": 95}, {"state": "PENDING"}, f"its worker {OURS} was last heard from # s ago"),
     ({"heard": None}, {"state": "PENDING"}, f"its worker {OURS} is not known any more"),
@@ -126,6 +126,7 @@ DEAD = [
 ]
 ALIVE = [
     ({"heard": 10}, {"heartbeat": 40}),
+    ({"heard": 10}, {"heartbeat": 295}),  # its events are not passed on: its worker would tell of its end
     ({"heard": 200}, {"heartbeat": 40}),  # the worker is silent, and the run is not
     ({"heard": 10}, {"age": 30}),  # too new to have sent a second heartbeat
     ({"heard": 10}, {"state": "PENDING"}),  # nothing proves anything, and the check runs looks at its age
