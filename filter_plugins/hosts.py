@@ -20,8 +20,11 @@ _UNITS = {
 # The files of each group that have passwords of the database's roles and of the API.
 _PASSWORDS = {
     "prefect_worker": r"/etc/prefect/worker/.+\.env",
-    "prefect_server": r"/etc/prefect/([^/]+-(server|migrate)|events/.+)\.env",
+    "prefect_server": r"/etc/prefect/([^/]+|events/.+)\.env",
 }
+# Of the command's logins, which each host of these groups has.
+_COMMAND = r"/etc/prefect/pgpass"
+_COMMAND_GROUPS = {"postgresql", "prefect_server", "prefect_worker"}
 # site.yml stops it itself on a host that is in any group.
 _WATCH = r"prefect-(metrics\.timer|(node-exporter|prometheus|alertmanager)\.service)"
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -83,8 +86,10 @@ def retired_units(units: Sequence[str], groups: Sequence[str]) -> list[str]:
 
 
 def retired_passwords(paths: Sequence[str], groups: Sequence[str]) -> list[str]:
-    """Return those of a host's environment files by which only what none of its groups gives it logs in."""
+    """Return those of a host's files with passwords that only what none of its groups gives it needs."""
     retired = [pattern for group, pattern in _PASSWORDS.items() if group not in groups]
+    if not _COMMAND_GROUPS & set(groups):
+        retired.append(_COMMAND)
     return [path for path in sorted(paths) if any(re.fullmatch(pattern, path) for pattern in retired)]
 
 

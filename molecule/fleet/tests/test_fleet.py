@@ -91,6 +91,7 @@ def test_the_first_server_is_retired_and_added_again(clone: Clone, typed: Typed)
     assert changed(check) == changed(stopped) and sorted(changed(stopped)) == [0] * 5 + [2], stopped
     assert json.loads(retired.check_output(OURS)) == [] and retired.check_output("systemctl --failed --no-legend") == ""
     enabled = retired.check_output("systemctl list-unit-files --state=enabled --output=json 'prefect-*'")
+    assert retired.check_output("find /etc/prefect -name '*.env' -o -name pgpass") == ""
     assert json.loads(enabled) == [] and not retired.file("/etc/cron.d/prefect-retention").exists
     assert clone.hosts["server-2"].file("/etc/cron.d/prefect-retention").exists
     completes(clone, "server-2")

@@ -90,7 +90,11 @@ def test_what_a_host_has_without_being_in_its_group() -> None:
 
 
 def test_passwords_of_what_a_host_no_longer_runs() -> None:
-    paths = [f"/etc/prefect/{name}.env" for name in ("a", "a-migrate", "a-server", "events/a", "worker/a-default-1")]
-    assert retired_passwords(paths, ["postgresql"]) == paths[1:]
-    assert retired_passwords(paths, ["prefect_worker"]) == paths[1:4]
-    assert retired_passwords(paths, ["prefect_server"]) == paths[4:]
+    command = "/etc/prefect/pgpass"
+    server = [f"/etc/prefect/{name}.env" for name in ("a-migrate", "a-server", "a", "events/a")]
+    worker = "/etc/prefect/worker/a-default-1.env"
+    paths = [*server, command, worker]
+    assert retired_passwords(paths, ["monitoring"]) == paths
+    assert retired_passwords(paths, ["postgresql"]) == [*server, worker]
+    assert retired_passwords(paths, ["prefect_worker"]) == server
+    assert retired_passwords(paths, ["prefect_server"]) == [worker]
