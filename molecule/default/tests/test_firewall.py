@@ -17,6 +17,7 @@ from tests.support.waiting import wait_for
 
 STRANGER = 8099
 FIREWALL = "playbooks/firewall.yml"
+OPEN = "playbooks/open_firewall.yml"
 ON = {"prefect_firewall_enabled": True, "prefect_firewall_open": [{"port": 4200}]}
 TABLE = "nft list table inet prefect"
 
@@ -59,6 +60,14 @@ def test_it_opens_what_is_declared_and_closes_nothing_unasked(host: Host, playbo
     assert host.run("systemctl is-active prefect-firewall-undo.timer").stdout.strip() != "active"
     again = playbook(FIREWALL, *given(prefect_firewall_closed=[STRANGER]))
     assert again.returncode == 0 and changed(again.stdout) == [0], again.stdout
+
+    # What site.yml does first: another port is let in, and nothing is closed, nor kept.
+    more = {"prefect_firewall_closed": [4200], "prefect_firewall_open": [{"port": STRANGER, "networks": ["0.0.0.0/0"]}]}
+    opened = playbook(OPEN, *given(**more))
+    assert opened.returncode == 0 and changed(opened.stdout) == [1], opened.stdout
+    assert reachable(host, STRANGER) and reachable(host, 4200)
+    again = playbook(FIREWALL, *given(prefect_firewall_closed=[STRANGER]))
+    assert again.returncode == 0 and changed(again.stdout)[0] > 0 and not reachable(host, STRANGER), again.stdout
 
     # Somebody's table stays, also when ours comes back after everything was emptied, and when it goes.
     host.check_output("nft flush ruleset && nft add table inet somebody")
