@@ -25,6 +25,7 @@ from .leftovers import Place, leftovers, places
 from .outbox import database_events
 from .patroni import patroni
 from .probes import Ask, Finding
+from .proxy import may_be_asked, proxy
 from .redis import redis
 from .standby import database_hosts, standby
 from .thresholds import Thresholds
@@ -98,12 +99,14 @@ def check_health(
     work: Sequence[Place] = (),
     watched: Sequence[Certificate] = (),
     cluster: Patroni | None = None,
+    proxied: bool = False,
 ) -> Health:
     """Run all checks, groups of them at the same time. It takes no longer than the timeout, in seconds.
 
     The disk is checked at the paths, or at the data directory where the login is over the unix socket. The jobs are
     those that this host is to run. With a tenant's name the others' checks are left out. ``work`` is where jobs of this
-    host work, ``watched`` its certificates, and ``cluster`` its part of a cluster of several hosts.
+    host work, ``watched`` its certificates, and ``cluster`` its part of a cluster of several hosts. With ``proxied``
+    this host's proxy is asked.
     """
     limits = thresholds or Thresholds()
     schemas = [part.schema for part in parts]
@@ -146,6 +149,8 @@ def check_health(
         groups.append(Group({"database_hosts": asked}, database=False))
     if cluster:
         groups.append(Group({"patroni": _without_asking(patroni, cluster, timeout / 3)}, database=False))
+    if proxied:
+        groups.append(Group({"proxy": _without_asking(proxy, timeout / 3)}, database=False))
     results: dict[str, Check] = {}
     deadline = time.monotonic() + timeout
     works = [partial(_run_group, group, results, login, database, timeout, limits) for group in groups]
@@ -193,6 +198,7 @@ def check_site(site: Site, login: Login | None = None, timeout: float = 4.0, ten
         work=places(site.backups.directory, site.backups.drill_directory) if site.backups else (),
         watched=site.certificates,
         cluster=site.patroni,
+        proxied=may_be_asked(),
     )
 
 

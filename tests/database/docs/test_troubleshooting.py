@@ -310,6 +310,7 @@ ELSEWHERE = {
     'operator class "gin_trgm_ops" does not exist': _PLACEMENT,
     'permission denied to create extension "pg_trgm"': _PLACEMENT,
     "Can't locate revision identified by '…'": _PLACEMENT,
+    "was told to send nothing to": "tests/unit/health/test_proxy.py::test_servers_that_are_left_out",
     "Patroni is paused": "tests/unit/health/test_patroni.py::test_one_that_is_paused",
     "PostgreSQL runs on …, but not everywhere": (
         "tests/unit/pitr/test_service.py::test_a_standby_that_cannot_be_rebuilt"
