@@ -14,15 +14,16 @@ from tests.support.waiting import wait_for
 
 SAMPLE = "collect-market-data/sample"
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-_STATISTICS = (
+# What a proxy is told, or asked, by its socket.
+TELLING = (
     "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/run/prefect-proxy/admin.sock');"
-    "s.sendall(b'show stat\\n'); print(s.makefile().read())"
+    "s.sendall(b'{}\\n'); print(s.makefile().read())"
 )
 
 
 def used_servers(host: Host) -> dict[str, str]:
     """Return what the proxy of a host says of each server's host, such as UP."""
-    said = host.check_output("python3 -c %s", _STATISTICS)
+    said = host.check_output("python3 -c %s", TELLING.format("show stat"))
     rows = [line.split(",") for line in said.splitlines() if line.startswith("tenant_prefect,app")]
     return {row[1]: row[17] for row in rows}
 
@@ -64,6 +65,16 @@ def not_starting(host: Host, release: str) -> Iterator[None]:
         yield
     finally:
         host.check_output("rm -r %s; systemctl daemon-reload", folder)
+
+
+def as_a_client(host: Host, unit: str, program: str) -> None:
+    """Run a Python program with Prefect in the background, as a unit that knows the API of the host."""
+    host.check_output(
+        "systemd-run --unit=%s --collect --property=EnvironmentFile=/etc/prefect/prefect.env "
+        "--setenv=PREFECT_HOME=/tmp/client $(ls /opt/prefect/[0-9]*/bin/python | head -1) -c %s",
+        unit,
+        program,
+    )
 
 
 def healthy(*hosts: Host) -> None:

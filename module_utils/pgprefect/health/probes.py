@@ -433,7 +433,8 @@ def services(ask: Ask, limits: Thresholds, tenant: Tenant) -> Finding:
     """Check that Prefect's background services schedule runs, mark late ones and store events."""
     (unscheduled, lag, name), (unmarked, unmarked_age), activity_age, event_age = ask(_in(tenant, _SERVICES))[0]
     where = f"services of tenant {tenant.name}"
-    remedy = f"See journalctl -u prefect-server@{tenant.name}, then: systemctl restart prefect-server@{tenant.name}"
+    unit = f"prefect-{'services' if tenant.redis else 'server'}@{tenant.name}"
+    remedy = f"On each host that has it: journalctl -u {unit}; then: systemctl restart {unit}"
     # Without any event, events are switched off, or the runs were imported.
     silent = (
         activity_age is not None

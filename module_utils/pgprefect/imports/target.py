@@ -166,8 +166,8 @@ def obstacles(cursor: Any, schema: str, server: str) -> Iterator[Problem]:
             code="import_server_running",
             object=f"role {server}",
             message=f"The server of the schema {schema} is running: {server} has the sessions {pids}.",
-            remedy="Stop the tenant's workers and its server on every host (systemctl stop prefect-server@TENANT), and "
-            "import again; playbooks/import_sqlite.yml does all of it.",
+            remedy="Stop the tenant's workers and its server on every host (systemctl stop prefect-server@TENANT, and "
+            "prefect-services@TENANT where there is one), and import again; playbooks/import_sqlite.yml does it all.",
         )
 
 

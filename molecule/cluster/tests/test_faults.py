@@ -16,7 +16,7 @@ from tests.support.hosts import changed, problem_codes, wait_for_problem
 from tests.support.load import Load
 from tests.support.network import address_of, cut
 from tests.support.scenario import PSQL, SCENARIO, Playbook, container_of
-from tests.support.servers import SAMPLE, end, healthy, lost_runs, used_servers
+from tests.support.servers import SAMPLE, as_a_client, end, healthy, lost_runs, used_servers
 from tests.support.waiting import wait_for
 
 Loads = Callable[..., Load]
@@ -105,6 +105,38 @@ def test_the_memory_of_redis_is_full(
         answers(stream)
     assert stream.failures and not lost_runs(database, stream)
     assert end(database, stream) == ["COMPLETED"]
+
+
+# As a flow run sends its heartbeats: by one connection, few at a time.
+QUIET_CLIENT = """
+import asyncio
+from prefect.events import Event
+from prefect.events.clients import get_events_client
+async def main():
+    async with get_events_client() as client:
+        for _ in range(25):
+            await client.emit(Event(event="quiet", resource={"prefect.resource.id": "quiet"}))
+            await asyncio.sleep(6)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.thorough
+def test_a_quiet_client_is_heard_again_after_redis_was_away(
+    database: Host, first: Host, second: Host, redis: Host
+) -> None:
+    heard = "SELECT count(*), max(extract(epoch FROM received - occurred)) FROM prefect.events WHERE event = 'quiet'"
+    as_a_client(second, "quiet", QUIET_CLIENT)
+    wait_for(lambda: not database.check_output(PSQL, heard).startswith("0|"))
+    redis.check_output("systemctl stop prefect-redis@prefect")
+    time.sleep(40)
+    redis.check_output("systemctl start prefect-redis@prefect")
+    begun = database.check_output(PSQL, "SELECT now()")
+    wait_for(lambda: not second.service("quiet").is_running, seconds=240)
+    time.sleep(15)
+    count, slowest = database.check_output(PSQL, f"{heard} AND occurred > '{begun}'").split("|")
+    assert int(count) > 5 and float(slowest) < 12
+    healthy(first, second)
 
 
 @pytest.mark.thorough

@@ -9,8 +9,8 @@ from testinfra.host import Host
 
 from tests.support.hosts import changed, problem_codes, start_run, wait_for_problem
 from tests.support.load import Load
-from tests.support.scenario import PSQL, Playbook, lost, state_of
-from tests.support.servers import SAMPLE, completes, healthy, lost_runs, used_servers
+from tests.support.scenario import PSQL, Playbook, Typed, lost, state_of
+from tests.support.servers import SAMPLE, TELLING, as_a_client, completes, healthy, lost_runs, used_servers
 from tests.support.waiting import wait_for
 
 Loads = Callable[..., Load]
@@ -31,6 +31,14 @@ def test_each_host_has_an_api_services_and_a_worker(database: Host, first: Host,
 def test_each_proxy_sends_to_both_and_drains_neither(first: Host, second: Host) -> None:
     for host in (first, second):
         assert used_servers(host) == {"app1": "UP", "app2": "UP"}
+    first.check_output("python3 -c %s", TELLING.format("set server tenant_prefect/app2 state drain"))
+    try:
+        assert used_servers(first)["app2"] == "DRAIN"
+        wait_for_problem(first, "proxy_drains")
+        assert "proxy_drains" not in problem_codes(second)
+    finally:
+        first.check_output("systemctl reload prefect-proxy")
+    healthy(first)
 
 
 @pytest.mark.thorough
@@ -101,6 +109,34 @@ def test_redis_is_restarted_and_its_data_lost_under_load(database: Host, first: 
     assert not lost_runs(database, stream)
     healthy(first)
     completes(database, first)
+
+
+HOLDER = """
+import os, time
+from prefect.concurrency.sync import concurrency
+with concurrency("exports"):
+    while not os.path.exists("/run/prefect-released"):
+        time.sleep(0.5)
+"""
+
+
+@pytest.mark.thorough
+def test_slots_whose_leases_are_lost_with_redis_are_freed(
+    database: Host, first: Host, redis: Host, typed: Typed
+) -> None:
+    taken = "SELECT active_slots FROM prefect.concurrency_limit_v2 WHERE name = 'exports'"
+    first.check_output("prefect gcl create exports --limit 1; rm -f /run/prefect-released")
+    as_a_client(first, "holder", HOLDER)
+    wait_for(lambda: database.check_output(PSQL, taken) == "1")
+    redis.check_output("systemctl stop prefect-redis@prefect; rm -r /var/lib/prefect-redis/prefect/*")
+    redis.check_output("systemctl start prefect-redis@prefect")
+    first.check_output("touch /run/prefect-released")
+    wait_for(lambda: not first.service("holder").is_running)
+    assert database.check_output(PSQL, taken) == "1"
+    shown, _freed = typed("several_servers.md", "Its data is lost")
+    assert "exports" in shown and database.check_output(PSQL, taken) == "0"
+    first.check_output("prefect gcl delete exports")
+    healthy(first)
 
 
 @pytest.mark.thorough

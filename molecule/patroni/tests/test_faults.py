@@ -111,7 +111,7 @@ def test_a_member_restarts_with_an_ended_certificate(
     ended = sign_again(folder / f"{name}.postgresql.pem", folder / "ca.pem", folder / "ca.key", days=-1)
     with writing(app, members[primary]):
         members[name].check_output("printf %%s %s >/etc/prefect/tls/postgresql.pem", ended)
-        members[name].check_output("systemctl restart postgresql-etcd patroni")
+        members[name].check_output("systemctl restart --no-block postgresql-etcd patroni")
         wait_for_problem(members[name], "certificate_ends")
         wait_for(lambda: "patroni_member_away" in health(members[other])[1], seconds=60)
         assert never_two(primaries, 60, successor_of="" if role == "standby" else name) != name
