@@ -32,6 +32,12 @@ def first() -> Host:
 
 
 @pytest.fixture(scope="session")
+def host(first: Host) -> Host:
+    """Where the pages' commands are typed that are not the controller's."""
+    return first
+
+
+@pytest.fixture(scope="session")
 def second() -> Host:
     return host_of("app2")
 
