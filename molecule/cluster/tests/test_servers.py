@@ -125,7 +125,7 @@ def test_slots_whose_leases_are_lost_with_redis_are_freed(
     database: Host, first: Host, redis: Host, typed: Typed
 ) -> None:
     taken = "SELECT active_slots FROM prefect.concurrency_limit_v2 WHERE name = 'exports'"
-    first.check_output("prefect gcl create exports --limit 1; rm -f /run/prefect-released")
+    first.check_output("prefect gcl create exports --limit 1 && rm -f /run/prefect-released")
     as_a_client(first, "holder", HOLDER)
     wait_for(lambda: database.check_output(PSQL, taken) == "1")
     redis.check_output("systemctl stop prefect-redis@prefect; rm -r /var/lib/prefect-redis/prefect/*")
