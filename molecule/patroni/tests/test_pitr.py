@@ -188,7 +188,7 @@ def test_a_restore_that_fails_leaves_the_database_as_it_was(
     finally:
         host.check_output(f"mv /srv/shared/away/* {ARCHIVE}/{segment[:16]}/ && rmdir /srv/shared/away")
     assert failed.rc == 2 and "recovery ended before configured recovery target" in failed.stderr, failed.stderr
-    assert "the database is as it was" in failed.stderr, failed.stderr
+    assert "The database is as it was" in failed.stderr, failed.stderr
     all_are_whole(members, "AB")
     host.check_output("pgprefect pitr check")
 

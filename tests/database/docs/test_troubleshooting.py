@@ -339,6 +339,9 @@ ELSEWHERE = {
     ),
     "The restore drill failed": "tests/unit/backup/test_drill.py::test_a_program_that_fails_is_quoted",
     "There is no restore point": "tests/unit/pitr/test_repository.py::test_what_can_not_be_reached_is_refused",
+    "and was not put back": (
+        "tests/unit/pitr/test_restore.py::test_one_that_cannot_be_put_back_says_where_the_data_is"
+    ),
     "is there, of a restore before this one": (
         "tests/unit/pitr/test_repository.py::test_what_is_in_the_way_of_a_restore"
     ),
