@@ -310,6 +310,9 @@ ELSEWHERE = {
     'operator class "gin_trgm_ops" does not exist': _PLACEMENT,
     'permission denied to create extension "pg_trgm"': _PLACEMENT,
     "Can't locate revision identified by '…'": _PLACEMENT,
+    "receives no WAL from the primary": "tests/unit/health/test_patroni.py::test_what_is_said_of_them",
+    "No standby is synchronous": "tests/unit/health/test_patroni.py::test_what_is_said_of_them",
+    "The member … is … behind the primary": "tests/unit/health/test_patroni.py::test_what_is_said_of_them",
     "Patroni is paused": "tests/unit/health/test_patroni.py::test_one_that_is_paused",
     "PostgreSQL runs on …, but not everywhere": (
         "tests/unit/pitr/test_service.py::test_a_standby_that_cannot_be_rebuilt"
