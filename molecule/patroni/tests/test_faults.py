@@ -156,6 +156,37 @@ def test_standbys_that_receive_nothing(members: dict[str, Host], primaries: Prim
     assert primaries() == [primary]
 
 
+def test_etcd_restarts_on_one_member_after_the_other(
+    members: dict[str, Host], primaries: Primaries, playbook: Playbook
+) -> None:
+    """Where the first one does not come back the others are left alone, and the next run goes on with them."""
+    (primary,) = primaries()
+    unit, broken = "/etc/systemd/system/postgresql-etcd.service", "[Service]\nExecStartPre=/bin/false\n"
+    first = members[next(name for name in members if name != primary)]
+
+    def processes() -> dict[str, str]:
+        which = "systemctl show --property MainPID --value postgresql-etcd"
+        return {name: host.check_output(which) for name, host in members.items()}
+
+    before = processes()
+    for host in members.values():
+        host.check_output(f"echo '# by hand' >>{unit}")
+    first.check_output(f"mkdir {unit}.d && printf %%s %s >{unit}.d/broken.conf", broken)
+    try:
+        failed = playbook("playbooks/database.yml")
+        assert failed.returncode != 0 and "Unable to restart service postgresql-etcd" in failed.stdout, failed.stdout
+        after = processes()
+        assert [name for name in members if after[name] != before[name]] == [first.check_output("hostname")]
+        assert primaries() == [primary] and "etcd_silent" in health(first)[1]
+    finally:
+        first.check_output(f"rm -r {unit}.d && systemctl daemon-reload")
+    again = playbook("playbooks/database.yml")
+    assert again.returncode == 0, again.stdout
+    assert not set(processes().values()) & {*before.values(), "0"}
+    comes_back(members)
+    assert primaries() == [primary]
+
+
 @contextlib.contextmanager
 def small_disk(host: Host) -> Iterator[None]:
     """Give a member a disk for its WAL alone, of 256 MB, for the block."""
