@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import time
 from collections.abc import Callable, Iterator
 
@@ -10,7 +11,7 @@ import pytest
 from testinfra.host import Host
 
 from tests.support.certificates import sign_again
-from tests.support.hosts import changed, wait_for_problem
+from tests.support.hosts import changed, wait_for_health, wait_for_problem
 from tests.support.network import address_of, cut
 from tests.support.patroni import health, is_whole, members_of, switch_over
 from tests.support.scenario import PSQL, SCENARIO, Playbook, container_of
@@ -185,6 +186,27 @@ def test_etcd_restarts_on_one_member_after_the_other(
     assert not set(processes().values()) & {*before.values(), "0"}
     comes_back(members)
     assert primaries() == [primary]
+
+
+def test_a_new_authority(members: dict[str, Host], app: Host, primaries: Primaries, playbook: Playbook) -> None:
+    """All members take it, without anybody's help; sessions that are there go on, and new ones verify by it."""
+    (primary,) = primaries()
+    trusted = app.check_output("cat /etc/prefect/tls/ca.pem")
+    shutil.rmtree(SCENARIO / "inventory/.secrets/tls")
+    with writing(app, members[primary]):
+        done = playbook("site.yml")
+        assert done.returncode == 0, done.stdout
+        writes_go_on(app)
+    assert app.check_output("cat /etc/prefect/tls/ca.pem") != trusted
+    assert longest_gap(app) < 40 and lost_rows(app, members[never_two(primaries, 10)]) == set()
+    comes_back(members)
+    # By new connections alone.
+    for host in members.values():
+        host.check_output("systemctl restart patroni")
+        comes_back(members)
+    wait_for_health(app)
+    again = playbook("site.yml")
+    assert again.returncode == 0 and set(changed(again.stdout)) == {0}, again.stdout
 
 
 @contextlib.contextmanager
