@@ -31,9 +31,10 @@ options:
       - The names are C(latency_ms), C(connections_percent), C(transaction_s), C(idle_in_transaction_s),
         C(lock_wait_s), C(xid_age), C(dead_percent), C(disk_used_percent), C(late_s), C(scheduler_lag_s),
         C(late_mark_lag_s), C(events_lag_s), C(redis_memory_percent), C(backlog), C(running_s), C(pending_s),
-        C(cancelling_s), C(silence_s), C(archive_lag_s), C(backup_age_s), C(copy_age_s), C(drill_age_s), C(pitr_age_s),
-        C(cleanup_age_s) and C(certificate_days). Of the last one a smaller value is worse, of all others a larger one.
-        C(module_utils/pgprefect/health/thresholds.py) has their meanings and defaults.
+        C(cancelling_s), C(silence_s), C(standby_lag_bytes), C(archive_lag_s), C(backup_age_s), C(copy_age_s),
+        C(drill_age_s), C(pitr_age_s), C(cleanup_age_s) and C(certificate_days). Of the last one a smaller value is
+        worse, of all others a larger one. C(module_utils/pgprefect/health/thresholds.py) has their meanings and
+        defaults.
     type: dict
     default: {}
   disk_paths:

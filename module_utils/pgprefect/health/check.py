@@ -148,7 +148,7 @@ def check_health(
         asked = _without_asking(database_hosts, login, database, timeout * 0.8)
         groups.append(Group({"database_hosts": asked}, database=False))
     if cluster:
-        groups.append(Group({"patroni": _without_asking(patroni, cluster, timeout / 3)}, database=False))
+        groups.append(Group({"patroni": _without_asking(patroni, cluster, limits, timeout / 4)}, database=False))
     if proxied:
         groups.append(Group({"proxy": _without_asking(proxy, timeout / 3)}, database=False))
     results: dict[str, Check] = {}

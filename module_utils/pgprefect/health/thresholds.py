@@ -91,6 +91,9 @@ class Thresholds:
     # Time without a heartbeat, a line of the log or a change of state after which a run counts as dead. The workers of
     # the site have each run send a heartbeat every 30 s; of others' runs, at least 540 s are allowed.
     silence_s: Limit = Limit(90, None)
+    # WAL that a standby of a cluster of several hosts has not got. Patroni compares positions of different seconds, so
+    # that a busy primary always seems to be ahead.
+    standby_lag_bytes: Limit = Limit(250e6, None)
     # How long no WAL has been archived, once archiving fails.
     archive_lag_s: Limit = Limit(120, 3600)
     # Time since the scheduled job last succeeded, or was scheduled.

@@ -73,7 +73,7 @@ def collect(site: Site, timeout: float) -> Collection:
             Group("redis", shared.redis_questions(tenant, limits, timeout / 2), tenant.name, database=False)
             for tenant in site.tenants
         ),
-        Group("cluster", shared.cluster_questions(site.patroni, timeout / 2), database=False),
+        Group("cluster", shared.cluster_questions(site.patroni, limits, timeout / 2), database=False),
         Group("jobs", jobs.questions(site), database=False),
     ]
     groups = [group for group in groups if group.questions]

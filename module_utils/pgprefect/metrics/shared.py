@@ -26,9 +26,11 @@ def redis_questions(tenant: Tenant, limits: Thresholds, timeout: float) -> dict[
     return {"redis": partial(_redis, tenant, limits, timeout)} if tenant.redis else {}
 
 
-def cluster_questions(cluster: Patroni | None, timeout: float) -> dict[str, Callable[[], Iterator[Sample]]]:
+def cluster_questions(
+    cluster: Patroni | None, limits: Thresholds, timeout: float
+) -> dict[str, Callable[[], Iterator[Sample]]]:
     """Return the question to Patroni; none where this host has no part of a cluster."""
-    return {"members": partial(_members, cluster, timeout)} if cluster else {}
+    return {"members": partial(_members, cluster, limits, timeout)} if cluster else {}
 
 
 def _redis(tenant: Tenant, limits: Thresholds, timeout: float) -> Iterator[Sample]:
@@ -41,8 +43,8 @@ def _redis(tenant: Tenant, limits: Thresholds, timeout: float) -> Iterator[Sampl
     yield from ALLOWED(details.get("allowed_bytes"), tenant=tenant.name)
 
 
-def _members(cluster: Patroni, timeout: float) -> Iterator[Sample]:
-    _problems, details = patroni(cluster, timeout)
+def _members(cluster: Patroni, limits: Thresholds, timeout: float) -> Iterator[Sample]:
+    _problems, details = patroni(cluster, limits, timeout)
     # Where Patroni is silent, nobody is known to be the primary.
     yield from PRIMARIES(sum(member.get("role") in LEADERS for member in details.get("members", {}).values()))
     for name in cluster.members if details else ():

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -26,6 +27,8 @@ SIDE_BY_SIDE = "beside"  # the name of a cluster that is restored side by side w
 # The copying has a unit of its own, because it outlives a restore that was killed, and must be stopped before the
 # previous data directory is put back.
 _COPYING_UNIT = "pgprefect-restore.service"
+_FAILURES = (RecoveryError, OSError, LookupError)
+_AGAIN = "Choose another target (pgprefect pitr list), or fix the cause and try again."
 _HEADROOM = 1.1  # the WAL since the base backup needs space too
 _log = logging.getLogger(__name__)
 
@@ -43,14 +46,16 @@ def check_obstacles(cluster: Cluster, repository: Repository, side_by_side: bool
     """Raise RecoveryError where something blocks a restore: a backup, an earlier restore, or tablespaces."""
     refuse_during_backup(repository)
     if is_active(_COPYING_UNIT):
-        remedy = f"Wait (systemctl status {_COPYING_UNIT}), or end it: pgprefect pitr undo --yes"
-        raise blocked("A restore that was killed still copies", remedy)
-    target = cluster.data.with_name(SIDE_BY_SIDE) if side_by_side else cluster.previous
-    if target.exists() or (side_by_side and cluster.settings.with_name(SIDE_BY_SIDE).exists()):
+        raise blocked("A restore that was killed still copies", f"End it: systemctl stop {_COPYING_UNIT}")
+    copy = _copy_of(cluster)
+    if side_by_side and (left := _left_of(copy)):
+        known = (copy.settings / "postgresql.conf").exists()  # else Debian's tools say that there is no such cluster
+        command = f"pg_dropcluster --stop {copy.version} {copy.name}" if known else shlex.join(["rm", "-r", *left])
+        remedy = f"Remove it if nobody needs it any more: {command}"
+        raise blocked(f"{left[0]} is there, of a restore before this one", remedy)
+    if not side_by_side and cluster.previous.exists():
         remedy = "Remove it if nobody needs it any more, or make it the database's again: pgprefect pitr undo --yes"
-        if side_by_side:
-            remedy = f"Remove it if nobody needs it any more: pg_dropcluster --stop {cluster.version} {SIDE_BY_SIDE}"
-        raise blocked(f"{target} is there, of a restore before this one", remedy)
+        raise blocked(f"{cluster.previous} is there, of a restore before this one", remedy)
     tablespaces = cluster.data / "pg_tblspc"
     if tablespaces.is_dir() and any(tablespaces.iterdir()):
         message = f"{tablespaces} has tablespaces, which this does not restore"
@@ -81,13 +86,12 @@ def restore_in_place(login: Login, cluster: Cluster, service: Service, plan: Rec
         service.end_recovery()
     except BaseException as error:
         _log.info("The restore failed, so the previous data directory is put back.")
-        state = "the database is as it was, and was started again"
         try:
             _put_back(cluster, service)
         except RecoveryError as worse:  # it may have been broken before
-            state = f"the previous data directory is back, but not all is well ({worse.problem.message})"
-        if isinstance(error, (RecoveryError, OSError, LookupError)):
-            raise _restore_failed(plan, error, state) from error
+            raise _restore_failed(plan, error, worse.problem.message, worse.problem.remedy) from error
+        if isinstance(error, _FAILURES):
+            raise _restore_failed(plan, error, "The database is as it was, and was started again.") from error
         raise
     service.let_others_follow(rebuild=True)
 
@@ -102,24 +106,37 @@ def undo_restore(login: Login, cluster: Cluster, service: Service, now: datetime
 
 
 def _put_back(cluster: Cluster, service: Service) -> None:
-    """Put the previous data directory back and start PostgreSQL on it. Raises RecoveryError."""
-    _stop_copying()
-    service.stop()
-    if cluster.previous.exists():
-        if cluster.data.exists():
-            shutil.rmtree(cluster.data)
-        cluster.previous.rename(cluster.data)
-        _log.info("Moved %s back to %s.", cluster.previous, cluster.data)
-    service.start_previous()
-    service.let_others_follow(rebuild=False)
+    """Put the previous data directory back and start PostgreSQL on it.
+
+    Raises RecoveryError, which says where that directory is then, and what to do.
+    """
+    try:
+        _stop_copying()
+        service.stop()
+        if cluster.previous.exists():
+            if cluster.data.exists():
+                shutil.rmtree(cluster.data)
+            cluster.previous.rename(cluster.data)
+            _log.info("Moved %s back to %s.", cluster.previous, cluster.data)
+        service.start_previous()
+        service.let_others_follow(rebuild=False)
+    except _FAILURES as error:
+        message = f"The previous data directory is in its place, {cluster.data}, but not all is well: {_reason(error)}"
+        remedy = error.problem.remedy if isinstance(error, RecoveryError) else "Fix the cause, and start PostgreSQL."
+        if cluster.previous.exists():
+            message = (
+                f"The previous data directory is still at {cluster.previous}, and was not put back: {_reason(error)}"
+            )
+            remedy = "Fix the cause, then put it back: pgprefect pitr undo --yes"
+        raise RecoveryError(Problem("pitr_failed", "cluster", message, remedy)) from error
 
 
 def restore_side_by_side(login: Login, cluster: Cluster, plan: RecoveryPlan) -> tuple[Cluster, Login]:
     """Restore into a cluster of its own, which listens on the unix socket only and archives nothing.
 
-    Returns that cluster and its login. Raises RecoveryError; nothing of the cluster is left then.
+    Returns that cluster and its login. Raises RecoveryError, which says whether anything of the cluster is left.
     """
-    copy = replace(cluster, data=cluster.data.with_name(SIDE_BY_SIDE))
+    copy = _copy_of(cluster)
     _log.info("Restore into %s to %s, from the base backup %s.", copy.data, plan.target, plan.base_backup.label)
     try:
         port = _unused_port(login.port)
@@ -128,14 +145,25 @@ def restore_side_by_side(login: Login, cluster: Cluster, plan: RecoveryPlan) -> 
         copy_login = replace(login, port=port)
         recover(copy_login, SystemdService(copy))
     except BaseException as error:
-        _stop_copying()
-        if copy.settings.exists():
-            run_program(["pg_dropcluster", "--stop", copy.version, copy.name])
-        shutil.rmtree(copy.data, ignore_errors=True)
-        if isinstance(error, (RecoveryError, OSError, LookupError)):
-            raise _restore_failed(plan, error, "nothing of it was left behind") from error
+        with contextlib.suppress(RecoveryError):
+            _stop_copying()
+            if copy.settings.exists():
+                run_program(["pg_dropcluster", "--stop", copy.version, copy.name])
+            shutil.rmtree(copy.data, ignore_errors=True)
+        if isinstance(error, _FAILURES):
+            left = _left_of(copy)
+            state = f"Left behind is {' and '.join(left)}." if left else "Nothing of it was left behind."
+            raise _restore_failed(plan, error, state) from error
         raise
     return copy, copy_login
+
+
+def _copy_of(cluster: Cluster) -> Cluster:
+    return replace(cluster, data=cluster.data.with_name(SIDE_BY_SIDE))
+
+
+def _left_of(copy: Cluster) -> list[str]:
+    return [str(path) for path in (copy.data, copy.settings) if path.exists()]
 
 
 def _unused_port(port: int) -> int:
@@ -179,8 +207,10 @@ def _stop_copying() -> None:
         run_program(["systemctl", "stop", _COPYING_UNIT])
 
 
-def _restore_failed(plan: RecoveryPlan, error: Exception, state: str) -> RecoveryError:
-    reason = error.problem.message if isinstance(error, RecoveryError) else f"{error}."
-    message = f"The restore to {plan.target} failed, and {state}: {reason}"
-    remedy = "Choose another target (pgprefect pitr list), or fix the cause and try again."
+def _restore_failed(plan: RecoveryPlan, error: BaseException, state: str, remedy: str = _AGAIN) -> RecoveryError:
+    message = f"The restore to {plan.target} failed: {_reason(error)} {state}"
     return RecoveryError(Problem("pitr_restore_failed", "restore", message, remedy))
+
+
+def _reason(error: BaseException) -> str:
+    return error.problem.message if isinstance(error, RecoveryError) else f"{error or type(error).__name__}."

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from ..core.connection import ConnectionFailed, Login, connect
 from ..core.problems import Problem
@@ -19,6 +19,7 @@ from ..site.patroni import LEADERS, PATRONICTL, RUNNING, describe, members_of, t
 from .programs import POSTGRES_USER, RecoveryError, failed, is_active, run_program, run_systemctl
 from .repository import Cluster, blocked
 
+_Answer = TypeVar("_Answer")
 _FOLLOWS, _COPIES = "follows", "copies"
 # Patroni looks every 5 seconds, and tells the others in the next one.
 _SETTLED_SECONDS = 12
@@ -158,7 +159,7 @@ class PatroniService:
 
     def stop(self) -> None:
         """Pause the cluster and stop PostgreSQL; the standbys go on to answer questions."""
-        if not self._is_paused():
+        if not _wait(self._described, _TOLD_SECONDS, "Patroni describes nothing").get("pause"):
             self._ask("pause", "--wait", self._scope)
         _wait(self._is_paused, _TOLD_SECONDS, "Patroni is not paused")
         if self.is_running():
@@ -202,24 +203,26 @@ class PatroniService:
         """Rebuild the others that have another timeline, and end the pause once none has what it had any more."""
         time.sleep(_SETTLED_SECONDS)
         due = [name for name in self._patroni.members if name != self._patroni.name]
-        if not rebuild:
-            with contextlib.suppress(RecoveryError):
-                self._wait_for(due, (_FOLLOWS,), _FOLLOW_SECONDS)
-            states = self._states()
-            due = [name for name in due if states.get(name) != _FOLLOWS]
+        paused = True
         try:
+            if not rebuild:
+                with contextlib.suppress(RecoveryError):
+                    self._wait_for(due, (_FOLLOWS,), _FOLLOW_SECONDS)
+                following = self._those(due, _FOLLOWS)
+                due = [name for name in due if name not in following]
             if due:
                 self._ask("reinit", "--force", self._scope, *due)
             self._wait_for(due, (_FOLLOWS, _COPIES))
             self._ask("resume", "--wait", self._scope)
-            while copying := [name for name, state in self._states().items() if name in due and state == _COPIES]:
+            paused = False
+            while copying := self._those(due, _COPIES):
                 _log.info("%s: the data is being copied.", ", ".join(copying))
                 time.sleep(_SETTLED_SECONDS)
             self._wait_for(due, (_FOLLOWS,))
         except RecoveryError as error:
             message = f"PostgreSQL runs on {self._patroni.name}, but not everywhere: {error.problem.message}"
             again = [typed("reinit", self._scope, *due)] if due else []
-            again += [typed("resume", self._scope)] if self._is_paused() else []
+            again += [typed("resume", self._scope)] if paused else []
             remedy = f"On each member: journalctl -u patroni; then: {'; '.join(again)}"
             raise RecoveryError(Problem("pitr_failed", "standbys", message, remedy)) from error
 
@@ -234,6 +237,10 @@ class PatroniService:
             return all(seen.get(name) in states for name in names)
 
         _wait(reached, seconds, f"of {', '.join(names)} not all have copied the data, or begun to")
+
+    def _those(self, names: Collection[str], state: str) -> list[str]:
+        states = _wait(self._states, _TOLD_SECONDS, "no member runs")
+        return [name for name in names if states.get(name) == state]
 
     def _states(self) -> dict[str, str]:
         """Return the members that follow or copy the data, each with which of both."""
@@ -319,12 +326,21 @@ def _last_messages(service: Service) -> str:
     return " ".join(lines[-3:]) or f"see journalctl -u {service.recovery_unit}"
 
 
-def _wait(is_so: Callable[[], bool], seconds: float, otherwise: str) -> None:
-    """Wait until it is so. Raises RecoveryError after this time."""
+def _wait(ask: Callable[[], _Answer], seconds: float, otherwise: str) -> _Answer:
+    """Return the first answer that is not empty, which a silent Patroni may still give.
+
+    Raises RecoveryError after this time.
+    """
     deadline = time.monotonic() + seconds
-    while not is_so():
+    while True:
+        missed = _stuck(f"{otherwise}, for {seconds:.0f} s")
+        try:
+            if answer := ask():
+                return answer
+        except RecoveryError as silent:
+            missed = silent
         if time.monotonic() > deadline:
-            raise _stuck(f"{otherwise}, for {seconds:.0f} s")
+            raise missed
         time.sleep(1)
 
 

@@ -11,8 +11,10 @@ from .configuration import Patroni
 
 PATRONICTL = ("patronictl", "-c", "/etc/patroni/config.yml")
 LEADERS = ("leader", "standby_leader")
-# Releases 3.0 to 4.0 describe a standby that follows by one of two words.
+# How Patroni describes a member whose PostgreSQL runs; by the second, which release 3.0 has not, one that streams.
 RUNNING = ("running", "streaming")
+# Those for which transactions wait; the second where more than half of some are enough.
+SYNCHRONOUS = ("sync_standby", "quorum_standby")
 
 
 def describe(patroni: Patroni, timeout: float) -> Mapping[str, Any]:
@@ -21,6 +23,22 @@ def describe(patroni: Patroni, timeout: float) -> Mapping[str, Any]:
     Raises OSError, ValueError and HTTPException where Patroni does not answer.
     """
     return dict(json.loads(get(f"{patroni.url}/cluster", timeout, patroni.ca_file)))
+
+
+def shared_settings(patroni: Patroni, timeout: float) -> Mapping[str, Any]:
+    """Ask for the settings that all members share, such as ``synchronous_mode``.
+
+    Raises OSError, ValueError and HTTPException where Patroni does not answer.
+    """
+    return dict(json.loads(get(f"{patroni.url}/config", timeout, patroni.ca_file)))
+
+
+def describe_member(patroni: Patroni, member: Mapping[str, Any], timeout: float) -> Mapping[str, Any]:
+    """Ask the Patroni of a member for its PostgreSQL; a primary has its standbys in ``replication``.
+
+    Raises OSError, ValueError, KeyError and HTTPException where it does not answer.
+    """
+    return dict(json.loads(get(member["api_url"], timeout, patroni.ca_file)))
 
 
 def members_of(described: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

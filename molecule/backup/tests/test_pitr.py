@@ -143,7 +143,7 @@ def test_a_restore_that_fails_or_is_killed_leaves_the_database_as_it_was(host: H
     host.check_output("systemctl stop 'postgresql@*-main.service'")
     failed = host.run("pgprefect pitr restore --yes --time \"$(date --utc '+%F %T.%6NZ')\"")
     assert failed.rc == 2 and "recovery ended before configured recovery target" in failed.stderr, failed.stderr
-    assert "the database is as it was" in failed.stderr, failed.stderr
+    assert "The database is as it was" in failed.stderr, failed.stderr
     assert written(host) == written_before and clusters(host) == ["main"]
 
     host.check_output("systemd-run --collect --unit=victim /usr/local/bin/pgprefect pitr restore --end --yes")

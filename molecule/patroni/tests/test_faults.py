@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import time
 from collections.abc import Callable, Iterator
 
@@ -10,10 +11,10 @@ import pytest
 from testinfra.host import Host
 
 from tests.support.certificates import sign_again
-from tests.support.hosts import changed, wait_for_problem
+from tests.support.hosts import changed, wait_for_health, wait_for_problem
 from tests.support.network import address_of, cut
 from tests.support.patroni import health, is_whole, members_of, switch_over
-from tests.support.scenario import SCENARIO, Playbook, container_of
+from tests.support.scenario import PSQL, SCENARIO, Playbook, container_of
 from tests.support.waiting import wait_for
 from tests.support.writes import longest_gap, lost_rows, writes_go_on, writing
 
@@ -42,10 +43,19 @@ def never_two(primaries: Primaries, seconds: float, successor_of: str = "") -> s
         assert time.monotonic() < deadline, names
 
 
+def all_say(members: dict[str, Host], status: str, codes: list[str]) -> None:
+    """Wait until health says the same on each member."""
+
+    def said() -> list[tuple[str, list[str]]]:
+        return [health(host) for host in members.values()]
+
+    wait_for(lambda: all(found == (status, codes) for found in said()), said, 60)
+
+
 def comes_back(members: dict[str, Host]) -> None:
     """Wait until all members run and health says so everywhere, without anybody's help."""
     wait_for(lambda: is_whole(next(iter(members.values())), members), seconds=180)
-    wait_for(lambda: {str(health(host)) for host in members.values()} == {"('healthy', [])"}, seconds=60)
+    all_say(members, "healthy", [])
 
 
 def test_the_primary_is_cut_off_from_the_others(members: dict[str, Host], app: Host, primaries: Primaries) -> None:
@@ -121,6 +131,82 @@ def test_a_member_restarts_with_an_ended_certificate(
         comes_back(members)
         writes_go_on(app)
     assert longest_gap(app) < 40 and lost_rows(app, members[never_two(primaries, 10)]) == set()
+
+
+def test_standbys_that_receive_nothing(members: dict[str, Host], primaries: Primaries) -> None:
+    """They run, and answer, and nobody would have what was written since."""
+    (primary,) = primaries()
+    host = members[primary]
+    receiving = "SELECT application_name FROM pg_stat_replication ORDER BY sync_state = 'sync'"
+    last = host.check_output(PSQL, receiving).split()
+    assert len(last) == len(members) - 1
+    cut_off = "SELECT pg_terminate_backend(pid) FROM pg_stat_replication WHERE application_name = '{}'"
+    host.check_output(PSQL, "ALTER ROLE patroni_replication NOLOGIN")
+    try:
+        for number, name in enumerate(last, start=1):
+            host.check_output(PSQL, cut_off.format(name))
+            expected = ["patroni_member_away"] * number
+            expected += ["patroni_not_synchronous"] if number == len(last) else []
+            all_say(members, "degraded", expected)
+            assert f"The member {name} receives no WAL from the primary" in " ".join(
+                host.run("pgprefect health").stdout.split()
+            )
+    finally:
+        host.check_output(PSQL, "ALTER ROLE patroni_replication LOGIN")
+    comes_back(members)
+    assert primaries() == [primary]
+
+
+def test_etcd_restarts_on_one_member_after_the_other(
+    members: dict[str, Host], primaries: Primaries, playbook: Playbook
+) -> None:
+    """Where the first one does not come back the others are left alone, and the next run goes on with them."""
+    (primary,) = primaries()
+    unit, broken = "/etc/systemd/system/postgresql-etcd.service", "[Service]\nExecStartPre=/bin/false\n"
+    first = members[next(name for name in members if name != primary)]
+
+    def processes() -> dict[str, str]:
+        which = "systemctl show --property MainPID --value postgresql-etcd"
+        return {name: host.check_output(which) for name, host in members.items()}
+
+    before = processes()
+    for host in members.values():
+        host.check_output(f"echo '# by hand' >>{unit}")
+    first.check_output(f"mkdir {unit}.d && printf %%s %s >{unit}.d/broken.conf", broken)
+    try:
+        failed = playbook("playbooks/database.yml")
+        assert failed.returncode != 0 and "Unable to restart service postgresql-etcd" in failed.stdout, failed.stdout
+        after = processes()
+        assert [name for name in members if after[name] != before[name]] == [first.check_output("hostname")]
+        assert primaries() == [primary] and "etcd_silent" in health(first)[1]
+    finally:
+        first.check_output(f"rm -r {unit}.d && systemctl daemon-reload")
+    again = playbook("playbooks/database.yml")
+    assert again.returncode == 0, again.stdout
+    assert not set(processes().values()) & {*before.values(), "0"}
+    comes_back(members)
+    assert primaries() == [primary]
+
+
+def test_a_new_authority(members: dict[str, Host], app: Host, primaries: Primaries, playbook: Playbook) -> None:
+    """All members take it, without anybody's help; sessions that are there go on, and new ones verify by it."""
+    (primary,) = primaries()
+    trusted = app.check_output("cat /etc/prefect/tls/ca.pem")
+    shutil.rmtree(SCENARIO / "inventory/.secrets/tls")
+    with writing(app, members[primary]):
+        done = playbook("site.yml")
+        assert done.returncode == 0, done.stdout
+        writes_go_on(app)
+    assert app.check_output("cat /etc/prefect/tls/ca.pem") != trusted
+    assert longest_gap(app) < 40 and lost_rows(app, members[never_two(primaries, 10)]) == set()
+    comes_back(members)
+    # By new connections alone.
+    for host in members.values():
+        host.check_output("systemctl restart patroni")
+        comes_back(members)
+    wait_for_health(app)
+    again = playbook("site.yml")
+    assert again.returncode == 0 and set(changed(again.stdout)) == {0}, again.stdout
 
 
 @contextlib.contextmanager

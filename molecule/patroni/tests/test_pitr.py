@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 from testinfra.host import Host
 
 from tests.support.hosts import changed, wait_for_health
-from tests.support.patroni import health, is_whole, switch_over
+from tests.support.patroni import health, is_whole, members_of, switch_over
 from tests.support.point_in_time import listed, remove_rows, write_row, written
 from tests.support.scenario import PSQL, Playbook, Typed, as_cron
 from tests.support.waiting import wait_for
@@ -132,6 +134,29 @@ def test_a_copy_beside_the_cluster(members: dict[str, Host], primary: str, playb
     all_are_whole(members, "AB")
 
 
+def test_what_a_copy_that_was_killed_leaves_goes_as_the_messages_say(
+    members: dict[str, Host], primary: str, write: Write
+) -> None:
+    host = members[primary]
+    write("AB")
+    again = "pgprefect pitr restore --end --beside"
+    host.check_output(f"systemd-run --collect --unit=victim /usr/local/bin/{again}")
+    host.check_output(f"timeout 180 bash -c 'until test -e {DATA}/beside; do sleep 0.05; done'")
+    host.check_output("systemctl kill --signal=KILL victim")
+    typed = []
+    while (done := host.run(again)).rc:
+        (command,) = re.findall(r"^What to do: .*: (systemctl stop \S+|rm -r \S+)$", done.stderr, re.MULTILINE)
+        assert command not in typed, done.stderr
+        host.check_output(command)
+        typed.append(command)
+    assert typed[-1] == f"rm -r {DATA}/beside"
+    try:
+        assert written(host, 5433) == "AB"
+    finally:
+        host.check_output("pg_dropcluster --stop 15 beside")
+    all_are_whole(members, "AB")
+
+
 def test_back_to_between_two_writes(
     members: dict[str, Host], app: Host, primary: str, typed: Typed, write: Write
 ) -> None:
@@ -188,7 +213,7 @@ def test_a_restore_that_fails_leaves_the_database_as_it_was(
     finally:
         host.check_output(f"mv /srv/shared/away/* {ARCHIVE}/{segment[:16]}/ && rmdir /srv/shared/away")
     assert failed.rc == 2 and "recovery ended before configured recovery target" in failed.stderr, failed.stderr
-    assert "the database is as it was" in failed.stderr, failed.stderr
+    assert "The database is as it was" in failed.stderr, failed.stderr
     all_are_whole(members, "AB")
     host.check_output("pgprefect pitr check")
 
@@ -228,6 +253,40 @@ def test_a_restore_that_succeeded_is_undone(members: dict[str, Host], primary: s
     successor = switch_over(members, primary)
     assert members[successor].check_output(PSQL, TIMELINE) > max(used)
     members[successor].check_output("pgprefect pitr check")
+
+
+@pytest.mark.usefixtures("whole_again")
+def test_a_standby_that_goes_away_while_the_primary_is_restored(
+    members: dict[str, Host], app: Host, primary: str, standbys: dict[str, Host], playbook: Playbook, write: Write
+) -> None:
+    """The restore stands, servers and workers run, and what is still to be typed is said."""
+    host, lost = members[primary], next(iter(standbys.values()))
+    write("A")
+    point = host.check_output("pgprefect pitr point lonely").split()[3]
+    write("B")
+    to = json.dumps({"pgbackrest_restore_point": point, "pgbackrest_restore_confirmed": True})
+    done: list[subprocess.CompletedProcess[str]] = []
+    arguments = ("playbooks/restore_cluster.yml", "--extra-vars", to)
+    restoring = threading.Thread(target=lambda: done.append(playbook(*arguments)))
+    restoring.start()
+    wait_for(lambda: host.run(f"test -e {DATA}/main.before-restore").rc == 0, lambda: done, 180)
+    lost.check_output("systemctl stop patroni")
+    restoring.join()
+    said = " ".join(done[0].stdout.split())
+    assert done[0].returncode != 0 and f"PostgreSQL runs on {primary}, but not everywhere" in said, done[0].stdout
+    assert written(host) == "A"
+    assert "Flow run finished successfully" in app.check_output(RUN)
+    lost.check_output("systemctl start patroni")
+    wait_for(lambda: len(members_of(host)) == len(members), seconds=60)
+    commands = re.findall(r"patronictl -c /etc/patroni/config\.yml (?:reinit(?: [\w-]+)+|resume [\w-]+)", said)[:2]
+    assert [command.split()[3] for command in commands] == ["reinit", "resume"]
+    for command in commands:
+        host.check_output(command.replace("reinit", "reinit --force"))
+    wait_for(lambda: is_whole(host, members), seconds=120)
+    host.check_output("pgprefect pitr backup --full")
+    host.check_output(f"rm -r {DATA}/main.before-restore")
+    all_are_whole(members, "A")
+    wait_for_health(app)
 
 
 def test_a_path_that_is_not_shared_is_refused(members: dict[str, Host], primary: str, playbook: Playbook) -> None:

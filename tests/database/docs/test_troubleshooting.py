@@ -311,6 +311,9 @@ ELSEWHERE = {
     'permission denied to create extension "pg_trgm"': _PLACEMENT,
     "Can't locate revision identified by '…'": _PLACEMENT,
     "was told to send nothing to": "tests/unit/health/test_proxy.py::test_servers_that_are_left_out",
+    "receives no WAL from the primary": "tests/unit/health/test_patroni.py::test_what_is_said_of_them",
+    "No standby is synchronous": "tests/unit/health/test_patroni.py::test_what_is_said_of_them",
+    "The member … is … behind the primary": "tests/unit/health/test_patroni.py::test_what_is_said_of_them",
     "Patroni is paused": "tests/unit/health/test_patroni.py::test_one_that_is_paused",
     "PostgreSQL runs on …, but not everywhere": (
         "tests/unit/pitr/test_service.py::test_a_standby_that_cannot_be_rebuilt"
@@ -340,6 +343,9 @@ ELSEWHERE = {
     ),
     "The restore drill failed": "tests/unit/backup/test_drill.py::test_a_program_that_fails_is_quoted",
     "There is no restore point": "tests/unit/pitr/test_repository.py::test_what_can_not_be_reached_is_refused",
+    "and was not put back": (
+        "tests/unit/pitr/test_restore.py::test_one_that_cannot_be_put_back_says_where_the_data_is"
+    ),
     "is there, of a restore before this one": (
         "tests/unit/pitr/test_repository.py::test_what_is_in_the_way_of_a_restore"
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from pgprefect.pitr import service as service_module
 from pgprefect.pitr.programs import RecoveryError
 from pgprefect.pitr.repository import Cluster
 from pgprefect.pitr.service import PatroniService, service_of
+from pgprefect.site import patroni as site_patroni
 from pgprefect.site.configuration import Patroni
 
 from tests.support.patroni_answers import LEADER, STANDBY, THIRD, answering
@@ -56,9 +57,10 @@ def test_a_patroni_that_does_not_answer() -> None:
 def test_a_standby_that_cannot_be_rebuilt(monkeypatch: pytest.MonkeyPatch) -> None:
     """The restore stands, and what is still to be typed is said; nobody waits, and Patroni is told nothing."""
 
-    def wait(is_so: Callable[[], bool], _seconds: float, otherwise: str) -> None:
-        if not is_so():
-            raise service_module._stuck(otherwise)
+    def wait(ask: Callable[[], object], _seconds: float, otherwise: str) -> object:
+        if answer := ask():
+            return answer
+        raise service_module._stuck(otherwise)
 
     monkeypatch.setattr(service_module, "_wait", wait)
     monkeypatch.setattr(service_module, "_SETTLED_SECONDS", 0)
@@ -72,3 +74,29 @@ def test_a_standby_that_cannot_be_rebuilt(monkeypatch: pytest.MonkeyPatch) -> No
     assert problem.code == "pitr_failed" and "PostgreSQL runs on db1, but not everywhere" in problem.message
     assert asked == [("reinit", "--force", "15-main", "db3")]
     assert "reinit 15-main db3; patronictl -c /etc/patroni/config.yml resume 15-main" in problem.remedy
+
+
+def test_a_patroni_that_is_silent_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It leaves each other question without an answer, and that ends no restore."""
+    asked: list[tuple[str, ...]] = []
+    answers = iter(range(1000))
+
+    def describe(patroni: Patroni, timeout: float) -> Mapping[str, Any]:
+        if next(answers) % 2 == 0:
+            raise TimeoutError("timed out")
+        return site_patroni.describe(patroni, timeout)
+
+    monkeypatch.setattr(service_module, "describe", describe)
+    monkeypatch.setattr(service_module, "_SETTLED_SECONDS", 0)
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+    monkeypatch.setattr(PatroniService, "is_running", lambda _self: False)
+    monkeypatch.setattr(PatroniService, "_ask", lambda _self, *words: asked.append(words))
+    with answering([LEADER, STANDBY, THIRD], pause=True) as patroni:
+        service = service_of(Login(""), HERE, patroni)
+        service.stop()
+        service.let_others_follow(rebuild=False)
+    assert asked == [("resume", "--wait", "15-main")]
+    silent = service_of(Login(""), HERE, Patroni("http://127.0.0.1:1", "", "http://127.0.0.1:1", "db1", ("db1",)))
+    monkeypatch.setattr(service_module, "_TOLD_SECONDS", 0)
+    with pytest.raises(RecoveryError, match="Patroni of this host does not answer"):
+        silent.stop()
