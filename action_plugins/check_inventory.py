@@ -28,7 +28,7 @@ try:
     from plugin_utils.inventory_checks.code import Flows, locked_modules
     from plugin_utils.inventory_checks.docker import check_docker, check_reach
     from plugin_utils.inventory_checks.git import check_sources
-    from plugin_utils.inventory_checks.groups import GROUPS, check_groups
+    from plugin_utils.inventory_checks.groups import GROUPS, check_addresses, check_groups
     from plugin_utils.inventory_checks.kubernetes import check_kubernetes, check_way_of_pods
     from plugin_utils.inventory_checks.libraries import check_libraries
     from plugin_utils.inventory_checks.managed import check_managed
@@ -82,6 +82,7 @@ class ActionModule(ActionBase):
             definitions += self._play_variables(definitions, variables)
             mistakes = [
                 *check_groups(variables["groups"], any(found.name == "database_host" for found in definitions)),
+                *check_addresses(definitions, variables["groups"]),
                 *check_names(definitions, self._specification, self._task.args["other_variables"]),
                 *self._check_values(definitions, variables, later),
                 *self._check_way_to_apis(variables),

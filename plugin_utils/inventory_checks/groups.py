@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from .variables import Definition
 
 GROUPS = ("postgresql", "prefect_server", "prefect_worker")
 OPTIONAL = ("prefect_proxy", "prefect_services", "redis", "monitoring")
@@ -36,3 +39,19 @@ def check_groups(groups: Mapping[str, Sequence[str]], database_elsewhere: bool) 
         hint = " Write {prefect_worker: {hosts: {}}} for a site without workers." if name == "prefect_worker" else ""
         state = "has no hosts" if name in groups else "is missing"
         yield f"group {name}: it {state} in the inventory. {_EXAMPLE.format(example=example)}{hint}"
+
+
+def check_addresses(definitions: Iterable[Definition], groups: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Yield a mistake for each address that is made of the host's name by a template, where there are several hosts.
+
+    What one host of the site has another one do, as to send nothing to it while it restarts, Ansible would do on the
+    first one: in a delegated task this name is that of the host whose task it is.
+    """
+    if len({host for name in (*GROUPS, *OPTIONAL) for host in groups.get(name, ())}) < 2:
+        return
+    for found in definitions:
+        if re.fullmatch(r"ansible_(\w+_)?host", found.name) and "inventory_hostname" in str(found.value):
+            yield (
+                f"{found.name} ({found.where}): it is {found.value}, of which Ansible makes the wrong address where "
+                "one host of the site has another one do something. Give each host its address, without a template."
+            )

@@ -15,7 +15,7 @@ import yaml
 
 from filter_plugins.tenants import prefect_tenants
 from plugin_utils.inventory_checks.code import Flows, locked_modules
-from plugin_utils.inventory_checks.groups import check_groups
+from plugin_utils.inventory_checks.groups import check_addresses, check_groups
 from plugin_utils.inventory_checks.managed import check_managed
 from plugin_utils.inventory_checks.members import check_members
 from plugin_utils.inventory_checks.proxy import check_api_urls, check_encryption, check_proxy
@@ -280,6 +280,16 @@ def test_a_database_with_a_standby(
     hosts: Sequence[str], variables: dict[str, Any], one: bool, own: bool, beginnings: list[str]
 ) -> None:
     assert_members(hosts, variables, one, own, beginnings, "docs/standby.md")
+
+
+def test_an_address_made_of_the_hosts_name() -> None:
+    """Where one host has another one do something, Ansible would connect to the first one."""
+    made = Definition("ansible_host", "{{ inventory_hostname }}.example.com", "group all")
+    plain = Definition("ansible_host", "192.0.2.7", "host a")
+    (mistake,) = check_addresses([made, plain], GROUPS)
+    assert mistake.startswith("ansible_host (group all): it is {{ inventory_hostname }}.example.com, of which Ansible")
+    alone = {name: ["a"] for name in GROUPS}
+    assert list(check_addresses([made], alone)) == []
 
 
 @pytest.mark.parametrize("name", GROUPS)
