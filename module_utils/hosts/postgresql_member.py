@@ -127,17 +127,24 @@ def position(written: str) -> int:
 
 
 def primary(place: Place, seen: Member, slots: Sequence[str]) -> Iterator[Step]:
-    """Yield what makes a host the primary, with these slots. Raises PgprefectError where its server does not run."""
+    """Yield what gives the primary these slots, and no others. Raises PgprefectError where its server is none."""
     if not seen.running:
         raise PgprefectError(f"PostgreSQL {place.version}/{place.cluster} does not answer on this host: start it.")
     if seen.standby:
-        yield Step("promote the standby", lambda: _promote(place))
+        raise PgprefectError("PostgreSQL on this host is a standby, which only playbooks/failover.yml promotes.")
     yield from _drops(place, seen.lost)  # with such a one the data cannot be copied anew
     for name in sorted(set(slots) - set(seen.slots)):
         # It keeps WAL from now on, for the copy of the data.
         question = "SELECT to_json(true) FROM pg_create_physical_replication_slot(:'slot', true)"
         yield _sql(place, f"create the replication slot {name}", question, name)
     yield from _drops(place, sorted(set(seen.slots) - set(slots)))
+
+
+def promoted(place: Place, seen: Member, slots: Sequence[str]) -> Iterator[Step]:
+    """Yield what makes a standby the primary, with these slots. Raises PgprefectError where its server does not run."""
+    if seen.standby:
+        yield Step("promote the standby", lambda: _promote(place))
+    yield from primary(place, replace(seen, standby=False), slots)
 
 
 def standby(place: Place, seen: Member, source: str, slot: str) -> Iterator[Step]:
