@@ -66,12 +66,14 @@ class Place:
 class Member:
     """A host as it was found.
 
-    ``running`` says whether the server answers, ``process`` whether there is one at all. ``signal`` says whether the
-    data is marked as a standby's. A stopped one with data has its ``state`` and its last ``checkpoint`` of pg_control.
-    WAL positions are numbers, ``received`` is as PostgreSQL writes them. ``behind`` has the bytes that each standby
-    that streams from here has not replayed yet. ``slots`` are the site's, and ``lost`` those whose WAL is gone.
+    ``exists`` says whether there is a cluster, ``running`` whether its server answers, and ``process`` whether there is
+    one at all. ``signal`` says whether the data is marked as a standby's. A stopped one with data has its ``state`` and
+    its last ``checkpoint`` of pg_control. WAL positions are numbers, ``received`` is as PostgreSQL writes them.
+    ``behind`` has the bytes that each standby that streams from here has not replayed yet. ``slots`` are the site's,
+    and ``lost`` those whose WAL is gone.
     """
 
+    exists: bool = False
     running: bool = False
     process: bool = False
     data: bool = False
@@ -104,6 +106,7 @@ def look(place: Place) -> Member:
     """Look at a host. Changes nothing."""
     data = place.data
     seen = Member(
+        exists=os.path.exists(f"{place.folder}/postgresql.conf"),
         process=_lives(data),
         data=os.path.exists(f"{data}/global/pg_control"),
         signal=os.path.exists(f"{data}/standby.signal"),
