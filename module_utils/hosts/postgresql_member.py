@@ -25,6 +25,7 @@ _PATIENCE = 600
 _LOOK = """
 SELECT json_build_object(
     'standby', pg_is_in_recovery(),
+    'timeline', (SELECT timeline_id FROM pg_control_checkpoint()),
     'receiving', EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming'),
     'received', greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()),
     'replayed', pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0')::int8,
@@ -67,10 +68,10 @@ class Member:
     """A host as it was found.
 
     ``exists`` says whether there is a cluster, ``running`` whether its server answers, and ``process`` whether there is
-    one at all. ``signal`` says whether the data is marked as a standby's. A stopped one with data has its ``state`` and
-    its last ``checkpoint`` of pg_control. WAL positions are numbers, ``received`` is as PostgreSQL writes them.
-    ``behind`` has the bytes that each standby that streams from here has not replayed yet. ``slots`` are the site's,
-    and ``lost`` those whose WAL is gone.
+    one at all. ``signal`` says whether the data is marked as a standby's. ``timeline`` is that of the last checkpoint,
+    and each failover begins a new one. A stopped one with data has its ``state`` and its last ``checkpoint`` of
+    pg_control. WAL positions are numbers, ``received`` is as PostgreSQL writes them. ``behind`` has the bytes that each
+    standby that streams from here has not replayed yet. ``slots`` are the site's, and ``lost`` those whose WAL is gone.
     """
 
     exists: bool = False
@@ -78,6 +79,7 @@ class Member:
     process: bool = False
     data: bool = False
     signal: bool = False
+    timeline: int | None = None
     state: str = ""
     checkpoint: int | None = None
     standby: bool = False
@@ -118,9 +120,13 @@ def look(place: Place) -> Member:
 
 
 def control(text: str) -> dict[str, Any]:
-    """Return what pg_controldata says: the state, and the position of the last checkpoint."""
+    """Return what pg_controldata says: the state, and the last checkpoint's position and timeline."""
     rows = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
-    return {"state": rows["Database cluster state"], "checkpoint": position(rows["Latest checkpoint location"])}
+    return {
+        "state": rows["Database cluster state"],
+        "checkpoint": position(rows["Latest checkpoint location"]),
+        "timeline": int(rows["Latest checkpoint's TimeLineID"]),
+    }
 
 
 def position(written: str) -> int:

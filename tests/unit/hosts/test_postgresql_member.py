@@ -35,9 +35,10 @@ def test_what_the_control_file_says() -> None:
     text = """pg_control version number:            1300
 Database cluster state:               shut down
 Latest checkpoint location:           0/5000028
+Latest checkpoint's TimeLineID:       3
 Time of latest checkpoint:            Mon 30 Nov 2026 09:00:00 AM UTC
 """
-    assert control(text) == {"state": "shut down", "checkpoint": 0x5000028}
+    assert control(text) == {"state": "shut down", "checkpoint": 0x5000028, "timeline": 3}
 
 
 def test_no_cluster() -> None:
