@@ -63,7 +63,8 @@ def database_primary(hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, A
     """Return the host of a cluster that has the data now, by what the role postgresql has seen of each.
 
     That is the one running primary, or the one host that has data. Where no host has any it is the first, and where
-    more than one could be it, or all are stopped, nothing.
+    more than one could be it, or all are stopped, nothing. A standby, or a host that is disabled because another one
+    took its place, does not become the primary by being the only one with data.
     """
     if len(hosts) < 2:
         return next(iter(hosts), "")
@@ -71,7 +72,10 @@ def database_primary(hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, A
     running = [host for host, found in seen.items() if found.get("running") and not found.get("standby")]
     filled = [host for host, found in seen.items() if found.get("data")]
     candidates = running or filled or list(hosts[:1])
-    return candidates[0] if len(candidates) == 1 else ""
+    if len(candidates) != 1:
+        return ""
+    found = seen[candidates[0]]
+    return candidates[0] if running or not (found.get("standby") or found.get("disabled")) else ""
 
 
 def retired_units(units: Sequence[str], groups: Sequence[str]) -> list[str]:

@@ -21,14 +21,14 @@ options:
   cluster: {description: Name of the cluster., type: str, default: main}
   state:
     description:
-      - V(seen) only looks. V(primary) promotes a standby, and has a replication slot of each name in O(slots), and no
-        other one of the site.
+      - V(seen) only looks. V(primary) gives the primary a replication slot of each name in O(slots), and no other one
+        of the site; a standby makes the module fail. V(promoted) makes a standby the primary first.
       - V(standby) gives a host without data that of the primary. Data of its own makes the module fail.
       - V(demoted) marks the data of a primary that was stopped cleanly, which starts as a standby then.
       - V(rewound) takes the data of a stopped former primary back, and marks it. What it has that the primary has not
         is lost.
     type: str
-    choices: [seen, primary, standby, demoted, rewound]
+    choices: [seen, primary, promoted, standby, demoted, rewound]
     default: seen
   slots: {description: The replication slots that a primary has., type: list, elements: str, default: []}
   slot: {description: The primary's replication slot for this host., type: str, default: ""}
@@ -73,7 +73,7 @@ def main() -> None:
             "cluster": {"type": "str", "default": "main"},
             "state": {
                 "type": "str",
-                "choices": ["seen", "primary", "standby", "demoted", "rewound"],
+                "choices": ["seen", "primary", "promoted", "standby", "demoted", "rewound"],
                 "default": "seen",
             },
             "slots": {"type": "list", "elements": "str", "default": []},
@@ -89,6 +89,8 @@ def main() -> None:
         steps: list[Step] = []
         if given["state"] == "primary":
             steps = list(postgresql_member.primary(place, seen, given["slots"]))
+        elif given["state"] == "promoted":
+            steps = list(postgresql_member.promoted(place, seen, given["slots"]))
         elif given["state"] == "standby":
             steps = list(postgresql_member.standby(place, seen, given["source"], given["slot"]))
         elif given["state"] == "demoted":

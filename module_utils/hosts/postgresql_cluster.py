@@ -56,8 +56,8 @@ class Cluster:
     it; ``managers`` is other software that runs the cluster. ``exclusive`` says whether only declared roles may enter
     the database, None where the server does not answer. ``port`` is the configured one. ``ours`` says whether the role
     has written settings into it before, ``patroni`` whether the site's Patroni manages it, and ``data`` whether there
-    is a data directory with data. A stopped one is a ``standby`` where its data is marked as such. ``slots`` are the
-    replication slots of the site's own standbys.
+    is a data directory with data. A stopped one is a ``standby`` where its data is marked as such. ``disabled`` says
+    whether Debian's tools must not start it. ``slots`` are the replication slots of the site's own standbys.
     """
 
     exists: bool = False
@@ -71,6 +71,7 @@ class Cluster:
     exclusive: bool | None = None
     patroni: bool = False
     data: bool = False
+    disabled: bool = False
     slots: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -91,7 +92,16 @@ def look(folder: str, database: str) -> Cluster:
     found = ask(
         port, _LOOK, database=database, made_here=MADE_HERE, standby_slot=STANDBY_SLOT, patroni=written_by_patroni
     )
-    seen = Cluster(exists=True, ours=ours, port=port, managers=managers(), patroni=patroni, data=data, standby=signal)
+    seen = Cluster(
+        exists=True,
+        ours=ours,
+        port=port,
+        managers=managers(),
+        patroni=patroni,
+        data=data,
+        standby=signal,
+        disabled=_is_disabled(folder),
+    )
     if found is None:
         return seen
     package = _RENAMED if renamed else "postgresql.conf"
@@ -143,6 +153,12 @@ def configured(folder: str, name: str, default: str) -> str:
                 if len(words) == 2 and words[0].lower() == name:
                     value = words[1].strip("'")
     return value
+
+
+def _is_disabled(folder: str) -> bool:
+    with contextlib.suppress(OSError), open(f"{folder}/start.conf", encoding="utf-8", errors="replace") as file:
+        return any(line.split()[:1] == ["disabled"] for line in file)
+    return False
 
 
 def _is_our_patroni() -> bool:

@@ -25,6 +25,7 @@ _PATIENCE = 600
 _LOOK = """
 SELECT json_build_object(
     'standby', pg_is_in_recovery(),
+    'timeline', (SELECT timeline_id FROM pg_control_checkpoint()),
     'receiving', EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming'),
     'received', greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()),
     'replayed', pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0')::int8,
@@ -66,16 +67,19 @@ class Place:
 class Member:
     """A host as it was found.
 
-    ``running`` says whether the server answers, ``process`` whether there is one at all. ``signal`` says whether the
-    data is marked as a standby's. A stopped one with data has its ``state`` and its last ``checkpoint`` of pg_control.
-    WAL positions are numbers, ``received`` is as PostgreSQL writes them. ``behind`` has the bytes that each standby
-    that streams from here has not replayed yet. ``slots`` are the site's, and ``lost`` those whose WAL is gone.
+    ``exists`` says whether there is a cluster, ``running`` whether its server answers, and ``process`` whether there is
+    one at all. ``signal`` says whether the data is marked as a standby's. ``timeline`` is that of the last checkpoint,
+    and each failover begins a new one. A stopped one with data has its ``state`` and its last ``checkpoint`` of
+    pg_control. WAL positions are numbers, ``received`` is as PostgreSQL writes them. ``behind`` has the bytes that each
+    standby that streams from here has not replayed yet. ``slots`` are the site's, and ``lost`` those whose WAL is gone.
     """
 
+    exists: bool = False
     running: bool = False
     process: bool = False
     data: bool = False
     signal: bool = False
+    timeline: int | None = None
     state: str = ""
     checkpoint: int | None = None
     standby: bool = False
@@ -104,6 +108,7 @@ def look(place: Place) -> Member:
     """Look at a host. Changes nothing."""
     data = place.data
     seen = Member(
+        exists=os.path.exists(f"{place.folder}/postgresql.conf"),
         process=_lives(data),
         data=os.path.exists(f"{data}/global/pg_control"),
         signal=os.path.exists(f"{data}/standby.signal"),
@@ -115,9 +120,13 @@ def look(place: Place) -> Member:
 
 
 def control(text: str) -> dict[str, Any]:
-    """Return what pg_controldata says: the state, and the position of the last checkpoint."""
+    """Return what pg_controldata says: the state, and the last checkpoint's position and timeline."""
     rows = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
-    return {"state": rows["Database cluster state"], "checkpoint": position(rows["Latest checkpoint location"])}
+    return {
+        "state": rows["Database cluster state"],
+        "checkpoint": position(rows["Latest checkpoint location"]),
+        "timeline": int(rows["Latest checkpoint's TimeLineID"]),
+    }
 
 
 def position(written: str) -> int:
@@ -127,17 +136,24 @@ def position(written: str) -> int:
 
 
 def primary(place: Place, seen: Member, slots: Sequence[str]) -> Iterator[Step]:
-    """Yield what makes a host the primary, with these slots. Raises PgprefectError where its server does not run."""
+    """Yield what gives the primary these slots, and no others. Raises PgprefectError where its server is none."""
     if not seen.running:
         raise PgprefectError(f"PostgreSQL {place.version}/{place.cluster} does not answer on this host: start it.")
     if seen.standby:
-        yield Step("promote the standby", lambda: _promote(place))
+        raise PgprefectError("PostgreSQL on this host is a standby, which only playbooks/failover.yml promotes.")
     yield from _drops(place, seen.lost)  # with such a one the data cannot be copied anew
     for name in sorted(set(slots) - set(seen.slots)):
         # It keeps WAL from now on, for the copy of the data.
         question = "SELECT to_json(true) FROM pg_create_physical_replication_slot(:'slot', true)"
         yield _sql(place, f"create the replication slot {name}", question, name)
     yield from _drops(place, sorted(set(seen.slots) - set(slots)))
+
+
+def promoted(place: Place, seen: Member, slots: Sequence[str]) -> Iterator[Step]:
+    """Yield what makes a standby the primary, with these slots. Raises PgprefectError where its server does not run."""
+    if seen.standby:
+        yield Step("promote the standby", lambda: _promote(place))
+    yield from primary(place, replace(seen, standby=False), slots)
 
 
 def standby(place: Place, seen: Member, source: str, slot: str) -> Iterator[Step]:

@@ -52,6 +52,19 @@ def test_only_root_and_postgresql_read_the_secrets_and_nobody_the_repository(hos
     assert host.run(f"runuser --user prefect -- ls {REPOSITORY}").rc != 0
 
 
+def test_another_passphrase_is_refused_before_anything_is_touched(host: Host, playbook: Playbook) -> None:
+    """As of a clone that has no secrets yet: what reads the backups may stand on the host alone."""
+    file = host.file("/etc/pgbackrest/conf.d/secrets.conf")
+    before = file.content_string
+    another = json.dumps({"prefect_secrets": {"postgresql_pitr": "another-one-that-is-long"}})
+    for command in (["site.yml"], ["site.yml", "--check", "--diff"], ["playbooks/pgbackrest.yml"]):
+        refused = playbook(*command, "--extra-vars", another)
+        assert refused.returncode != 0 and changed(refused.stdout) == [0], refused.stdout
+        assert "has another passphrase in /etc/pgbackrest/conf.d/secrets.conf than the inventory" in refused.stdout
+        assert "another-one-that-is-long" not in refused.stdout
+    assert file.content_string == before
+
+
 def test_what_can_not_be_reached_is_refused_before_anything_is_touched(host: Host) -> None:
     before = host.check_output(POSTMASTER)
     for arguments, words in (

@@ -44,6 +44,12 @@ def test_a_host_reaches_its_own_service(listening: str, local: str) -> None:
         ([{}, {"data": True}, {}], "b"),
         ([{"data": True}, {"data": True}, {"data": True}], ""),
         ([{"running": True}, {"running": True}, {}], ""),
+        # A person says whether a copy of what a lost primary has takes over.
+        ([{}, {"data": True, "running": True, "standby": True}, {}], ""),
+        ([{}, {"data": True, "standby": True}, {}], ""),
+        ([{"data": True}, {"data": True, "running": True, "standby": True}, {}], ""),
+        ([{}, {"data": True, "disabled": True}, {}], ""),
+        ([{"data": True, "disabled": True}, {"data": True, "running": True}, {}], "b"),
     ],
 )
 def test_the_primary_of_a_cluster(seen: list[dict[str, bool]], primary: str) -> None:

@@ -126,6 +126,16 @@ def test_no_cluster(tmp_path: Path) -> None:
     assert not look(str(tmp_path), "mltrading").exists
 
 
+def test_a_cluster_that_must_not_start(folder: Path) -> None:
+    start = folder / "start.conf"
+    said = {}
+    for text in ("auto\n", "# or disabled\nauto\n", "# Another host took its place.\ndisabled\n"):
+        start.write_text(text)
+        said[text] = look(str(folder), "mltrading").disabled
+    start.unlink()
+    assert list(said.values()) == [False, False, True] and not look(str(folder), "mltrading").disabled
+
+
 def test_the_configuration_that_patroni_has_renamed(folder: Path) -> None:
     (folder / "postgresql.conf").rename(folder / "postgresql.base.conf")
     (folder / "postgresql.conf").write_text("include 'postgresql.base.conf'\nlisten_addresses = 'a,b'\nport = '5439'\n")

@@ -13,6 +13,7 @@ from ansible.module_utils.hosts.postgresql_member import (
     look,
     position,
     primary,
+    promoted,
     rewound,
     standby,
 )
@@ -34,9 +35,10 @@ def test_what_the_control_file_says() -> None:
     text = """pg_control version number:            1300
 Database cluster state:               shut down
 Latest checkpoint location:           0/5000028
+Latest checkpoint's TimeLineID:       3
 Time of latest checkpoint:            Mon 30 Nov 2026 09:00:00 AM UTC
 """
-    assert control(text) == {"state": "shut down", "checkpoint": 0x5000028}
+    assert control(text) == {"state": "shut down", "checkpoint": 0x5000028, "timeline": 3}
 
 
 def test_no_cluster() -> None:
@@ -53,11 +55,21 @@ def test_no_cluster() -> None:
             Member(running=True, lost=[SLOT]),
             ["drop the replication slot prefect_standby_b", "create the replication slot prefect_standby_b"],
         ),
-        (STANDBY, ["promote the standby", "create the replication slot prefect_standby_b"]),
     ],
 )
 def test_a_primary(seen: Member, words: list[str]) -> None:
     assert [step.words for step in primary(PLACE, seen, [SLOT])] == words
+    assert [step.words for step in promoted(PLACE, seen, [SLOT])] == words
+
+
+def test_a_standby_is_promoted_only_where_that_is_asked_for() -> None:
+    words = ["promote the standby", "create the replication slot prefect_standby_b"]
+    assert [step.words for step in promoted(PLACE, STANDBY, [SLOT])] == words
+    with pytest.raises(PgprefectError, match=r"a standby, which only playbooks/failover\.yml promotes"):
+        list(primary(PLACE, STANDBY, [SLOT]))
+    for state in (primary, promoted):
+        with pytest.raises(PgprefectError, match="does not answer on this host"):
+            list(state(PLACE, STOPPED, [SLOT]))
 
 
 @pytest.mark.parametrize(

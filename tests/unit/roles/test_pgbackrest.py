@@ -61,6 +61,23 @@ def test_what_is_refused(tmp_path: Path) -> None:
         assert PASSPHRASE not in outcome.text
 
 
+def test_another_passphrase_than_the_repository_has_is_refused(tmp_path: Path) -> None:
+    """Without the former one nobody can read the backups."""
+    file = tmp_path / "secrets.conf"
+    here = {"ansible.builtin.set_fact": {"__pgbackrest_secrets_file": str(file)}}
+    cases = [given(), given(passphrase="another-one-that-is-long"), given(passphrase=PASSPHRASE[:-1])]
+    assert not any(outcome.failed for outcome in run_cases(tmp_path, cases, here, PREFLIGHT))
+    file.write_text(f"[global]\nrepo1-cipher-pass={PASSPHRASE}\n")
+    same, another, part = run_cases(tmp_path, cases, here, PREFLIGHT)
+    assert not same.failed
+    for refused in (another, part):
+        assert refused.failed and not refused.changed
+        assert f"has another passphrase in {file} than the inventory" in refused.text
+        assert "another-one-that-is-long" not in refused.text and PASSPHRASE[:-1] not in refused.text
+    (unused,) = run_cases(tmp_path, [given(enabled=False, passphrase="")], here, PREFLIGHT)
+    assert not unused.failed
+
+
 def test_secrets_are_in_a_file_of_their_own(tmp_path: Path) -> None:
     tasks = [{"ansible.builtin.include_vars": str(ROLE / part / "main.yml")} for part in ("defaults", "vars")]
     facts = {"ansible.builtin.set_fact": {"pgbackrest_repository": S3, "pgbackrest_passphrase": PASSPHRASE,
