@@ -256,7 +256,7 @@ class ActionModule(ActionBase):
         yield from check_several_servers(
             groups,
             processes,
-            encrypted=host.get("site_tls", "none") != "none",
+            authority=self._get("site_tls", "none", host) == "private_ca",
             named=bool(address) or all("ui_url" in tenant for tenant in declared),
         )
         limits = self._get("prefect_database_connection_limits", {}, host)

@@ -12,13 +12,13 @@ def check_several_servers(
     groups: Mapping[str, Sequence[str]],
     processes: int,
     *,
-    encrypted: bool,
+    authority: bool,
     named: bool,
 ) -> Iterator[str]:
     """Yield the mistakes of a site with several processes for a tenant, or with Redis.
 
-    ``processes`` are those of each API on a host, ``encrypted`` is whether the site has certificates of its own, and
-    ``named`` whether the user has said by which names the proxies are reached.
+    ``processes`` are those of each API on a host, ``authority`` is whether the site has one of its own, and ``named``
+    whether the user has said by which names the proxies are reached.
     """
     servers, redis = groups.get("prefect_server", ()), groups.get("redis", ())
     services, proxies = groups.get("prefect_services", ()), groups.get("prefect_proxy", ())
@@ -51,10 +51,10 @@ def check_several_servers(
     if redis and "prefect_services" in groups and not services:
         yield "group prefect_services: it is empty, so that nobody would run the background services: leave it out."
     remote = [host for host in servers if host not in redis]
-    if redis and remote and not encrypted:
+    if redis and remote and not authority:
         yield (
-            f"site_tls is none, but {', '.join(remote)} would speak to Redis on {redis[0]} in clear: set site_tls to "
-            "private_ca, or to files."
+            f"site_tls is not private_ca, but Redis on {redis[0]} and {', '.join(remote)} prove to each other by "
+            "certificates of the site's authority who they are: set site_tls to private_ca."
         )
     if len(servers) > 1 and proxies:
         if missing := [host for host in servers if host not in proxies]:

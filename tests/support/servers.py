@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 from testinfra.host import Host
 
@@ -19,6 +20,11 @@ TELLING = (
     "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/run/prefect-proxy/admin.sock');"
     "s.sendall(b'{}\\n'); print(s.makefile().read())"
 )
+_SHOW_REDIS = """set -a; . /etc/prefect/TENANT.env; python3 -c '
+import base64, json, os, urllib.request as r
+login = base64.b64encode(os.environ["PREFECT_API_AUTH_STRING"].encode()).decode()
+asked = r.Request(os.environ["PREFECT_API_URL"] + "/admin/settings", headers={"Authorization": "Basic " + login})
+print(json.load(r.urlopen(asked))["server"]["docket"]["url"])'"""
 
 
 def used_servers(host: Host) -> dict[str, str]:
@@ -80,3 +86,14 @@ def as_a_client(host: Host, unit: str, program: str) -> None:
 def healthy(*hosts: Host) -> None:
     for host in hosts:
         wait_for_health(host)
+
+
+def shown_redis(host: Host, tenant: str) -> str:
+    """Return the address of a tenant's Redis, which its API shows to whoever has the API's password."""
+    return str(host.check_output("sh -c %s", _SHOW_REDIS.replace("TENANT", tenant)))
+
+
+def ask_redis(host: Host, user: str, address: str) -> Any:
+    """Speak to Redis as a user of a host. The address has a password, and the journal keeps runuser's arguments."""
+    ask = "import redis, sys; redis.Redis.from_url(sys.stdin.read()).ping()"
+    return host.run("printf %%s %s | runuser --user %s -- python3 -c %s", address, user, ask)

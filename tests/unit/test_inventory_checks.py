@@ -476,17 +476,17 @@ SEVERAL: list[tuple[dict[str, list[str]], int, bool, bool, str]] = [
         "group prefect_services: three is not in prefect_server",
     ),
     ({**SHARED, "prefect_services": []}, 1, True, True, "group prefect_services: it is empty"),
-    (SHARED, 1, False, True, "site_tls is none, but one, two would speak to Redis on three in clear"),
+    (SHARED, 1, False, True, "site_tls is not private_ca, but Redis on three and one, two prove"),
     ({**SHARED, "prefect_proxy": ["one"]}, 1, True, True, "group prefect_proxy: two of prefect_server is not in it"),
     (SHARED, 1, True, False, "prefect_ui_url is missing: with several proxies"),
 ]
 
 
-@pytest.mark.parametrize(("groups", "processes", "encrypted", "named", "fault"), SEVERAL)
+@pytest.mark.parametrize(("groups", "processes", "authority", "named", "fault"), SEVERAL)
 def test_several_processes_of_a_server_share_what_they_know(
-    groups: dict[str, list[str]], processes: int, encrypted: bool, named: bool, fault: str
+    groups: dict[str, list[str]], processes: int, authority: bool, named: bool, fault: str
 ) -> None:
-    faults = list(check_several_servers(groups, processes, encrypted=encrypted, named=named))
+    faults = list(check_several_servers(groups, processes, authority=authority, named=named))
     assert (len(faults) == 1 and faults[0].startswith(fault)) if fault else faults == []
 
 

@@ -31,7 +31,8 @@ def redis(part: Tenant, limits: Thresholds, timeout: float) -> Finding:
         remedy = "Run this as root; else run site.yml, which writes it."
         return [Problem("check_not_permitted", file, f"Redis is named in {file}, but {reason}.", remedy)], {}
     parts = urlsplit(url)
-    where = f"{parts.hostname}:{parts.port}"
+    local = parts.scheme == "unix"
+    where = parts.path if local else f"{parts.hostname}:{parts.port}"
     try:
         # Only hosts that use it have it.
         from redis import Redis, RedisError
@@ -41,7 +42,9 @@ def redis(part: Tenant, limits: Thresholds, timeout: float) -> Finding:
         message = f"This Python has no client of Redis, so nobody asked {where}."
         return [Problem("driver_missing", f"redis {where}", message, "apt install python3-redis")], {}
     once = Retry(NoBackoff(), 0)
-    client: Any = Redis.from_url(url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=once)
+    # Debian 12's client takes no second timeout for a socket of this host.
+    waits = {} if local else {"socket_connect_timeout": timeout}
+    client: Any = Redis.from_url(url, socket_timeout=timeout, retry=once, **waits)
     try:
         memory = client.info("memory")
         client.set(_KEY, "1", ex=_KEY_SECONDS)

@@ -90,7 +90,7 @@ def test_the_memory_of_redis_is_full(
     database: Host, first: Host, second: Host, redis: Host, load: Loads, secrets: dict[str, str]
 ) -> None:
     client = f"REDISCLI_AUTH={secrets['prefect_redis']} valkey-cli -h {address_of(redis)} -p 6400 --user prefect"
-    client += f" --tls --cacert {TLS}/ca.pem"
+    client += f" --tls --cacert {TLS}/ca.pem --cert {TLS}/redis.pem --key {TLS}/redis.key"
     with load("app2").running() as stream:
         stream.start(SAMPLE, source="sample")
         answers(stream)

@@ -10,7 +10,17 @@ from testinfra.host import Host
 from tests.support.hosts import changed, problem_codes, start_run, wait_for_problem
 from tests.support.load import Load
 from tests.support.scenario import PSQL, Playbook, Typed, lost, state_of
-from tests.support.servers import SAMPLE, TELLING, as_a_client, completes, healthy, lost_runs, used_servers
+from tests.support.servers import (
+    SAMPLE,
+    TELLING,
+    as_a_client,
+    ask_redis,
+    completes,
+    healthy,
+    lost_runs,
+    shown_redis,
+    used_servers,
+)
 from tests.support.waiting import wait_for
 
 Loads = Callable[..., Load]
@@ -54,25 +64,40 @@ def test_a_peer_must_have_a_certificate_of_the_site(database: Host, first: Host)
 
 
 @pytest.mark.thorough
-def test_redis_is_for_those_who_know_its_password(database: Host, redis: Host, secrets: dict[str, str]) -> None:
+def test_redis_is_for_those_who_have_a_certificate_and_its_password(
+    database: Host, redis: Host, secrets: dict[str, str]
+) -> None:
     assert redis.check_output("systemctl is-active prefect-redis@prefect") == "active"
     assert redis.run("systemctl is-active valkey-server").stdout.strip() == "inactive"
     at = redis.check_output("hostname --all-ip-addresses").split()[0]
     listening = redis.check_output("ss --no-header --listening --tcp --numeric")
     assert f"{at}:6400" in listening and ":6379" not in listening
-    tls = "--tls --cacert /etc/prefect/tls/ca.pem"
+    verified = "--tls --cacert /etc/prefect/tls/ca.pem"
+    tls = f"{verified} --cert /etc/prefect/tls/redis.pem --key /etc/prefect/tls/redis.key"
     client = f"valkey-cli -h {at} -p 6400 --no-auth-warning"
     assert "NOAUTH" in redis.check_output(f"{client} {tls} GET x")
     assert "NOAUTH" in redis.check_output(f"{client} {tls} --user default --pass x GET x")
     assert redis.run(f"{client} GET x").rc != 0  # without TLS
     login = f"REDISCLI_AUTH={secrets['prefect_redis']} VALKEYCLI_AUTH={secrets['prefect_redis']}"
     assert int(redis.check_output(f"{login} {client} {tls} --user prefect DBSIZE")) > 0
+    without = redis.run(f"{login} {client} {verified} --user prefect DBSIZE")
+    assert without.rc != 0 and without.stdout == "", without
     assert "NOPERM" in redis.check_output(f"{login} {client} {tls} --user prefect CONFIG GET dir")
     assert "NOPERM" in redis.check_output(f"{login} {client} {tls} --user prefect FLUSHALL")
     readable = redis.check_output("find /etc/prefect /var/lib/prefect-redis -type f -perm /o=r -not -path '*/tls/*'")
     assert [path for path in readable.split() if "prefect_redis" in path or path.endswith(".conf")] == []
     assert secrets["prefect_redis"] not in redis.check_output("cat /etc/prefect/redis/prefect.conf")
     assert not database.package("redis-server").is_installed
+
+
+def test_what_the_api_shows_of_redis_lets_no_flow_in(first: Host, second: Host, secrets: dict[str, str]) -> None:
+    for host in (first, second):
+        address = shown_redis(host, "prefect")
+        assert secrets["prefect_redis"] in address and ask_redis(host, "prefect", address).rc == 0
+        refused = ask_redis(host, "prefect-prefect", address)
+        assert refused.rc == 1 and "Permission denied" in refused.stderr, refused
+        without = ask_redis(host, "prefect-prefect", address.partition("&ssl_certfile=")[0])
+        assert without.rc == 1 and "Permission denied" not in without.stderr, without
 
 
 @pytest.mark.thorough

@@ -10,6 +10,7 @@ from testinfra.host import Host
 
 from tests.support.project import ROOT
 from tests.support.scenario import Sql
+from tests.support.servers import ask_redis, shown_redis
 
 OWN, OTHER = "research", "prefect"
 
@@ -21,6 +22,13 @@ def process(host: Host, unit: str) -> str:
 def reaches(host: Host, command: str) -> bool:
     """Whether the own tenant's user can do this, outside the unit, which allows less."""
     return bool(host.run("runuser --user %s -- sh -c %s", f"prefect-{OWN}", command).rc == 0)
+
+
+def uses_redis(host: Host, tenant: str) -> bool:
+    """Whether the own tenant's user can use a tenant's Redis by the address that its API shows."""
+    address = shown_redis(host, tenant)
+    assert ask_redis(host, "prefect", address).rc == 0
+    return bool(ask_redis(host, f"prefect-{OWN}", address).rc == 0)
 
 
 def row(host: Host, sql: Sql, secrets: dict[str, str], name: str, tenant: str) -> bool:
@@ -65,6 +73,7 @@ except urllib.error.HTTPError as error:
             or reaches(host, f"cat /proc/{process(host, f'prefect-server@{tenant}')}/environ")
             or reaches(host, "ls /var/backups/prefect")
         ),
+        "Redis, although the API shows its password": lambda: uses_redis(host, tenant),
     }
     return attempts[name]()
 

@@ -8,6 +8,7 @@ import shlex
 import pytest
 from testinfra.host import Host
 
+from tests.support.hosts import changed
 from tests.support.scenario import PREFECT, Playbook, Sql
 
 
@@ -104,3 +105,20 @@ def test_a_worker_that_is_not_declared_any_more_is_removed(host: Host, playbook:
     assert result.returncode == 0, result.stdout
     assert host.service(surplus).is_running and host.service(surplus).is_enabled
     assert process(host, "prefect-worker@prefect-default-1") != others[0]
+
+
+@pytest.mark.thorough
+def test_an_instance_of_redis_goes_after_the_servers(host: Host, playbook: Playbook) -> None:
+    """One that is not declared any more, as after a move to another host: its clients are told first."""
+    folder, unit = "/etc/prefect/redis", "prefect-redis@former"
+    copied = f"sed s/research/former/ {folder}/research.conf | install -m 0640 -g redis /dev/stdin {folder}/former.conf"
+    host.check_output(copied)
+    host.check_output(f"systemctl enable --now {unit}")
+    done = playbook("playbooks/redis.yml")
+    assert done.returncode == 0 and changed(done.stdout) == [0], done.stdout
+    assert host.service(unit).is_running
+    done = playbook("playbooks/former_redis.yml")
+    assert done.returncode == 0 and changed(done.stdout) == [2], done.stdout
+    assert not host.service(unit).is_running and not host.service(unit).is_enabled
+    assert host.check_output(f"ls {folder}").split() == ["prefect.conf", "research.conf"]
+    assert host.service("prefect-redis@research").is_running

@@ -62,6 +62,16 @@ def test_one_that_takes_writes_is_well_until_it_is_full(server: Redis) -> None:
     assert look()[0] == [("redis_refuses", ERROR)] and said("takes no writes (")
 
 
+def test_one_at_a_socket(port: int, tmp_path: Path) -> None:
+    path = tmp_path / "redis.sock"
+    url = f"unix://default:{PASSWORD.replace(' ', '%20')}@{path}?db=0"
+    (tmp_path / "research-server.env").write_text(f'PREFECT_REDIS_MESSAGING_URL="{url}"\n')
+    assert look()[0] == [("redis_refuses", ERROR)]
+    with running_redis(tmp_path, port, PASSWORD, "--unixsocket", str(path)):
+        problems, details = look()
+        assert problems == [] and details["address"] == str(path)
+
+
 @pytest.mark.usefixtures("port")
 def test_one_that_is_away() -> None:
     assert look()[0] == [("redis_refuses", ERROR)]
