@@ -191,3 +191,18 @@ def test_programs_are_logged_with_what_became_of_them(caplog: pytest.LogCaptureF
     assert failed.value.problem.code == "pitr_failed"
     patterns = ["echo 'a b' ended after 0\\.\\d s\\.", "sh -c '.*' failed with 3 after 0\\.\\d s\\."]
     assert all(map(re.fullmatch, patterns, caplog.messages)) and len(caplog.messages) == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (["systemctl", "stop", "pgprefect-none.service"], "journalctl -u pgprefect-none.service"),
+        (["sh", "-c", "exit 3"], "Remove the cause that the program names"),
+        (["sh", "-c", "exit 3", "pgbackrest"], "look at the repository (/etc/pgbackrest)"),
+        (["systemctl-of-nobody", "stop"], "site.yml"),
+    ],
+)
+def test_what_is_said_to_do_is_about_the_program_that_failed(command: list[str], expected: str) -> None:
+    with pytest.raises(RecoveryError) as raised:
+        run_program(command)
+    assert expected in raised.value.problem.remedy
