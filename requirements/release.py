@@ -29,7 +29,8 @@ from prefect.settings.models.root import Settings
 from prefect_kubernetes.settings import KubernetesSettings
 from prefect_redis.cleanup_queue import RedisWorkerCleanupQueueSettings
 from prefect_redis.client import RedisMessagingSettings
-models = (Settings, KubernetesSettings, RedisMessagingSettings, RedisWorkerCleanupQueueSettings)
+from prefect_redis.messaging import RedisMessagingPublisherSettings as PublisherSettings
+models = (Settings, KubernetesSettings, RedisMessagingSettings, PublisherSettings, RedisWorkerCleanupQueueSettings)
 names = [name for model in models for name in _get_settings_fields(model)]
 print(json.dumps([name for name in names if name.startswith("PREFECT_")]))
 """

@@ -258,7 +258,8 @@ def _silent(run: OpenRun, tenant: Tenant, limit: float | None) -> str | None:
         return f"its worker {run.worker} was last heard from {age_in_words(run.worker_heartbeat_age)} ago"
     if run.parent_state in TERMINAL_STATES:
         return "the run that called it has ended"
-    if run.state_type != "PENDING" and run.heartbeat_age is not None:
+    would_be_told = _is_heard(run) and run.silence < _HEARD_SECONDS
+    if run.state_type != "PENDING" and run.heartbeat_age is not None and not would_be_told:
         return f"its last heartbeat came {age_in_words(run.heartbeat_age)} ago"
     return None
 
@@ -288,11 +289,8 @@ def _is_heard(run: OpenRun) -> bool:
 
 def _silent_for(run: OpenRun, tenant: Tenant, limit: float | None) -> float | None:
     """Return after how many seconds of silence a run counts as dead; runs that others started send fewer heartbeats."""
-    if limit is None or run.state_type == "PENDING":
-        return limit
-    if not _is_ours(run, tenant):
-        return max(limit, 3 * _DEFAULT_INTERVAL)
-    return max(limit, _HEARD_SECONDS) if _is_heard(run) else limit
+    beats = run.state_type != "PENDING" and not _is_ours(run, tenant)
+    return max(limit, 3 * _DEFAULT_INTERVAL) if beats and limit is not None else limit
 
 
 def find_open_runs(ask: Ask, tenant: Tenant, skew: float = 0) -> list[OpenRun]:

@@ -180,6 +180,7 @@ def test_a_wrong_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: 
 
 
 def test_colours_on_a_terminal(site_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
     plain, drawn = io.StringIO(), Terminal()
     for output in (plain, drawn):
         monkeypatch.setattr(sys, "stdout", output)

@@ -165,7 +165,7 @@ def test_a_living_run_is_not_named(prefect: Site, worker: dict[str, float | None
 def test_a_line_of_its_log_is_a_sign_of_life(prefect: Site) -> None:
     """A flow that holds Python's lock sends no heartbeats."""
     add_worker(prefect, OURS, 10)
-    run = add_run(prefect, "busy", heartbeat=300)
+    run = add_run(prefect, "busy", heartbeat=310)
     assert set(dead(prefect)) == {"busy"}
     prefect.sql(
         "INSERT INTO prefect.log (name, level, message, flow_run_id, timestamp) VALUES ('x', 20, 'x', %s, now())", run
@@ -195,8 +195,8 @@ def test_a_subflow_dies_with_its_parent(prefect: Site) -> None:
 
 def test_a_parent_lives_as_long_as_its_subflow(prefect: Site) -> None:
     add_worker(prefect, OURS, 10)
-    parent = add_run(prefect, "parent", heartbeat=200)
-    child = add_run(prefect, "child", worker=None, heartbeat=100, parent=parent)
+    parent = add_run(prefect, "parent", heartbeat=400)
+    child = add_run(prefect, "child", worker=None, heartbeat=310, parent=parent)
     assert set(dead(prefect)) == {"parent", "child"}
     add_run(prefect, "grandchild", worker=None, heartbeat=30, parent=child)
     assert dead(prefect) == {}
@@ -204,7 +204,7 @@ def test_a_parent_lives_as_long_as_its_subflow(prefect: Site) -> None:
 
 def test_a_run_of_a_deployment_outlives_the_run_that_started_it(prefect: Site) -> None:
     add_worker(prefect, OURS, 10)
-    parent = add_run(prefect, "parent", heartbeat=100)
+    parent = add_run(prefect, "parent", heartbeat=310)
     child = add_run(prefect, "child", worker="elsewhere-tenant0-default-2", heartbeat=10, parent=parent)
     deployed = (
         "WITH d AS (INSERT INTO prefect.deployment (name, flow_id) SELECT 'd', flow_id FROM prefect.flow_run "
@@ -228,7 +228,7 @@ def test_a_worker_whose_clock_is_wrong(prefect: Site) -> None:
     prefect.sql("UPDATE prefect.events SET received = now() - interval '10 s'")
     assert dead(prefect) == {}
     add_run(prefect, "ahead", heartbeat=-200)
-    prefect.sql("UPDATE prefect.events SET received = now() - interval '100 s' WHERE occurred > now()")
+    prefect.sql("UPDATE prefect.events SET received = now() - interval '310 s' WHERE occurred > now()")
     assert set(dead(prefect)) == {"ahead"}
 
 
@@ -236,7 +236,7 @@ def test_a_server_whose_clock_is_wrong(prefect: Site) -> None:
     """What it stamps is five minutes old at once; a recovery, which runs on its host, knows by how much."""
     add_worker(prefect, OURS, 310)
     living = add_run(prefect, "living", heartbeat=310, age=900)
-    lost = add_run(prefect, "lost", heartbeat=400, age=900)
+    lost = add_run(prefect, "lost", heartbeat=620, age=900)
     login = Login("127.0.0.1", prefect.server.port, prefect.declaration.monitor, PASSWORD)
     with contextlib.closing(connect(login, prefect.database)) as connection:
 
@@ -252,7 +252,7 @@ def test_a_server_whose_clock_is_wrong(prefect: Site) -> None:
 
 def test_runs_that_wait_for_its_slot_are_counted(prefect: Site) -> None:
     add_worker(prefect, OURS, 10)
-    holder = add_run(prefect, "holder", heartbeat=100)
+    holder = add_run(prefect, "holder", heartbeat=310)
     waiting = add_run(prefect, "waiting", state="SCHEDULED", worker=None)
     prefect.sql(
         "WITH d AS (INSERT INTO prefect.deployment (name, flow_id) SELECT 'd', flow_id FROM prefect.flow_run "
@@ -282,7 +282,7 @@ def test_after_a_start_of_the_server_silence_proves_nothing_yet(prefect: Site) -
 
 
 def test_the_limit_can_be_changed_and_switched_off(prefect: Site) -> None:
-    add_worker(prefect, OURS, 10)
+    add_worker(prefect, OURS, 100)
     add_run(prefect, "run", heartbeat=100)
     assert dead(prefect, silence_s=Limit(200)) == {}
     assert dead(prefect, silence_s=Limit()) == {}
