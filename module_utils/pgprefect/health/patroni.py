@@ -135,8 +135,9 @@ def _absent(
             yield name, "is not in the cluster"
         elif member.get("state") not in RUNNING:
             yield name, f"is {member.get('state')}"
-        elif timelines and member.get("timeline") not in timelines:
-            yield name, f"is on the timeline {member.get('timeline')}, and the leader is on another one"
+        # One that receives nothing may not say on which it is.
+        elif timelines and member.get("timeline") not in (*timelines, None):
+            yield name, f"is on the timeline {member['timeline']}, and the leader is on another one"
         elif primary and name not in (*leaders, *primary.receivers):
             yield name, "receives no WAL from the primary"
 
