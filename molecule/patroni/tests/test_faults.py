@@ -211,10 +211,10 @@ def test_a_new_authority(members: dict[str, Host], app: Host, primaries: Primari
 
 @contextlib.contextmanager
 def small_disk(host: Host) -> Iterator[None]:
-    """Give a member a disk for its WAL alone, of 256 MB, for the block."""
+    """Give a member a disk for its WAL alone, of 512 MB, for the block."""
     wal, kept = f"{DATA}/pg_wal", "/var/lib/postgresql/kept-wal"
     begin = (
-        f"systemctl stop patroni && mkdir {kept} && cp -a {wal}/. {kept} && mount -t tmpfs -o size=256m tmpfs {wal} && "
+        f"systemctl stop patroni && mkdir {kept} && cp -a {wal}/. {kept} && mount -t tmpfs -o size=512m tmpfs {wal} && "
         f"chown postgres: {wal} && chmod 0700 {wal} && cp -a {kept}/. {wal} && rm -r {kept} && systemctl start patroni"
     )
     end = (
