@@ -254,7 +254,9 @@ def test_the_disk_of_the_primary_is_full(members: dict[str, Host], app: Host, pr
         comes_back(members)
         with writing(app, host):
             host.run(f"dd if=/dev/zero of={filler} bs=1M; chmod 0 {filler}")
-            host.run("runuser --user postgres -- psql -XAtc 'SELECT pg_switch_wal()'")
+            # First it goes on in files that it has kept to write into again.
+            use = "psql -XAtc \"SELECT pg_logical_emit_message(true, 'a', 'b')\" -c 'SELECT pg_switch_wal()'"
+            host.run(f"for number in $(seq 60); do runuser --user postgres -- {use} || break; done")
             # It keeps its place, as docs/disaster.md says, and everybody knows.
             wait_for(lambda: "patroni_member_away" in health(members[other])[1], seconds=60)
             assert primaries() == []
