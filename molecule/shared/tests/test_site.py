@@ -50,6 +50,8 @@ def test_environments_are_for_their_readers_only(
         expected[f"/etc/prefect/{tenant}-migrate.env"] = "600 root root"
         # What is declared, and what the site has made.
         expected[f"/etc/prefect/{tenant}-objects.json"] = expected[f"/etc/prefect/{tenant}-made.json"] = "600 root root"
+        if len(tenants) > 1:  # the scenario that has Redis
+            expected[f"/etc/prefect/redis/{tenant}.conf"] = "640 root redis"
     found = host.check_output("find /etc/prefect -type f -printf '%p=%m %u %g\\n'")
     assert dict(line.split("=") for line in found.splitlines()) == expected
 
