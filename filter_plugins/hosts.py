@@ -17,14 +17,12 @@ _UNITS = {
     "prefect_proxy": (r"prefect-proxy\.service",),
     "redis": (r"prefect-redis@.+",),
 }
-# The files of each group that have passwords of the database's roles and of the API.
+# The files that have passwords of the database's roles and of the API, and the groups whose hosts need them.
 _PASSWORDS = {
-    "prefect_worker": r"/etc/prefect/worker/.+\.env",
-    "prefect_server": r"/etc/prefect/([^/]+|events/.+)\.env",
+    r"/etc/prefect/worker/.+\.env": {"prefect_worker"},
+    r"/etc/prefect/([^/]+|events/.+)\.env": {"prefect_server"},
+    r"/etc/prefect/pgpass": {"postgresql", "prefect_server", "prefect_worker"},  # of the command's logins
 }
-# Of the command's logins, which each host of these groups has.
-_COMMAND = r"/etc/prefect/pgpass"
-_COMMAND_GROUPS = {"postgresql", "prefect_server", "prefect_worker"}
 # site.yml stops it itself on a host that is in any group.
 _WATCH = r"prefect-(metrics\.timer|(node-exporter|prometheus|alertmanager)\.service)"
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -91,9 +89,7 @@ def retired_units(units: Sequence[str], groups: Sequence[str]) -> list[str]:
 
 def retired_passwords(paths: Sequence[str], groups: Sequence[str]) -> list[str]:
     """Return those of a host's files with passwords that only what none of its groups gives it needs."""
-    retired = [pattern for group, pattern in _PASSWORDS.items() if group not in groups]
-    if not _COMMAND_GROUPS & set(groups):
-        retired.append(_COMMAND)
+    retired = [pattern for pattern, needed in _PASSWORDS.items() if not needed & set(groups)]
     return [path for path in sorted(paths) if any(re.fullmatch(pattern, path) for pattern in retired)]
 
 

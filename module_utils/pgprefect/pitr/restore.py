@@ -19,7 +19,7 @@ from datetime import datetime
 from ..core.connection import Login
 from ..core.lock import exclusive_lock
 from ..core.problems import Problem
-from .programs import POSTGRES_USER, RecoveryError, is_active, run_program
+from .programs import POSTGRES_USER, RecoveryError, is_active, run_program, run_systemctl
 from .repository import Cluster, RecoveryPlan, Repository, blocked, refuse_during_backup, set_restore_point
 from .service import Service, SystemdService, recover
 
@@ -204,7 +204,7 @@ def _copy_data(cluster: Cluster, copy: Cluster, plan: RecoveryPlan, *options: st
 
 def _stop_copying() -> None:
     if is_active(_COPYING_UNIT):
-        run_program(["systemctl", "stop", _COPYING_UNIT])
+        run_systemctl("stop", _COPYING_UNIT)
 
 
 def _restore_failed(plan: RecoveryPlan, error: BaseException, state: str, remedy: str = _AGAIN) -> RecoveryError:

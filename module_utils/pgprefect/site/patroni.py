@@ -22,7 +22,7 @@ def describe(patroni: Patroni, timeout: float) -> Mapping[str, Any]:
 
     Raises OSError, ValueError and HTTPException where Patroni does not answer.
     """
-    return dict(json.loads(get(f"{patroni.url}/cluster", timeout, patroni.ca_file)))
+    return _ask(patroni, f"{patroni.url}/cluster", timeout)
 
 
 def shared_settings(patroni: Patroni, timeout: float) -> Mapping[str, Any]:
@@ -30,7 +30,7 @@ def shared_settings(patroni: Patroni, timeout: float) -> Mapping[str, Any]:
 
     Raises OSError, ValueError and HTTPException where Patroni does not answer.
     """
-    return dict(json.loads(get(f"{patroni.url}/config", timeout, patroni.ca_file)))
+    return _ask(patroni, f"{patroni.url}/config", timeout)
 
 
 def describe_member(patroni: Patroni, member: Mapping[str, Any], timeout: float) -> Mapping[str, Any]:
@@ -38,7 +38,11 @@ def describe_member(patroni: Patroni, member: Mapping[str, Any], timeout: float)
 
     Raises OSError, ValueError, KeyError and HTTPException where it does not answer.
     """
-    return dict(json.loads(get(member["api_url"], timeout, patroni.ca_file)))
+    return _ask(patroni, member["api_url"], timeout)
+
+
+def _ask(patroni: Patroni, url: str, timeout: float) -> Mapping[str, Any]:
+    return dict(json.loads(get(url, timeout, patroni.ca_file)))
 
 
 def members_of(described: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
