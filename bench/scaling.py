@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.support import show
 from tests.support import burst
-from tests.support.project import DEFAULT, ROOT
+from tests.support.project import ROOT, host_virtualenv
 
 NAME, PORT = "bench-scaling", "4296"
 RUNS, SECONDS = int(os.environ.get("BENCH_RUNS", "40")), float(os.environ.get("BENCH_SECONDS", "10"))
@@ -36,7 +36,7 @@ def on_the_host(script: str) -> None:
 
 def measure(tag: str) -> float:
     """Return the seconds of a burst."""
-    on_the_host(burst.begin(f"/opt/prefect/{DEFAULT}/bin/python", tag, RUNS, SECONDS))
+    on_the_host(burst.begin(f"{host_virtualenv()}/bin/python", tag, RUNS, SECONDS))
     while True:
         answer = subprocess.run([*PSQL, "--command", burst.question(tag)], check=True, capture_output=True, text=True)
         found = burst.parse(answer.stdout)

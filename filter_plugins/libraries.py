@@ -1,11 +1,21 @@
-"""Filters for work pools with libraries of their own: a virtualenv for each set of libraries, beside Prefect's."""
+"""Filters for the virtualenvs of a host: Prefect's, and one for each set of libraries of work pools' own."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
+
+
+def locked_release(release: str, locks: Sequence[str]) -> str:
+    """Return how the virtualenv of a release with the packages of some locks is called: RELEASE+CHECKSUM.
+
+    Other packages make another virtualenv, so that nothing changes below what runs. ``locks`` are files on the
+    controller; of those that are not there, which the checks of the inventory report, nothing counts.
+    """
+    contents = b"".join(Path(lock).read_bytes() for lock in locks if Path(lock).is_file())
+    return f"{release}+{hashlib.sha256(contents).hexdigest()[:8]}"
 
 
 def pool_virtualenvs(
@@ -17,12 +27,13 @@ def pool_virtualenvs(
     some libraries are in one folder below ``folder``, named as the libraries are.
     """
     every = sorted({worker["libraries"] for worker in workers if "libraries" in worker})
+    locks = {libraries: [prefect_lock, f"{libraries}-{release}.txt"] for libraries in every}
     return [
         {
-            "path": f"{folder}/{PurePosixPath(libraries).name}/{release}",
-            "requirements": [prefect_lock, f"{libraries}-{release}.txt"],
+            "path": f"{folder}/{PurePosixPath(libraries).name}/{locked_release(release, requirements)}",
+            "requirements": requirements,
         }
-        for libraries in every
+        for libraries, requirements in locks.items()
     ]
 
 
@@ -35,26 +46,15 @@ def locked_in(virtualenvs: Sequence[Mapping[str, Any]], folder: str) -> list[dic
 
 
 def with_virtualenvs(
-    workers: Sequence[Mapping[str, Any]],
-    virtualenvs: Sequence[Mapping[str, Any]],
-    contents: Mapping[str, str],
-    authorities: Sequence[str] = (),
+    workers: Sequence[Mapping[str, Any]], virtualenvs: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Return workers of which those with libraries of their own have a virtualenv and the checksum of its content.
-
-    ``contents`` has the text of each lock by its path; ``authorities``, which workers read when they start, count too.
-    """
-    found = {PurePosixPath(one["path"]).parent.name: one for one in virtualenvs}
-    completed = []
-    for worker in workers:
-        own = {key: value for key, value in worker.items() if key != "libraries"}
-        if "libraries" in worker:
-            virtualenv = found[PurePosixPath(worker["libraries"]).name]
-            texts = [contents[lock] for lock in virtualenv["requirements"]] + list(authorities)
-            own["virtualenv"] = virtualenv["path"]
-            own["lock_checksum"] = hashlib.sha256("".join(texts).encode()).hexdigest()
-        completed.append(own)
-    return completed
+    """Return workers of which those with libraries of their own have the path of their virtualenv in place of these."""
+    paths = {PurePosixPath(one["path"]).parent.name: one["path"] for one in virtualenvs}
+    return [
+        {key: value for key, value in worker.items() if key != "libraries"}
+        | ({"virtualenv": paths[PurePosixPath(worker["libraries"]).name]} if "libraries" in worker else {})
+        for worker in workers
+    ]
 
 
 def virtualenvs_by_pool(workers: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
@@ -72,6 +72,7 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         """Return the filters by the names that playbooks use."""
         return {
+            "locked_release": locked_release,
             "pool_virtualenvs": pool_virtualenvs,
             "locked_in": locked_in,
             "with_virtualenvs": with_virtualenvs,

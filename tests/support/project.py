@@ -6,6 +6,8 @@ import os
 import re
 from pathlib import Path
 
+from filter_plugins.libraries import locked_release
+
 ROOT = Path(__file__).parents[2]
 PROMETHEUS, PROMTOOL, NODE_EXPORTER = (
     ROOT / ".cache/prometheus" / name for name in ("prometheus", "promtool", "prometheus-node-exporter")
@@ -24,3 +26,9 @@ RELEASES = sorted(
 def virtualenv_of(release: str) -> Path:
     """Return the virtualenv of a release that has a lock."""
     return VIRTUALENV if release == DEFAULT else ROOT / f".venv-prefect-{release}"
+
+
+def host_virtualenv(release: str = DEFAULT) -> str:
+    """Return the path of a release's virtualenv on a host without pools of containers."""
+    locks = [str(ROOT / f"requirements/{name}-{release}.txt") for name in ("prefect", "flows")]
+    return f"/opt/prefect/{locked_release(release, locks)}"

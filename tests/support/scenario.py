@@ -14,14 +14,14 @@ from typing import Any
 import testinfra
 from testinfra.host import Host
 
-from tests.support.project import DEFAULT, ROOT
+from tests.support.project import ROOT, host_virtualenv
 
 SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
 Sql = Callable[[str, str], Any]
 Typed = Callable[..., list[str]]
 PSQL = "runuser --user postgres -- psql --no-psqlrc --quiet --tuples-only --no-align --dbname mltrading --command %s"
 # The virtualenv of Prefect on the hosts.
-PREFECT = f"/opt/prefect/{DEFAULT}"
+PREFECT = host_virtualenv()
 # How the pages begin what they tell to type on the controller; all else is typed on the host.
 CONTROLLER = (".venv/bin/", "box/", "cp -r inventory/", "requirements/lock ")
 Playbook = Callable[..., subprocess.CompletedProcess[str]]

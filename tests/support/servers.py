@@ -62,7 +62,7 @@ def states(database: Host, load: Load) -> list[str]:
 def not_starting(host: Host, release: str) -> Iterator[None]:
     """Let no server of a release start on a host until the end of the block."""
     folder = "/etc/systemd/system/prefect-server@.service.d"
-    asks = f"! grep --quiet --fixed-strings /{release}/ /etc/systemd/system/prefect-server@.service"
+    asks = f"! grep --quiet --fixed-strings /{release}+ /etc/systemd/system/prefect-server@.service"
     drop_in = f"[Service]\nExecStartPre=/bin/sh -c '{asks}'\n"
     host.check_output("mkdir --parents %s", folder)
     host.check_output("printf %%s %s >%s", drop_in, f"{folder}/not_starting.conf")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -98,24 +99,29 @@ def test_a_flow_imports_what_its_pool_has(tmp_path: Path) -> None:
     assert "plain-3.9.1.txt has idna 3.1, but Prefect 3.9.1 runs with" in said
 
 
-def test_workers_have_the_virtualenv_of_their_libraries() -> None:
-    pools = [{"name": "default"}, *({"name": name, "libraries": "/srv/gpu"} for name in ("fast", "slow"))]
+def test_workers_have_the_virtualenv_of_their_libraries(folder: Path) -> None:
+    pools = [{"name": "default"}, *({"name": name, "libraries": f"{folder}/gpu"} for name in ("fast", "slow"))]
     (tenant,) = prefect_tenants([{"name": "a", "work_pools": pools}])
     workers = prefect_workers([tenant])
-    made = pool_virtualenvs(workers, "/opt/libraries", "3.9.1", "/x/prefect-3.9.1.txt")
-    assert made == [
-        {"path": "/opt/libraries/gpu/3.9.1", "requirements": ["/x/prefect-3.9.1.txt", "/srv/gpu-3.9.1.txt"]}
-    ]
-    assert locked_in(made, "/l") == [{**made[0], "requirements": ["/l/prefect-3.9.1.txt", "/l/gpu-3.9.1.txt"]}]
+    locks = [f"{folder}/prefect-3.9.1.txt", f"{folder}/gpu-3.9.1.txt"]
 
-    def completed(libraries: str = LOCK, authorities: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-        contents = {"/x/prefect-3.9.1.txt": PREFECT, "/srv/gpu-3.9.1.txt": libraries}
-        return with_virtualenvs(workers, made, contents, authorities)
+    def made() -> dict[str, Any]:
+        (virtualenv,) = pool_virtualenvs(workers, "/opt/libraries", "3.9.1", locks[0])
+        return virtualenv
 
-    plain, fast, slow = completed()
+    without_lock = made()["path"]
+    (folder / "gpu-3.9.1.txt").write_text(LOCK)
+    first = made()
+    assert first["requirements"] == locks and re.fullmatch(r"/opt/libraries/gpu/3\.9\.1\+[0-9a-f]{8}", first["path"])
+    assert first == made() and first["path"] != without_lock
+    assert locked_in([first], "/l") == [{**first, "requirements": ["/l/prefect-3.9.1.txt", "/l/gpu-3.9.1.txt"]}]
+
+    plain, fast, slow = completed = with_virtualenvs(workers, [first])
     assert plain == workers[0] and "libraries" not in fast
-    assert fast["virtualenv"] == slow["virtualenv"] == "/opt/libraries/gpu/3.9.1"
-    for changed in (completed(libraries=PREFECT), completed(authorities=("x",))):
-        assert changed[0] == plain and changed[1]["lock_checksum"] != fast["lock_checksum"]
-    assert virtualenvs_by_pool(completed()) == {"a": dict.fromkeys(("fast", "slow"), "/opt/libraries/gpu/3.9.1")}
-    assert with_virtualenvs(workers[:1], pool_virtualenvs(workers[:1], "/o", "1", "/p"), {}) == workers[:1]
+    assert fast["virtualenv"] == slow["virtualenv"] == first["path"]
+    assert virtualenvs_by_pool(completed) == {"a": dict.fromkeys(("fast", "slow"), first["path"])}
+    for lock in (folder / "prefect-3.9.1.txt", folder / "gpu-3.9.1.txt"):
+        lock.write_text(lock.read_text() + "# changed\n")
+        assert made()["path"] != first["path"]
+        first = made()
+    assert with_virtualenvs(workers[:1], pool_virtualenvs(workers[:1], "/o", "1", "/p")) == workers[:1]

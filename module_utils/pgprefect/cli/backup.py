@@ -123,10 +123,9 @@ def _create(options: argparse.Namespace) -> int:
         return _take(options, taken)
     if options.dry_run:
         return _would_create(options, site, home, parts)
-    version = site.virtualenv and os.path.basename(site.virtualenv)
     # A safety set says nothing of the nightly job.
     with record(None if options.safety else site.job("backup")) as figures:
-        made = create.back_up(login, site.database, parts, home, version, safety=options.safety)
+        made = create.back_up(login, site.database, parts, home, site.release, safety=options.safety)
         figures.update(set=made.name, bytes=made.bytes, seconds=made.seconds, not_included=made.not_included)
         spared = copy.waiting(home, backups.copy)
         pruned = [] if options.safety else create.prune(home, backups.keep, spared=spared)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import glob
 import os
 from pathlib import Path
 from typing import Any
@@ -33,15 +34,14 @@ def add_to(commands: Any) -> None:
 def _check(options: argparse.Namespace) -> int:
     site = load_site(options)
     tenant = site.tenant(options.tenant)
-    virtualenv = Path(site.virtualenv or "/opt/prefect/x").parent / options.release
-    installed = virtualenv if os.access(virtualenv / "bin" / "prefect", os.X_OK) else None
+    installed = _installed(options.release, Path(site.virtualenv or "/opt/prefect/x").parent)
     with open_connection(site.observer, site.database) as connection:
         connection.autocommit = True
         found = check_upgrade(
             connection,
             schema=tenant.schema,
             release=options.release,
-            virtualenv=installed and str(installed),
+            virtualenv=installed,
             own=f"prefect-server@{tenant.name}",
         )
     if options.json:
@@ -49,6 +49,12 @@ def _check(options: argparse.Namespace) -> int:
     else:
         _print(found, tenant.schema, options.release)
     return BROKEN if any(problem.severity == ERROR for problem in found.problems) else FINE
+
+
+def _installed(release: str, folder: Path) -> str | None:
+    """Return the virtualenv of a release, which is called RELEASE+CHECKSUM: the newest one, or None."""
+    programs = [path for path in folder.glob(f"{glob.escape(release)}+*/bin/prefect") if os.access(path, os.X_OK)]
+    return str(max(programs, key=lambda path: path.stat().st_mtime).parents[1]) if programs else None
 
 
 def _canary(options: argparse.Namespace) -> int:

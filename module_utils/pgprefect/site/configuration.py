@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
@@ -195,6 +196,11 @@ class Site:
     def database(self) -> str:
         """The name of the declared database."""
         return str(self.declared["database"])
+
+    @property
+    def release(self) -> str | None:
+        """The release of Prefect, by which its virtualenv is called: RELEASE+CHECKSUM, with that of its packages."""
+        return os.path.basename(self.virtualenv).partition("+")[0] if self.virtualenv else None
 
     def tenant(self, name: str | None = None) -> Tenant:
         """Return a tenant by its name, or the first. Raises ConfigurationError."""

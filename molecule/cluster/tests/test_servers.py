@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from testinfra.host import Host
 
-from tests.support.hosts import changed, problem_codes, start_run, wait_for_problem
+from filter_plugins.libraries import locked_release
+from tests.support.hosts import changed, command_of, problem_codes, start_run, wait_for_problem
 from tests.support.load import Load
+from tests.support.project import ROOT, host_virtualenv
 from tests.support.scenario import PSQL, Playbook, Typed, lost, state_of
 from tests.support.servers import (
     SAMPLE,
@@ -23,6 +28,8 @@ from tests.support.servers import (
 )
 from tests.support.waiting import wait_for
 
+# Which the inventory has.
+RELEASE = "3.8.8"
 Loads = Callable[..., Load]
 
 
@@ -192,6 +199,45 @@ def test_changed_settings_reach_one_api_after_the_other(
         for unit in ("server", "services"):
             main = host.check_output(f"systemctl show --property MainPID --value prefect-{unit}@prefect")
             assert "TZ=Europe/Berlin" in host.check_output(f"tr '\\0' '\\n' < /proc/{main}/environ")
+    healthy(first, second)
+
+
+@pytest.mark.thorough
+def test_other_packages_reach_one_host_after_the_other(
+    database: Host, first: Host, second: Host, load: Loads, playbook: Playbook, tmp_path: Path
+) -> None:
+    former = host_virtualenv(RELEASE)
+    shutil.copy(ROOT / f"requirements/prefect-{RELEASE}.txt", tmp_path)
+    flows = tmp_path / f"flows-{RELEASE}.txt"
+    flows.write_text("# Another one.\n" + (ROOT / "requirements" / flows.name).read_text())
+    locks = [str(tmp_path / f"prefect-{RELEASE}.txt"), str(flows)]
+    other = f"/opt/prefect/{locked_release(RELEASE, locks)}"
+
+    def all_run_from(virtualenv: str) -> None:
+        for host in (first, second):
+            for unit in ("server@prefect", "services@prefect", "worker@prefect-default-1"):
+                assert f"{virtualenv}/bin/" in command_of(host, f"prefect-{unit}")
+
+    asked = ("--extra-vars", json.dumps({"prefect_requirements": locks}))
+    with load("app1", reads=4).running() as stream:
+        for name, missing in (("server", f"no Prefect server in {other}"), ("workers", f"{other} is not on this host")):
+            refused = playbook(f"playbooks/{name}.yml", *asked)
+            assert refused.returncode != 0 and missing in " ".join(refused.stdout.split()), refused.stdout
+        made = playbook("playbooks/prefect.yml", *asked)
+        assert made.returncode == 0, made.stdout
+        # All that runs still has what it has begun with.
+        all_run_from(former)
+        kept = playbook("playbooks/unused_virtualenvs.yml", *asked)
+        assert kept.returncode == 0 and changed(kept.stdout) == [0, 0], kept.stdout
+        done = playbook("playbooks/server.yml", "playbooks/workers.yml", "playbooks/unused_virtualenvs.yml", *asked)
+        assert done.returncode == 0, done.stdout
+        all_run_from(other)
+        back = playbook("site.yml")
+        assert back.returncode == 0, back.stdout
+    assert stream.failures == [] and not lost_runs(database, stream)
+    all_run_from(former)
+    for host in (first, second):
+        assert host.check_output("ls -d /opt/prefect/[0-9]*").splitlines() == [former]
     healthy(first, second)
 
 

@@ -11,6 +11,7 @@ from testinfra.host import Host
 
 from tests.support.hosts import changed, command_of
 from tests.support.load import Load
+from tests.support.project import host_virtualenv
 from tests.support.scenario import PSQL, Playbook
 from tests.support.servers import SAMPLE, end, healthy, lost_runs, not_starting
 from tests.support.waiting import wait_for
@@ -40,7 +41,7 @@ def run_release(release: str, *hosts: Host) -> None:
     """Everything that runs on the hosts is of one release."""
     for host in hosts:
         for unit in UNITS:
-            assert f"/{release}/bin/" in command_of(host, unit)
+            assert f"{host_virtualenv(release)}/bin/" in command_of(host, unit)
     healthy(*hosts)
 
 

@@ -19,9 +19,8 @@ from testinfra.host import Host
 
 from tests.support.browser import log_in, running_browser
 from tests.support.hosts import start_run
-from tests.support.project import DEFAULT
 from tests.support.proxy import write_configuration
-from tests.support.scenario import PSQL, Playbook, Typed
+from tests.support.scenario import PREFECT, PSQL, Playbook, Typed
 from tests.support.waiting import wait_for
 
 WORKER = "/etc/prefect/worker/prefect-default-1.env"
@@ -96,7 +95,7 @@ def test_a_worker_of_another_host_speaks_tls_alone(
 
 def test_a_client_refuses_a_foreign_authority_and_another_name(worker: Host, address: str) -> None:
     once = "export PREFECT_HOME=/tmp/asks PREFECT_CLIENT_MAX_RETRIES=0"
-    ask = f"set -a; . {WORKER}; {once}; %s /opt/prefect/{DEFAULT}/bin/prefect work-pool ls"
+    ask = f"set -a; . {WORKER}; {once}; %s {PREFECT}/bin/prefect work-pool ls"
     assert worker.run("sh -c %s", ask % "").rc == 0
     foreign = worker.run("sh -c %s", ask % "PREFECT_API_SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt")
     assert foreign.rc != 0 and "CERTIFICATE_VERIFY_FAILED" in foreign.stdout + foreign.stderr
@@ -104,7 +103,7 @@ def test_a_client_refuses_a_foreign_authority_and_another_name(worker: Host, add
     other = worker.run("sh -c %s", ask % "PREFECT_API_URL=https://elsewhere/api NO_PROXY=elsewhere")
     assert other.rc != 0 and "CERTIFICATE_VERIFY_FAILED" in other.stdout + other.stderr
     # As systemd runs it before the worker.
-    wait = f"/opt/prefect/{DEFAULT}/bin/python -I -m pgprefect wait --user prefect https://{address}/api/ready"
+    wait = f"{PREFECT}/bin/python -I -m pgprefect wait --user prefect https://{address}/api/ready"
     assert worker.run(f"PREFECT_API_SSL_CERT_FILE={AUTHORITY} timeout 10 {wait}").rc == 0
     assert worker.run(f"timeout 3 {wait}").rc == 124
 
@@ -223,5 +222,5 @@ def test_somebody_who_guesses_passwords_is_stopped_alone(client: Client, worker:
     # Neither is the right one told from the others now, and others are let in.
     refused = client.ask("/api/admin/version", admin)
     assert (refused.status, refused.headers["Retry-After"]) == (429, "60")
-    ask = f"set -a; . {WORKER}; PREFECT_HOME=/tmp/asks exec /opt/prefect/{DEFAULT}/bin/prefect work-pool ls"
+    ask = f"set -a; . {WORKER}; PREFECT_HOME=/tmp/asks exec {PREFECT}/bin/prefect work-pool ls"
     worker.check_output("sh -c %s", ask)

@@ -8,6 +8,7 @@ import pytest
 from testinfra.host import Host
 
 from tests.support.hosts import changed, command_of, wait_for_health
+from tests.support.project import host_virtualenv
 from tests.support.scenario import PSQL, Playbook
 from tests.support.waiting import wait_for
 
@@ -25,7 +26,7 @@ def works(members: dict[str, Host], app: Host, primary: str, release: str, revis
 
     wait_for(lambda: stored() == {revision}, stored, 30)
     for unit in ("prefect-server@prefect", "prefect-worker@prefect-default-1"):
-        assert f"/opt/prefect/{release}/bin/" in command_of(app, unit)
+        assert f"{host_virtualenv(release)}/bin/" in command_of(app, unit)
     assert "Flow run finished successfully" in app.check_output(RUN)
     wait_for_health(app)
     found = members[primary].run("pgprefect verify")

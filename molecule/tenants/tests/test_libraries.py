@@ -16,7 +16,7 @@ from tests.support.scenario import PREFECT, PSQL, SCENARIO, Playbook, Typed
 
 LIBRARIES = SCENARIO / "inventory/gpu"
 FOLDER = "/opt/prefect/libraries"
-OWN = f"{FOLDER}/gpu/{DEFAULT}"
+OWN = f"{FOLDER}/gpu/{DEFAULT}+"
 WORKER = "prefect-worker@research-gpu-1"
 OTHERS = (
     *("prefect-server@prefect", "prefect-server@research", "prefect-worker@prefect-default-1"),
@@ -75,7 +75,7 @@ def test_its_flows_have_them_and_others_do_not(host: Host, playbook: Playbook, t
     # No other worker restarts.
     assert processes(host) == others
     command = "tr '\\0' ' ' </proc/$(systemctl show --property MainPID --value %s)/cmdline"
-    assert host.check_output(command, WORKER).startswith(f"{OWN}/bin/python ")
+    assert host.check_output(command, WORKER).startswith(OWN)
     assert host.check_output(command, OTHERS[2]).startswith(f"{PREFECT}/bin/python ")
     wait_for_health(host)
 
@@ -99,9 +99,12 @@ def test_only_its_workers_restart_with_another_lock_and_are_removed_with_it(
     others, own = processes(host), host.check_output("systemctl show --property MainPID --value %s", WORKER)
     LIBRARIES.with_suffix(".in").write_text("tabulate\ntoolz\n")
     typed("operate.md", "Libraries of a pool's own")
-    done = playbook("playbooks/prefect.yml", "playbooks/workers.yml", "--extra-vars", with_pool())
+    playbooks = ("playbooks/prefect.yml", "playbooks/workers.yml", "playbooks/unused_virtualenvs.yml")
+    done = playbook(*playbooks, "--extra-vars", with_pool())
     assert done.returncode == 0, done.stdout
-    host.check_output(f"{OWN}/bin/python -I -c 'import tabulate, toolz, prefect, pgprefect'")
+    # What it ran from before is gone.
+    (changed_libraries,) = host.check_output(f"ls -d {FOLDER}/gpu/*").splitlines()
+    host.check_output(f"{changed_libraries}/bin/python -I -c 'import tabulate, toolz, prefect, pgprefect'")
     assert host.check_output("systemctl show --property MainPID --value %s", WORKER) != own
     assert processes(host) == others
 

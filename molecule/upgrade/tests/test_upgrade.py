@@ -17,7 +17,7 @@ from pgprefect.core.http import PrefectApi, is_ready
 from testinfra.host import Host
 
 from tests.support.hosts import changed, wait_for_health
-from tests.support.project import ROOT
+from tests.support.project import ROOT, host_virtualenv
 from tests.support.scenario import PSQL, SCENARIO, Playbook, Typed, container_of, state_of
 from tests.support.servers import not_starting
 from tests.support.waiting import wait_for
@@ -94,7 +94,7 @@ def commands(host: Host) -> list[str]:
 def runs_release(host: Host, release: str) -> None:
     """Everything that runs is of one release."""
     for command in commands(host):
-        assert f"/{release}/bin/" in command
+        assert f"/{release}+" in command
     wait_for_health(host)
 
 
@@ -119,9 +119,9 @@ def said_by(done: subprocess.CompletedProcess[str]) -> str:
 def small_disk(host: Host) -> Iterator[None]:
     """There is no room for the new virtualenv."""
     host.check_output("mkdir /mnt/small && mount -t tmpfs -o size=60m tmpfs /mnt/small")
-    host.check_output("ln -s /mnt/small /opt/prefect/3.9.1")
+    host.check_output("ln -s /mnt/small %s", host_virtualenv("3.9.1"))
     yield
-    host.check_output("rm -f /opt/prefect/3.9.1; umount /mnt/small; rmdir /mnt/small")
+    host.check_output("rm -f %s; umount /mnt/small; rmdir /mnt/small", host_virtualenv("3.9.1"))
 
 
 @pytest.mark.usefixtures("completed_run", "as_before", "small_disk")
@@ -142,7 +142,7 @@ def test_nothing_begins_without_a_lock_that_the_way_back_needs(host: Host, playb
         aside.rename(lock)
     assert f"3.8.8 would need {lock}, which is not there" in said
     assert f"requirements/lock {lock.parent}/gpu 3.8.8" in said
-    assert not host.file("/opt/prefect/3.9.1").exists
+    assert not host.file(host_virtualenv("3.9.1")).exists
 
 
 @pytest.fixture
