@@ -39,10 +39,8 @@ kept:
   type: dict
 """
 
-import shutil
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.hosts.unused_virtualenvs import replaced_virtualenvs, users_of
+from ansible.module_utils.hosts.unused_virtualenvs import remove, replaced_virtualenvs, users_of
 
 
 def main() -> None:
@@ -54,7 +52,7 @@ def main() -> None:
     removed = [virtualenv for virtualenv in replaced if virtualenv not in users]
     if not module.check_mode:
         for virtualenv in removed:
-            shutil.rmtree(virtualenv)
+            remove(virtualenv)
     before = "".join(f"virtualenv {virtualenv}\n" for virtualenv in removed)
     module.exit_json(
         changed=bool(removed),

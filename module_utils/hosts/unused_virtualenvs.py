@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 # What starts something from a virtualenv: units with their drop-ins, and commands.
 _STARTERS = ("/etc/systemd/system", "/usr/local/bin")
+_REMOVED = ".removed-"
 _READ_BYTES = 1 << 16  # of each file there: what starts something from a virtualenv is a short text
 
 
 def replaced_virtualenvs(paths: Sequence[str]) -> list[Path]:
     """Return the virtualenvs beside ``paths`` that have the same release and other packages.
 
-    A virtualenv is called RELEASE+CHECKSUM, or was called RELEASE alone.
+    A virtualenv is called RELEASE+CHECKSUM, or was called RELEASE alone. What a killed removal left counts too.
     """
     used = {Path(path) for path in paths}
     found = {
@@ -39,8 +41,15 @@ def users_of(virtualenvs: Iterable[Path], starters: Sequence[str] = _STARTERS) -
     return users
 
 
+def remove(virtualenv: Path) -> None:
+    """Remove a virtualenv, under another name: who needs its packages again must not find half of them."""
+    aside = virtualenv.with_name(f"{_REMOVED}{virtualenv.name.removeprefix(_REMOVED)}")
+    virtualenv.rename(aside)
+    shutil.rmtree(aside)
+
+
 def _release(virtualenv: Path) -> str:
-    return virtualenv.name.partition("+")[0]
+    return virtualenv.name.removeprefix(_REMOVED).partition("+")[0]
 
 
 def _contents(starters: Sequence[str]) -> Iterator[tuple[str, bytes]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
@@ -266,7 +267,7 @@ def load(path: str = PATH) -> Site:
             login=Login(**{name: value for name, value in content["login"].items() if name in known}),
             declared={name: value for name, value in content.items() if name not in _NOT_DECLARED},
             tenants=tuple(map(Tenant.from_arguments, content["tenants"])),
-            virtualenv=content.get("virtualenv"),
+            virtualenv=_installed(content.get("virtualenv")),
             listen_addresses=tuple(content.get("listen_addresses") or ()),
             health=content.get("health") or {},
             retention=content.get("retention") or {},
@@ -288,6 +289,13 @@ def load(path: str = PATH) -> Site:
         message = f"{path} is not as the roles write it ({type(error).__name__}: {error}): run site.yml."
         raise ConfigurationError(message) from error
     return site
+
+
+def _installed(virtualenv: str | None) -> str | None:
+    """Return the declared virtualenv, or, until the host has made it, the one beside it that this runs from."""
+    if virtualenv and not os.path.isdir(virtualenv) and os.path.dirname(sys.prefix) == os.path.dirname(virtualenv):
+        return sys.prefix
+    return virtualenv
 
 
 def _backups(content: Mapping[str, Any] | None) -> Backups | None:

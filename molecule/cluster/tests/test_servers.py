@@ -220,9 +220,12 @@ def test_other_packages_reach_one_host_after_the_other(
 
     asked = ("--extra-vars", json.dumps({"prefect_requirements": locks}))
     with load("app1", reads=4).running() as stream:
-        for name, missing in (("server", f"no Prefect server in {other}"), ("workers", f"{other} is not on this host")):
+        units = first.check_output("sha256sum /etc/systemd/system/prefect-*")
+        for name in ("server", "workers", "restore_backup"):
             refused = playbook(f"playbooks/{name}.yml", *asked)
-            assert refused.returncode != 0 and missing in " ".join(refused.stdout.split()), refused.stdout
+            said = " ".join(refused.stdout.split())
+            assert refused.returncode != 0 and f"Nothing was stopped. {other}, the virtualenv" in said, said
+        assert first.check_output("sha256sum /etc/systemd/system/prefect-*") == units
         made = playbook("playbooks/prefect.yml", *asked)
         assert made.returncode == 0, made.stdout
         # All that runs still has what it has begun with.

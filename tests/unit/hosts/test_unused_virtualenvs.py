@@ -68,6 +68,25 @@ def test_what_a_process_runs_from_stays(folder: Path, run_module: Callable[..., 
     assert run_module("unused_virtualenvs", paths=[str(folder / NOW)])["changed"] and not former.exists()
 
 
+def test_a_removal_that_was_killed_is_ended(
+    folder: Path, run_module: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killed(_path: Path) -> None:
+        raise Killed
+
+    with monkeypatch.context() as context, pytest.raises(Killed):
+        context.setattr(shutil, "rmtree", killed)
+        run_module("unused_virtualenvs", paths=[str(folder / NOW)])
+    # Nobody takes what is left for a virtualenv.
+    left = [path.name for path in folder.glob("*3.9.1*") if path.is_dir() and not path.is_symlink()]
+    assert sorted(left) == [".removed-3.9.1", "3.9.1+aaaaaaaa", NOW, "3.9.10+aaaaaaaa"]
+    assert run_module("unused_virtualenvs", paths=[str(folder / NOW)])["changed"]
+    assert not any((folder / name).exists() for name in (".removed-3.9.1", "3.9.1", "3.9.1+aaaaaaaa"))
+
+
 def test_what_a_unit_would_start_is_in_use(folder: Path, tmp_path: Path) -> None:
     unit = tmp_path / "units" / "worker.service.d" / "tenant.conf"
     unit.parent.mkdir(parents=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +43,17 @@ def test_as_whom_a_host_logs_in(
     assert (site.observer.user, site.application.user, site.administers) == (monitor, app, backup is not None)
     if site.administers:
         assert (site.backup.user, site.backup.passfile, site.backup.host) == (backup, passfile, login["host"])
+
+
+def test_the_virtualenv_of_a_host_that_has_not_made_the_declared_one_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command runs from the former one until then."""
+    path, former, declared = tmp_path / "pgprefect.json", tmp_path / "3.9.1+aaaaaaaa", tmp_path / "3.9.1+bbbbbbbb"
+    path.write_text(json.dumps({**DECLARED, "login": SOCKET, "virtualenv": str(declared)}))
+    # Such as on the database's host.
+    assert load(str(path)).virtualenv == str(declared)
+    monkeypatch.setattr(sys, "prefix", str(former))
+    assert load(str(path)).virtualenv == str(former)
+    declared.mkdir()
+    assert load(str(path)).virtualenv == str(declared) and load(str(path)).release == "3.9.1"
