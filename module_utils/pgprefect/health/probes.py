@@ -548,7 +548,7 @@ def archiving(ask: Ask, limits: Thresholds, declared: bool) -> Finding:
     message = f"Archiving of WAL fails, most recently for {wal}; nothing was archived for {lag / 60:.0f} minutes."
     remedy = (
         "Nothing is lost while the disk has room: the WAL waits in pg_wal. The reason is in PostgreSQL's log "
-        "(/var/log/postgresql); then, as root on the database's host: pgprefect pitr check"
+        "(/var/log/postgresql, or journalctl -u patroni); then, as root on the database's host: pgprefect pitr check"
     )
     return [Problem("archiving_failed", "WAL archive", message, remedy, severity)], details
 

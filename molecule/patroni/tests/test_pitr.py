@@ -65,7 +65,7 @@ def test_all_members_archive_into_one_repository(members: dict[str, Host], prima
     assert listed(members[primary])["backups"]
     settings = "SELECT string_agg(setting, ' ' ORDER BY name) FROM pg_settings WHERE name ~ '^archive_(com|mode)'"
     assert {host.check_output(PSQL, settings) for host in members.values()} == {
-        "pgbackrest --stanza=main archive-push %p on"
+        '/usr/local/lib/pgbackrest/archive_push.sh main "%p" on'
     }
     members[primary].check_output("pgprefect pitr check")
     # The primary is not the host that made the stanza.
@@ -101,6 +101,24 @@ def test_a_standby_that_could_not_archive_as_the_primary_is_well(members: dict[s
     switch_over(members, primary)
     said = json.loads(members[primary].run("pgprefect health --json").stdout)
     assert said["checks"]["archiving"] == "healthy" and said["details"]["archiving"]["last_failed"] is None
+
+
+def test_another_version_of_where_a_timeline_ended_keeps_nothing_waiting(
+    members: dict[str, Host], primary: str
+) -> None:
+    """As pg_rewind leaves them: each member has another rest of that segment."""
+    host, folder = members[switch_over(members, primary)], f"{DATA}/main/pg_wal"
+    former, end = host.check_output(f"tail -1 $(ls {folder}/*.history | tail -1)").split()[:2]
+    segment = f"{int(former):08X}{0:08X}{int(end.rpartition('/')[2], 16) >> 24:08X}"
+    as_postgres = "runuser --user postgres -- sh -c %s"
+    for content in ("zero", "urandom"):  # the first one comes into the archive
+        host.check_output(as_postgres, f"head -c 16M /dev/{content} >{folder}/{segment}")
+        host.check_output(as_postgres, f"touch {folder}/archive_status/{segment}.ready")
+        host.check_output(PSQL, "SELECT pg_logical_emit_message(true, 'a', 'b'), pg_switch_wal()")
+        wait_for(lambda: host.run(f"ls {folder}/archive_status/*.ready").rc != 0, seconds=90)
+        host.check_output(f"rm -f {folder}/{segment} {folder}/archive_status/{segment}.done")
+    assert f"{segment}: timeline {former} ended" in host.check_output("journalctl --unit patroni --since -3min")
+    host.check_output("pgprefect pitr check")
 
 
 def test_a_standby_refuses_what_is_the_primarys(primary: str, standbys: dict[str, Host]) -> None:
