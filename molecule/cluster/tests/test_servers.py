@@ -220,12 +220,12 @@ def test_other_packages_reach_one_host_after_the_other(
 
     asked = ("--extra-vars", json.dumps({"prefect_requirements": locks}))
     with load("app1", reads=4).running() as stream:
-        units = first.check_output("sha256sum /etc/systemd/system/prefect-*")
+        units = first.check_output("sha256sum /etc/systemd/system/prefect-*.service")
         for name in ("server", "workers", "restore_backup"):
             refused = playbook(f"playbooks/{name}.yml", *asked)
             said = " ".join(refused.stdout.split())
             assert refused.returncode != 0 and f"Nothing was stopped. {other}, the virtualenv" in said, said
-        assert first.check_output("sha256sum /etc/systemd/system/prefect-*") == units
+        assert first.check_output("sha256sum /etc/systemd/system/prefect-*.service") == units
         made = playbook("playbooks/prefect.yml", *asked)
         assert made.returncode == 0, made.stdout
         # All that runs still has what it has begun with.

@@ -110,10 +110,10 @@ def test_another_version_of_where_a_timeline_ended_keeps_nothing_waiting(
     host, folder = members[switch_over(members, primary)], f"{DATA}/main/pg_wal"
     former, end = host.check_output(f"tail -1 $(ls {folder}/*.history | tail -1)").split()[:2]
     segment = f"{int(former):08X}{0:08X}{int(end.rpartition('/')[2], 16) >> 24:08X}"
-    as_postgres = "runuser --user postgres -- sh -c %s"
-    for content in ("zero", "urandom"):  # the first one comes into the archive
-        host.check_output(as_postgres, f"head -c 16M /dev/{content} >{folder}/{segment}")
-        host.check_output(as_postgres, f"touch {folder}/archive_status/{segment}.ready")
+    for _ in range(2):  # the archive has the former primary's or takes the first one
+        newest = host.check_output(PSQL, "SELECT pg_walfile_name(pg_current_wal_lsn())")
+        version = f"(head -c 8M {newest}; head -c 8M /dev/urandom) >{segment} && touch archive_status/{segment}.ready"
+        host.check_output("runuser --user postgres -- sh -c %s", f"cd {folder} && {version}")
         host.check_output(PSQL, "SELECT pg_logical_emit_message(true, 'a', 'b'), pg_switch_wal()")
         wait_for(lambda: host.run(f"ls {folder}/archive_status/*.ready").rc != 0, seconds=90)
         host.check_output(f"rm -f {folder}/{segment} {folder}/archive_status/{segment}.done")
