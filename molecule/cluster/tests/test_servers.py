@@ -245,6 +245,19 @@ def test_other_packages_reach_one_host_after_the_other(
 
 
 @pytest.mark.thorough
+def test_one_that_does_not_run_changes_before_the_one_that_serves(
+    first: Host, second: Host, load: Loads, playbook: Playbook
+) -> None:
+    second.check_output("systemctl stop prefect-server@prefect")
+    wait_for(lambda: used_servers(first)["app2"] == "DOWN")
+    with load("app1").running() as stream:
+        done = playbook("playbooks/server.yml", "--extra-vars", '{"prefect_server_environment": {"TZ": "Asia/Tokyo"}}')
+        assert done.returncode == 0 and changed(done.stdout) == [3, 3], done.stdout
+    assert stream.answered > 100 and stream.failures == []
+    healthy(first, second)
+
+
+@pytest.mark.thorough
 def test_one_that_does_not_start_leaves_the_other_as_it_was(second: Host, load: Loads, playbook: Playbook) -> None:
     start = "systemctl show --property InvocationID --value prefect-server@prefect"
     before = second.check_output(start)
