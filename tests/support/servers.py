@@ -10,6 +10,7 @@ from testinfra.host import Host
 
 from tests.support.hosts import start_run, wait_for_health
 from tests.support.load import Load
+from tests.support.project import ROOT
 from tests.support.scenario import PSQL, state_of
 from tests.support.waiting import wait_for
 
@@ -25,6 +26,18 @@ import base64, json, os, urllib.request as r
 login = base64.b64encode(os.environ["PREFECT_API_AUTH_STRING"].encode()).decode()
 asked = r.Request(os.environ["PREFECT_API_URL"] + "/admin/settings", headers={"Authorization": "Basic " + login})
 print(json.load(r.urlopen(asked))["server"]["docket"]["url"])'"""
+
+
+@contextlib.contextmanager
+def other_packages(release: str) -> Iterator[None]:
+    """Let a release's lock of the flows be another one until the end of the block."""
+    lock = ROOT / f"requirements/flows-{release}.txt"
+    former = lock.read_bytes()
+    lock.write_bytes(former + b"# Another one.\n")
+    try:
+        yield
+    finally:
+        lock.write_bytes(former)
 
 
 def used_servers(host: Host) -> dict[str, str]:

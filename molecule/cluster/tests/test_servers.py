@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from testinfra.host import Host
 
-from filter_plugins.libraries import locked_release
 from tests.support.hosts import changed, command_of, problem_codes, start_run, wait_for_problem
 from tests.support.load import Load
-from tests.support.project import ROOT, host_virtualenv
+from tests.support.project import host_virtualenv
 from tests.support.scenario import PSQL, Playbook, Typed, lost, state_of
 from tests.support.servers import (
     SAMPLE,
@@ -23,6 +19,7 @@ from tests.support.servers import (
     completes,
     healthy,
     lost_runs,
+    other_packages,
     shown_redis,
     used_servers,
 )
@@ -204,37 +201,32 @@ def test_changed_settings_reach_one_api_after_the_other(
 
 @pytest.mark.thorough
 def test_other_packages_reach_one_host_after_the_other(
-    database: Host, first: Host, second: Host, load: Loads, playbook: Playbook, tmp_path: Path
+    database: Host, first: Host, second: Host, load: Loads, playbook: Playbook
 ) -> None:
-    former = host_virtualenv(RELEASE)
-    shutil.copy(ROOT / f"requirements/prefect-{RELEASE}.txt", tmp_path)
-    flows = tmp_path / f"flows-{RELEASE}.txt"
-    flows.write_text("# Another one.\n" + (ROOT / "requirements" / flows.name).read_text())
-    locks = [str(tmp_path / f"prefect-{RELEASE}.txt"), str(flows)]
-    other = f"/opt/prefect/{locked_release(RELEASE, locks)}"
-
     def all_run_from(virtualenv: str) -> None:
         for host in (first, second):
             for unit in ("server@prefect", "services@prefect", "worker@prefect-default-1"):
                 assert f"{virtualenv}/bin/" in command_of(host, f"prefect-{unit}")
 
-    asked = ("--extra-vars", json.dumps({"prefect_requirements": locks}))
+    former = host_virtualenv(RELEASE)
     with load("app1", reads=4).running() as stream:
-        units = first.check_output("sha256sum /etc/systemd/system/prefect-*.service")
-        for name in ("server", "workers", "restore_backup"):
-            refused = playbook(f"playbooks/{name}.yml", *asked)
-            said = " ".join(refused.stdout.split())
-            assert refused.returncode != 0 and f"Nothing was stopped. {other}, the virtualenv" in said, said
-        assert first.check_output("sha256sum /etc/systemd/system/prefect-*.service") == units
-        made = playbook("playbooks/prefect.yml", *asked)
-        assert made.returncode == 0, made.stdout
-        # All that runs still has what it has begun with.
-        all_run_from(former)
-        kept = playbook("playbooks/unused_virtualenvs.yml", *asked)
-        assert kept.returncode == 0 and changed(kept.stdout) == [0, 0], kept.stdout
-        done = playbook("playbooks/server.yml", "playbooks/workers.yml", "playbooks/unused_virtualenvs.yml", *asked)
-        assert done.returncode == 0, done.stdout
-        all_run_from(other)
+        with other_packages(RELEASE):
+            other = host_virtualenv(RELEASE)
+            units = first.check_output("sha256sum /etc/systemd/system/prefect-*.service")
+            for name in ("server", "workers", "restore_backup"):
+                refused = playbook(f"playbooks/{name}.yml")
+                said = " ".join(refused.stdout.split())
+                assert refused.returncode != 0 and f"Nothing was stopped. {other}, the virtualenv" in said, said
+            assert first.check_output("sha256sum /etc/systemd/system/prefect-*.service") == units
+            made = playbook("playbooks/prefect.yml")
+            assert made.returncode == 0, made.stdout
+            # All that runs still has what it has begun with.
+            all_run_from(former)
+            kept = playbook("playbooks/unused_virtualenvs.yml")
+            assert kept.returncode == 0 and changed(kept.stdout) == [0, 0], kept.stdout
+            done = playbook("playbooks/server.yml", "playbooks/workers.yml", "playbooks/unused_virtualenvs.yml")
+            assert done.returncode == 0, done.stdout
+            all_run_from(other)
         back = playbook("site.yml")
         assert back.returncode == 0, back.stdout
     assert stream.failures == [] and not lost_runs(database, stream)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import shutil
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from testinfra.host import Host
 
 from tests.support.hosts import changed, command_of
 from tests.support.load import Load
-from tests.support.project import ROOT, host_virtualenv
+from tests.support.project import host_virtualenv
 from tests.support.scenario import PSQL, Playbook
-from tests.support.servers import SAMPLE, end, healthy, lost_runs, not_starting
+from tests.support.servers import SAMPLE, end, healthy, lost_runs, not_starting, other_packages
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.thorough
@@ -72,16 +69,11 @@ def test_an_upgrade_of_both_fails_no_request(
 
 
 def test_the_way_back_fails_no_request(
-    database: Host, first: Host, second: Host, load: Callable[..., Load], playbook: Playbook, tmp_path: Path
+    database: Host, first: Host, second: Host, load: Callable[..., Load], playbook: Playbook
 ) -> None:
     """Also where the newer release got another lock since, so that what runs is no longer called as it would be."""
-    for lock in (ROOT / "requirements").glob("*-3.[89].?.txt"):
-        shutil.copy(lock, tmp_path)
-    with (tmp_path / "flows-3.9.1.txt").open("a") as changed_lock:
-        changed_lock.write("# Another one.\n")
-    locks = [f"{tmp_path}/{name}-{{{{ prefect_release }}}}.txt" for name in ("prefect", "flows")]
-    with no_request_fails(database, load("app1", reads=4)):
-        done = playbook("playbooks/roll_back_prefect.yml", "-e", json.dumps({"prefect_requirements": locks}))
+    with no_request_fails(database, load("app1", reads=4)), other_packages("3.9.1"):
+        done = playbook("playbooks/roll_back_prefect.yml")
     assert done.returncode == 0 and "Prefect 3.8.8 runs again" in done.stdout, done.stdout
     run_release("3.8.8", first, second)
     assert database.check_output(PSQL, REVISION) == "d4a7e1c93f52"
