@@ -177,7 +177,12 @@ class PatroniService:
         ])  # fmt: skip
 
     def end_recovery(self) -> None:
-        """Wait until Patroni has taken it over, and let it start PostgreSQL anew, in its own unit."""
+        """Wait until Patroni has taken it over, and let it start PostgreSQL anew, in its own unit.
+
+        Patroni knows a postmaster by when it started, and counts that from the clock of its own start: where the clock
+        was set since then, it would see a stranger. While it is paused its restart touches nothing.
+        """
+        run_systemctl("restart", "patroni.service")
         _wait(self._leads, _START_SECONDS, "Patroni did not take over what was recovered")
         self._ask("restart", "--force", self._scope, self._patroni.name)
         _wait(lambda: self.is_running() and self._leads(), _START_SECONDS, "Patroni did not start what was recovered")
