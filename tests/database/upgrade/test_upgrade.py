@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import shutil
 import subprocess
@@ -240,13 +241,14 @@ def test_what_bars_an_upgrade(released: Site, release: str, tmp_path: Path, monk
     assert fingerprint(released) == before
 
 
-def test_the_command(prefect: Site, site_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["--config", str(site_file), "upgrade", "check"]
-    virtualenv = virtualenv_of(RELEASES[-1])
-    assert main([*command, virtualenv.name]) == 0
+def test_the_command(prefect: Site, site_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command, release = ["--config", str(site_file), "upgrade", "check"], RELEASES[-1]
+    (tmp_path / f"{release}+0a1b2c3d").symlink_to(virtualenv_of(release))
+    site_file.write_text(json.dumps({**json.loads(site_file.read_text()), "virtualenv": str(tmp_path / "3.8.8+0")}))
+    assert main([*command, release]) == 0
     said = capsys.readouterr().out
     assert "for prefect" in said
     assert main([*command, "9.9.9"]) == 0 and "is not installed here yet" in capsys.readouterr().out
     with session(prefect, "LOCK TABLE prefect.flow IN SHARE MODE"):
-        assert main([*command, virtualenv.name]) == 2
+        assert main([*command, release]) == 2
     assert "1 thing would bar the upgrade" in capsys.readouterr().out
