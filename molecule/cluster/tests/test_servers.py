@@ -232,7 +232,7 @@ def test_other_packages_reach_one_host_after_the_other(
     assert stream.failures == [] and not lost_runs(database, stream)
     all_run_from(former)
     for host in (first, second):
-        assert host.check_output("ls -d /opt/prefect/[0-9]*").splitlines() == [former]
+        assert host.check_output(f"ls -d /opt/prefect/{RELEASE}*").splitlines() == [former]
     healthy(first, second)
 
 
