@@ -27,7 +27,7 @@ EXAMPLES = r"""
   prefect_revision:
     database: mltrading
     schema: prefect
-    virtualenv: /opt/prefect/3.9.1
+    virtualenv: /opt/prefect/3.9.1+0a1b2c3d
     login_host: 127.0.0.1
     login_user: prefect_migrator
     login_password: "{{ lookup('ansible.builtin.password', inventory_dir ~ '/.secrets/prefect_migrator') }}"

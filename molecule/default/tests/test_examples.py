@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.support.project import ROOT
-from tests.support.scenario import SCENARIO, Playbook
+from tests.support.scenario import PREFECT, SCENARIO, Playbook
 
 # What an example must find on a host that site.yml has made; the others change things.
 EXPECTED = {
@@ -35,6 +35,8 @@ def test_an_example_runs(playbook: Playbook, tmp_path: Path, module: str) -> Non
         (tenant,) = yaml.safe_load((SCENARIO / "inventory/group_vars/all.yml").read_text())["prefect_tenants"]
         (declared,) = tasks[0][module]["tenants"]
         declared |= {"relay": "prefect_relay", "database_events": tenant["database_events"]}
+    if module == "prefect_revision":  # a virtualenv is called by what is in it
+        tasks[0][module]["virtualenv"] = PREFECT
     tasks.append({"name": "See what it says", "ansible.builtin.assert": {"that": EXPECTED[module]}})
     path = tmp_path / "example.yml"
     path.write_text(yaml.safe_dump([{"hosts": "all", "gather_facts": False, "tasks": tasks}]))
